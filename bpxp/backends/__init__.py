@@ -1,0 +1,185 @@
+"""Array libraries by name: which there are, which of them work here, and why the others do not.
+
+This package is the only place that names cupy, torch and jax; each is imported at first use.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+from typing import NamedTuple
+
+from bpxp.backends.base import Array, Backend, Namespace, Step, device_name
+from bpxp.errors import (
+    BackendNotInstalledError,
+    BackendNotUsableError,
+    BpxpError,
+    InvalidTypeError,
+    InvalidValueError,
+    message,
+    suggestion,
+)
+
+__all__ = [
+    "Array",
+    "Backend",
+    "BackendInfo",
+    "Namespace",
+    "Step",
+    "available_backends",
+    "device_name",
+    "get_backend",
+]
+
+
+class Library(NamedTuple):
+    """What is known of an array library before it is imported."""
+
+    module: str  # the module to import
+    backend: str  # the class in bpxp.backends.<name>
+    install: str  # the line that installs it
+
+
+LIBRARIES = {
+    "numpy": Library("numpy", "NumpyBackend", "pip install numpy"),
+    "cupy": Library("cupy", "CupyBackend", "pip install 'bpxp[cuda13]' (or cuda12, as nvidia-smi says)"),
+    "torch": Library("torch", "TorchBackend", "pip install 'bpxp[torch]'"),
+    "jax": Library("jax", "JaxBackend", "pip install 'bpxp[jax]'"),
+    "strict": Library("array_api_strict", "StrictBackend", "pip install 'bpxp[strict]'"),
+}
+ENVIRONMENT = "BPXP_BACKEND"
+
+
+class BackendInfo(NamedTuple):
+    """Whether a backend works here.
+
+    Attributes
+    ----------
+    available : bool
+        True if a matrix product and an elementwise kernel ran on its default device.
+    version : str
+        Of the array library; empty if it is not installed.
+    reason : str
+        Why it is not available; empty if it is.
+    """
+
+    available: bool
+    version: str
+    reason: str
+
+
+def get_backend(name: str | Backend | None = None) -> Backend:
+    """Return the backend of that name, after it has really computed something.
+
+    Parameters
+    ----------
+    name : str, Backend or None
+        ``"numpy"``, ``"cupy"``, ``"cupy:1"``, ``"torch"``, ``"torch:cuda"``, ``"torch:cuda:1"``, ``"jax"``,
+        ``"jax:cpu"``, ``"strict"``, ``"strict:device1"``, or ``"auto"``: CuPy if a device answers, else NumPy.
+        None means the environment variable ``BPXP_BACKEND``, and ``"auto"`` without it. A Backend is returned as
+        it is.
+
+    Raises
+    ------
+    InvalidValueError
+        Unknown name or device.
+    BackendNotInstalledError
+        The array library is not installed; an ImportError that says what to install.
+    BackendNotUsableError
+        It is installed and does not work here; a RuntimeError that says why.
+    """
+    if name is None:
+        name = os.environ.get(ENVIRONMENT) or "auto"
+        where = f"the environment variable {ENVIRONMENT}"
+    else:
+        where = "backend"
+    if isinstance(name, str):
+        return _named(name, where)
+    if isinstance(name, Backend):
+        return name
+    raise InvalidTypeError(
+        message("backend", "not a backend", got=f"{type(name).__name__} {name!r}", expected="a name or a Backend",
+                fix="backend='numpy'")
+    )
+
+
+def available_backends() -> dict[str, BackendInfo]:
+    """Try every backend and return what works here, with the reason where one does not.
+
+    Returns
+    -------
+    dict of str to BackendInfo
+        In the order numpy, cupy, torch, jax, strict.
+    """
+    found = {}
+    for library in LIBRARIES:
+        try:
+            _named(library, "backend")
+            reason = ""
+        except BpxpError as error:
+            reason = str(error.__cause__ or error)
+        found[library] = BackendInfo(not reason, _version(library), reason)
+    return found
+
+
+def _version(library: str) -> str:
+    try:
+        return str(importlib.import_module(LIBRARIES[library].module).__version__)
+    except Exception:  # a broken installation may raise anything on import
+        return ""
+
+
+@functools.lru_cache(maxsize=None)
+def _named(name: str, where: str) -> Backend:
+    if name == "auto":
+        return _automatic()
+    library, _, device = name.partition(":")
+    if library not in LIBRARIES:
+        working = ", ".join(key for key, info in available_backends().items() if info.available)
+        raise InvalidValueError(
+            f"{where}: unknown backend {name!r}; available: {working}.{suggestion(library, [*LIBRARIES, 'auto'])}"
+            " Nothing was changed."
+        )
+    known = LIBRARIES[library]
+    if importlib.util.find_spec(known.module) is None:
+        raise BackendNotInstalledError(
+            message(where, f"{name!r} needs {known.module}, which is not installed", expected=_alternatives(library),
+                    fix=f"{known.install}; or backend='numpy'")
+        )
+    try:
+        module = importlib.import_module(f"bpxp.backends.{library}")
+        module.check_device(device)
+        backend: Backend = getattr(module, known.backend)(device)
+        _probe(backend)
+    except InvalidValueError:
+        raise
+    except Exception as error:  # a driver, a loader or a compiler may raise anything
+        raise BackendNotUsableError(
+            message(where, f"{name!r} imports but does not compute here", got=f"{type(error).__name__}: {error}",
+                    expected=_alternatives(library), fix="backend='auto' takes what works")
+        ) from error
+    return backend
+
+
+def _alternatives(library: str) -> str:
+    """Return the names of the other libraries that are installed, without importing them."""
+    names = [n for n, known in LIBRARIES.items() if n != library and importlib.util.find_spec(known.module)]
+    return f"one of those installed, {', '.join(names)}"
+
+
+def _automatic() -> Backend:
+    try:
+        return _named("cupy", "backend")
+    except (BackendNotInstalledError, BackendNotUsableError):
+        return _named("numpy", "backend")
+
+
+def _probe(backend: Backend) -> None:
+    """Run a matrix product and an elementwise kernel: importing proves nothing about drivers and libraries."""
+    xp = backend.xp
+    ones = xp.ones((2, 2), dtype=xp.float32)
+    result = backend.to_numpy(xp.sum(xp.exp(xp.matmul(ones, ones) - 2.0)))
+    if float(result) != 4.0:
+        raise RuntimeError(f"a 2 by 2 matrix product gave {float(result)} instead of 4.0")

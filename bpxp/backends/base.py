@@ -1,0 +1,142 @@
+"""What a backend is: a namespace of functions on one device, the way in, the way out, and `compile`.
+
+A backend never grows an operation per mathematical function: what the mathematics needs stands in `xp`.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from bpxp.errors import DeviceMismatchError, InvalidTypeError, message
+
+Array = Any
+Namespace = Any
+State = Any
+StepFunction = Callable[[State, Any], State]
+
+# The functions of the Array API standard 2024.12. A name that is not here does not exist for the mathematics.
+FUNCTIONS = """
+abs acos acosh add all any arange argmax argmin argsort asarray asin asinh astype atan atan2 atanh bitwise_and
+bitwise_invert bitwise_left_shift bitwise_or bitwise_right_shift bitwise_xor broadcast_arrays broadcast_to can_cast
+ceil clip concat conj copysign cos cosh count_nonzero cumulative_prod cumulative_sum diff divide empty empty_like
+equal exp expand_dims expm1 eye finfo flip floor floor_divide from_dlpack full full_like greater greater_equal hypot
+iinfo imag isdtype isfinite isinf isnan less less_equal linspace log log10 log1p log2 logaddexp logical_and
+logical_not logical_or logical_xor matmul matrix_transpose max maximum mean meshgrid min minimum moveaxis multiply
+negative nextafter nonzero not_equal ones ones_like permute_dims positive pow prod real reciprocal remainder repeat
+reshape result_type roll round searchsorted sign signbit sin sinh sort sqrt square squeeze stack std subtract sum
+take take_along_axis tan tanh tensordot tile tril triu trunc unique_all unique_counts unique_inverse unique_values
+unstack var vecdot where zeros zeros_like
+""".split()
+CONSTANTS = "e inf nan newaxis pi".split()
+DTYPES = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float32 float64 complex64 complex128".split()
+
+
+@runtime_checkable
+class Step(Protocol):
+    """A compiled step: ``state = step(state, data, count=n)`` runs it n times.
+
+    The state is given away: after the call only the returned state may be used, since its buffers may be the same.
+    `data` is only read.
+    """
+
+    def __call__(self, state: State, data: Any, /, *, count: int = 1) -> State: ...
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """One array library on one device."""
+
+    name: str
+    xp: Namespace
+    device: Any
+
+    def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
+        """Bring `a` to the device. Arrays that are there already are shared, not copied."""
+
+    def to_numpy(self, a: Array, /) -> np.ndarray:
+        """Return a host copy: the only way back, and the place where host and device wait for each other."""
+
+    def compile(self, step: StepFunction, /) -> Step:
+        """Return a step with the same meaning: the only place where a step becomes fast."""
+
+
+def namespace(library: Any, **amended: Any) -> Namespace:
+    """Collect the standard's names from `library` into a namespace that the backend owns.
+
+    Parameters
+    ----------
+    library : module
+        An Array API namespace.
+    **amended
+        Functions that replace those of the library, in this one place.
+    """
+    names = [*FUNCTIONS, *CONSTANTS, *DTYPES]
+    found = {name: getattr(library, name) for name in names if hasattr(library, name)}
+    return types.SimpleNamespace(**{**found, **amended})
+
+
+def eager(step: StepFunction, /) -> Step:
+    """Compile by doing nothing: run the step `count` times."""
+
+    def run(state: State, data: Any, /, *, count: int = 1) -> State:
+        for _ in range(count):
+            state = step(state, data)
+        return state
+
+    return run
+
+
+# DLPack's numbers for the kinds of device, https://dmlc.github.io/dlpack/latest/c_api.html
+DLPACK_DEVICES = {1: "cpu", 2: "cuda", 3: "cpu (pinned)", 10: "rocm", 13: "cuda (managed)"}
+
+
+def device_name(a: Any) -> str:
+    """Return ``"cuda:0 (cupy)"`` for an array of any library."""
+    kind, index = (int(part) for part in a.__dlpack_device__())
+    name = DLPACK_DEVICES.get(kind, f"device kind {kind}")
+    return f"{name}{f':{index}' if kind != 1 else ''} ({type(a).__module__.split('.')[0]})"
+
+
+def is_host_array(a: Any) -> bool:
+    """Return whether `a` is something that NumPy reads: not an array of another library on a device."""
+    return isinstance(a, np.ndarray) or not hasattr(a, "__dlpack_device__")
+
+
+def foreign(a: Any, backend: Backend, from_dlpack: Callable[[Any], Array], own: tuple[int, int]) -> Array:
+    """Take an array of another library without a copy, by DLPack.
+
+    Parameters
+    ----------
+    a : array
+        An object with `__dlpack__` and `__dlpack_device__`.
+    backend : Backend
+        Where it shall go.
+    from_dlpack : callable
+        The library's importer.
+    own : tuple of int
+        DLPack's (kind, index) of the backend's device.
+
+    Raises
+    ------
+    DeviceMismatchError
+        If the array lives elsewhere: a copy between devices is the caller's decision.
+    InvalidTypeError
+        If the array takes part in another library's automatic differentiation.
+    """
+    if getattr(a, "requires_grad", False):
+        raise InvalidTypeError(
+            message(f"{backend.name}.asarray", "the tensor records gradients, bpxp derives its own",
+                    got="requires_grad=True", fix="pass x.detach()")
+        )
+    kind, index = (int(part) for part in a.__dlpack_device__())
+    if (kind, index) != own:
+        raise DeviceMismatchError(
+            message(f"{backend.name}.asarray", "the array is on another device",
+                    got=device_name(a), expected=f"{DLPACK_DEVICES.get(own[0])}:{own[1]} ({backend.name})",
+                    fix="Network(…, backend=…) where the array is, or pass a NumPy array")
+        )
+    return from_dlpack(a)

@@ -1,0 +1,63 @@
+"""CuPy on a CUDA device: ``cupy``, or ``cupy:1`` for the second device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import array_api_compat.cupy as compat
+import cupy
+import numpy as np
+
+from bpxp.backends.base import Array, Step, StepFunction, State, foreign, is_host_array, namespace
+from bpxp.errors import InvalidValueError, message
+
+
+def _on(device: Any, function: Any) -> Any:
+    """Make a creation function create on `device`: CuPy itself heeds only its current device."""
+
+    def create(*args: Any, **kwargs: Any) -> Array:
+        with device:
+            return function(*args, **kwargs)
+
+    return create
+
+
+class CupyBackend:
+    """CuPy arrays on one device."""
+
+    def __init__(self, device: str = "") -> None:
+        self.name = f"cupy:{device}" if device else "cupy"
+        self.device = cupy.cuda.Device(int(device or 0))
+        creation = "arange asarray empty eye full linspace ones zeros".split()
+        self.xp = namespace(compat, **{name: _on(self.device, getattr(compat, name)) for name in creation})
+
+    def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
+        with self.device:
+            if is_host_array(a):
+                return cupy.asarray(np.asarray(a), dtype=dtype)
+            if isinstance(a, cupy.ndarray) and a.device == self.device:
+                return cupy.asarray(a, dtype=dtype)
+            own = foreign(a, self, cupy.from_dlpack, (2, self.device.id))
+            return cupy.asarray(own, dtype=dtype)
+
+    def to_numpy(self, a: Array, /) -> np.ndarray:
+        return cupy.asnumpy(a)
+
+    def compile(self, step: StepFunction, /) -> Step:
+        def run(state: State, data: Any, /, *, count: int = 1) -> State:
+            with self.device:
+                for _ in range(count):
+                    state = step(state, data)
+            return state
+
+        return run
+
+
+def check_device(device: str) -> None:
+    """Raise if `device` is not the number of a CUDA device that answers."""
+    count = cupy.cuda.runtime.getDeviceCount()  # raises CUDARuntimeError without a driver or a device
+    if device and (not device.isdigit() or int(device) >= count):
+        raise InvalidValueError(
+            message("backend", f"CuPy has {count} device{'s' if count > 1 else ''} (0..{count - 1})",
+                    got=repr(f"cupy:{device}"), fix="backend='cupy:0'")
+        )

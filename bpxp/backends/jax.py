@@ -1,0 +1,97 @@
+"""JAX arrays: a step is traced once and compiled by XLA, its state donated."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bpxp.backends.base import (
+    DLPACK_DEVICES,
+    Array,
+    State,
+    Step,
+    StepFunction,
+    foreign,
+    is_host_array,
+    namespace,
+)
+from bpxp.errors import InvalidValueError, message
+
+
+class JaxBackend:
+    """JAX arrays on one device; float64 needs ``jax.config.update("jax_enable_x64", True)``."""
+
+    def __init__(self, device: str = "") -> None:
+        self.name = f"jax:{device}" if device else "jax"
+        self.device = find_device(device)
+        creation = "arange asarray empty eye full linspace ones zeros".split()
+        self.xp = namespace(
+            jnp, **{name: functools.partial(getattr(jnp, name), device=self.device) for name in creation}
+        )
+
+    def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
+        if isinstance(a, jax.Array):
+            if self.device not in a.devices():
+                foreign(a, self, jnp.from_dlpack, self._dlpack_device)  # raises, naming both devices
+            return a if dtype is None or a.dtype == dtype else a.astype(dtype)
+        if is_host_array(a):
+            # A copy: device_put would alias 64-byte aligned host memory, and see later writes to it.
+            return jnp.array(np.asarray(a), dtype=dtype, device=self.device)
+        own = foreign(a, self, jnp.from_dlpack, self._dlpack_device)
+        return own if dtype is None or own.dtype == dtype else own.astype(dtype)
+
+    @property
+    def _dlpack_device(self) -> tuple[int, int]:
+        kind = {name: kind for kind, name in DLPACK_DEVICES.items()}[
+            "cuda" if self.device.platform == "gpu" else "cpu"
+        ]
+        return kind, self.device.id if kind != 1 else 0
+
+    def to_numpy(self, a: Array, /) -> np.ndarray:
+        return np.array(a)
+
+    def compile(self, step: StepFunction, /) -> Step:
+        once = jax.jit(step, donate_argnums=0)
+
+        def repeat(state: State, data: Any, count: Array) -> State:
+            return jax.lax.fori_loop(0, count, lambda _, current: step(current, data), state)
+
+        # The count is an argument of the compiled loop, so that another count is no recompilation.
+        many = jax.jit(repeat, donate_argnums=0)
+
+        def run(state: State, data: Any, /, *, count: int = 1) -> State:
+            return once(state, data) if count == 1 else many(state, data, np.int32(count))
+
+        return run
+
+
+def find_device(device: str) -> Any:
+    """Return the JAX device called ``"cpu"``, ``"gpu"`` or ``"gpu:1"``; "" is JAX's default."""
+    if not device:
+        return jax.devices()[0]
+    kind, _, index = device.partition(":")
+    kind = {"cuda": "gpu"}.get(kind, kind)
+    try:
+        found = jax.devices(kind)
+    except RuntimeError as error:
+        platforms = sorted({d.platform for d in jax.devices()} | {"cpu"})
+        raise InvalidValueError(
+            message("backend", "JAX has no such platform here", got=repr(f"jax:{device}"),
+                    expected=" or ".join(f"jax:{p}" for p in platforms))
+        ) from error
+    position = int(index) if index.isdigit() else 0
+    if (index and not index.isdigit()) or position >= len(found):
+        raise InvalidValueError(
+            message("backend", f"JAX has {len(found)} {kind} device{'s' if len(found) > 1 else ''} "
+                    f"(0..{len(found) - 1})", got=repr(f"jax:{device}"), fix=f"backend='jax:{kind}:0'")
+        )
+    return found[position]
+
+
+def check_device(device: str) -> None:
+    """Raise if `device` is not one that JAX has here."""
+    find_device(device)

@@ -1,0 +1,51 @@
+"""NumPy on the CPU: the reference, and the backend that is always there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bpxp.backends.base import Array, Step, StepFunction, eager, foreign, is_host_array, namespace
+from bpxp.errors import InvalidValueError, message
+
+CPU = (1, 0)
+
+
+def keep_freed_memory() -> None:
+    """Raise glibc's thresholds, so that a freed temporary is not handed back and faulted in again at every step.
+
+    glibc adapts its mmap and trim thresholds to the largest mapped block that was freed, up to 32 MiB
+    (M_MMAP_THRESHOLD in mallopt(3)). One block of nearly that size, freed at once, is enough. Elsewhere it is a no-op.
+    """
+    np.empty((32 << 20) - (1 << 16), np.uint8)
+
+
+class NumpyBackend:
+    """NumPy arrays; a step runs as it is written, with its updates in place."""
+
+    name = "numpy"
+    device = "cpu"
+
+    def __init__(self, device: str = "") -> None:
+        self.xp = namespace(np)
+        keep_freed_memory()
+
+    def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
+        if is_host_array(a):
+            return np.asarray(a, dtype=dtype)
+        return np.asarray(foreign(a, self, np.from_dlpack, CPU), dtype=dtype)
+
+    def to_numpy(self, a: Array, /) -> np.ndarray:
+        return np.array(a)
+
+    def compile(self, step: StepFunction, /) -> Step:
+        return eager(step)
+
+
+def check_device(device: str) -> None:
+    """Raise unless `device` is the host."""
+    if device not in ("", "cpu"):
+        raise InvalidValueError(
+            message("backend", "NumPy computes on the CPU", got=repr(f"numpy:{device}"), fix="backend='numpy'")
+        )

@@ -1,0 +1,60 @@
+"""array-api-strict: NumPy that refuses everything the standard does not promise; for tests.
+
+``strict`` computes on the host, ``strict:device1`` on a make-believe device that mixes with nothing else,
+``strict:no_float64`` on one without float64. A layer that runs here runs on any conforming library.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import array_api_strict as strict
+import numpy as np
+
+from bpxp.backends.base import Array, Step, StepFunction, eager, foreign, is_host_array, namespace
+from bpxp.errors import DeviceMismatchError, InvalidValueError, message
+
+HOST = strict.Device("CPU_DEVICE")
+
+
+class StrictBackend:
+    """Arrays of array-api-strict on one of its devices."""
+
+    def __init__(self, device: str = "") -> None:
+        self.name = f"strict:{device}" if device else "strict"
+        self.device = strict.Device(device or "CPU_DEVICE")
+        creation = "arange asarray empty eye full linspace ones zeros".split()
+        self.xp = namespace(
+            strict,
+            **{name: functools.partial(getattr(strict, name), device=self.device) for name in creation},
+        )
+
+    def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
+        if isinstance(a, type(self.xp.zeros(1))):
+            if a.device != self.device:
+                raise DeviceMismatchError(
+                    message(f"{self.name}.asarray", "the array is on another device", got=str(a.device),
+                            expected=str(self.device))
+                )
+            return a if dtype is None or a.dtype == dtype else strict.astype(a, dtype)
+        host = np.asarray(a) if is_host_array(a) else foreign(a, self, np.from_dlpack, (1, 0))
+        array = strict.asarray(np.ascontiguousarray(host), device=HOST)
+        if dtype is not None:
+            array = strict.astype(array, dtype, copy=False)
+        return array.to_device(self.device)
+
+    def to_numpy(self, a: Array, /) -> np.ndarray:
+        return np.array(a.to_device(HOST))
+
+    def compile(self, step: StepFunction, /) -> Step:
+        return eager(step)
+
+
+def check_device(device: str) -> None:
+    """Raise if array-api-strict has no device of this name."""
+    names = ("device1", "device2", "no_float64", "no_x64", "CPU_DEVICE")
+    if device and device not in names:
+        raise InvalidValueError(
+            message("backend", "array-api-strict has no such device", got=repr(device), expected=", ".join(names))
+        )

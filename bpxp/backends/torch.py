@@ -1,0 +1,112 @@
+"""PyTorch tensors, on the CPU or a CUDA device: ``torch``, ``torch:cuda``, ``torch:cuda:1``.
+
+Only its array operations are used: no tensor of bpxp records gradients.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from typing import Any
+
+import array_api_compat.torch as compat
+import numpy as np
+import torch
+
+from bpxp.backends.base import Array, Step, StepFunction, eager, foreign, is_host_array, namespace
+from bpxp.errors import InvalidValueError, message
+
+
+def _take(x: Array, indices: Array, /, *, axis: int = 0) -> Array:
+    return torch.index_select(x, axis, indices)
+
+
+def _extremum(function: Any) -> Any:
+    def reduce(x: Array, /, *, axis: Any = None, keepdims: bool = False) -> Array:
+        return function(x, dim=() if axis is None else axis, keepdim=keepdims)
+
+    return reduce
+
+
+def _astype(x: Array, dtype: Any, /, *, copy: bool = True) -> Array:
+    return x.to(dtype, copy=copy)
+
+
+# Where torch's own function already means what the standard says for operands of one dtype (which is all that the
+# mathematics passes), it is taken as it is: array-api-compat's wrapper costs more than a small kernel does.
+NATIVE = {
+    **{
+        name: getattr(torch, name)
+        for name in "abs exp expm1 log log1p logaddexp matmul maximum minimum reshape sqrt square tanh where".split()
+    },
+    "take": _take,
+    "max": _extremum(torch.amax),
+    "min": _extremum(torch.amin),
+    "astype": _astype,
+    "matrix_transpose": lambda x, /: x.mT,
+    "expand_dims": lambda x, /, *, axis=0: torch.unsqueeze(x, axis),
+}
+
+
+class TorchBackend:
+    """Torch tensors on one device."""
+
+    def __init__(self, device: str = "") -> None:
+        self.name = f"torch:{device}" if device not in ("", "cpu") else "torch"
+        self.device = torch.device(device or "cpu")
+        if self.device.type == "cuda" and self.device.index is None:
+            self.device = torch.device("cuda", torch.cuda.current_device())
+        creation = "arange asarray empty eye full linspace ones zeros".split()
+        self.xp = namespace(
+            compat,
+            **NATIVE,
+            **{name: functools.partial(getattr(compat, name), device=self.device) for name in creation},
+        )
+
+    def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
+        if isinstance(a, torch.Tensor):
+            own = a if a.device == self.device else foreign(a, self, torch.from_dlpack, self._dlpack_device)
+            if own.requires_grad:
+                own = foreign(own, self, torch.from_dlpack, self._dlpack_device)  # raises, with the fix
+        elif is_host_array(a):
+            own = self._from_host(np.asarray(a))
+        else:
+            own = foreign(a, self, torch.from_dlpack, self._dlpack_device)
+        return own if dtype is None else own.to(dtype)
+
+    def _from_host(self, a: np.ndarray) -> Array:
+        if not a.dtype.isnative:
+            a = a.astype(a.dtype.newbyteorder("="))
+        if any(stride < 0 for stride in a.strides):
+            a = np.ascontiguousarray(a)  # torch has no negative strides
+        with warnings.catch_warnings():
+            # A read-only array is shared like any other: bpxp does not write into what it was given.
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            return torch.from_numpy(a).to(self.device)
+
+    @property
+    def _dlpack_device(self) -> tuple[int, int]:
+        return (1, 0) if self.device.type == "cpu" else (2, self.device.index)
+
+    def to_numpy(self, a: Array, /) -> np.ndarray:
+        return np.array(a.detach().cpu())
+
+    def compile(self, step: StepFunction, /) -> Step:
+        return eager(step)
+
+
+def check_device(device: str) -> None:
+    """Raise if `device` is not one that torch has here."""
+    kind, _, index = device.partition(":")
+    if kind not in ("", "cpu", "cuda") or (index and not index.isdigit()):
+        raise InvalidValueError(
+            message("backend", "unknown torch device", got=repr(device), expected="cpu, cuda or cuda:<index>")
+        )
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError(f"torch {torch.__version__} sees no CUDA device")
+    if kind == "cuda" and index and int(index) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise InvalidValueError(
+            message("backend", f"torch has {count} CUDA device{'s' if count > 1 else ''} (0..{count - 1})",
+                    got=repr(f"torch:{device}"), fix="backend='torch:cuda:0'")
+        )

@@ -1,0 +1,113 @@
+"""The exceptions of bpxp, and the one template by which all their messages are written.
+
+Each type inherits `BpxpError` and the builtin that people catch, so that ``except ValueError`` keeps working.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BpxpError(Exception):
+    """Base of every error that bpxp raises on purpose."""
+
+
+class BpxpWarning(UserWarning):
+    """Something was accepted that deserves a second look."""
+
+
+class InvalidValueError(BpxpError, ValueError):
+    """An argument has the right type and a value that cannot work."""
+
+
+class InvalidTypeError(BpxpError, TypeError):
+    """An argument has a type that cannot work."""
+
+
+class DeviceMismatchError(InvalidValueError):
+    """An array lives on another device than the network; bpxp never copies it silently."""
+
+
+class BackendNotInstalledError(BpxpError, ImportError):
+    """The array library of the backend is not installed."""
+
+
+class BackendNotUsableError(BpxpError, RuntimeError):
+    """The array library imports, but a matmul or an elementwise kernel does not run on the device."""
+
+
+class ParameterMemoryError(BpxpError, MemoryError):
+    """The parameters would not fit into memory; raised before anything is allocated."""
+
+
+class FitInProgressError(BpxpError, RuntimeError):
+    """`Trainer.fit` was called while another fit of the same network runs."""
+
+
+class CheckpointError(InvalidValueError):
+    """A file is not a network that can be loaded."""
+
+
+class CheckpointCorruptError(CheckpointError):
+    """The file is damaged: garbage, truncated, or its checksum differs."""
+
+
+class CheckpointFormatError(CheckpointError):
+    """The file has another format (a pickle, say, which bpxp refuses to read)."""
+
+
+class CheckpointVersionError(CheckpointError):
+    """The file was written by a newer bpxp."""
+
+
+class CheckpointMismatchError(CheckpointError):
+    """Names, shapes or dtypes in the file differ from the network's."""
+
+
+class DatasetFormatError(InvalidValueError):
+    """A data file does not have the format that its name promises."""
+
+
+class DatasetChecksumError(BpxpError, OSError):
+    """A data file has other bytes than the published ones."""
+
+
+class DatasetUnavailableError(BpxpError, OSError):
+    """A data set is neither on this machine nor reachable."""
+
+
+class GradientCheckError(BpxpError, AssertionError):
+    """A gradient differs from the numerical derivative of the loss."""
+
+
+def message(where: str, what: str, *, got: str = "", expected: str = "", first: str = "", fix: str = "") -> str:
+    """Write an error by the house's template.
+
+    ``where: what: got …, expected …. First bad index and count. Fix: one line of code. Nothing was changed.``
+
+    Parameters
+    ----------
+    where : str
+        The call and argument, ``"Network(layers=…)"``.
+    what : str
+        What is wrong, in words.
+    got, expected : str, optional
+        Value, shape, dtype or device: never a whole array.
+    first : str, optional
+        First offending index and how many there are.
+    fix : str, optional
+        One line of code that would help.
+    """
+    clauses = [f"got {got}"] if got else []
+    clauses += [f"expected {expected}"] if expected else []
+    text = f"{where}: {what}" + (f": {', '.join(clauses)}" if clauses else "") + "."
+    text += f" {first}." if first else ""
+    text += f" Fix: {fix}." if fix else ""
+    return text + " Nothing was changed."
+
+
+def suggestion(name: str, allowed: Iterable[str]) -> str:
+    """Return ``" Did you mean 'relu'?"`` for a near miss, an empty string otherwise."""
+    near = difflib.get_close_matches(name.lower(), list(allowed), n=1, cutoff=0.6)
+    return f" Did you mean {near[0]!r}?" if near else ""

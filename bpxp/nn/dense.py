@@ -1,0 +1,87 @@
+"""The fully connected layer, z = x W + b."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from bpxp.errors import InvalidValueError, message
+from bpxp.nn.activations import Activation, get_activation
+from bpxp.nn.checks import positive_int
+from bpxp.nn.initializers import Initializer, get_initializer
+from bpxp.nn.layer import Array, Namespace, Shape
+from bpxp.random import HostRandom
+
+
+class DenseParams(NamedTuple):
+    """Parameters of `Dense`, or their gradients: W (n_in, n_out) and b (n_out,)."""
+
+    W: Array
+    b: Array
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Fully connected layer: every output sees every input.
+
+    Parameters
+    ----------
+    units : int
+        Number of outputs, n_out.
+    activation : str, Activation or None, optional
+        What the network applies to z. None leaves it to the network: `hidden` for a hidden layer, `output` for the
+        last. `forward` and `backward` of this layer are the affine part, without it.
+    init : str, Initializer or None, optional
+        How W is drawn; None leaves it to the network. b starts at zero, except with ``init="normal"``, where it is
+        drawn like W, as in the textbook.
+
+    Notes
+    -----
+    For a batch x of shape (batch, n_in) and delta = ∂J/∂z of shape (batch, n_out)::
+
+        z[n,j]  = Σ_i x[n,i] W[i,j] + b[j]
+        dW[i,j] = Σ_n x[n,i] delta[n,j]
+        db[j]   = Σ_n delta[n,j]
+        dx[n,i] = Σ_j delta[n,j] W[i,j]
+
+    References
+    ----------
+    M. Nielsen, *Neural Networks and Deep Learning*, chapter 2, equations BP2-BP4, there with W transposed.
+    """
+
+    units: int
+    activation: str | Activation | None = None
+    init_with: str | Initializer | None = None
+
+    def __post_init__(self) -> None:
+        positive_int(self.units, "Dense(units=…)")
+        if self.activation is not None:
+            object.__setattr__(self, "activation", get_activation(self.activation))
+        if self.init_with is not None:
+            object.__setattr__(self, "init_with", get_initializer(self.init_with))
+
+    def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[DenseParams, Shape]:
+        if len(in_shape) != 1:
+            raise InvalidValueError(
+                message("Dense", "the input of a dense layer is a vector per sample", got=f"shape {in_shape}",
+                        expected="(n_in,)", fix="put nn.Flatten() before it")
+            )
+        initializer = get_initializer(self.init_with or "glorot_uniform")
+        (n_in,) = in_shape
+        W = initializer.draw(rng.at(0), (n_in, self.units), fan_in=n_in, fan_out=self.units)
+        b = initializer.bias(rng.at(1), (self.units,))
+        return DenseParams(W, b), (self.units,)
+
+    def forward(self, params: DenseParams, x: Array, /, *, xp: Namespace) -> tuple[Array, Array]:
+        z = xp.matmul(x, params.W)
+        z += params.b
+        return z, x
+
+    def backward(self, params: DenseParams, x: Array, delta: Array, /, *, xp: Namespace) -> tuple[Array, DenseParams]:
+        dx = xp.matmul(delta, xp.matrix_transpose(params.W))
+        return dx, self.gradients(params, x, delta, xp=xp)
+
+    def gradients(self, params: DenseParams, x: Array, delta: Array, /, *, xp: Namespace) -> DenseParams:
+        dW = xp.matmul(xp.matrix_transpose(x), delta)
+        db = xp.sum(delta, axis=0)
+        return DenseParams(dW, db)

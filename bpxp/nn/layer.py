@@ -1,0 +1,45 @@
+"""What a layer is: hyper-parameters that are hashable, and three functions that are pure.
+
+A layer holds no arrays. Parameters, caches and gradients travel as arguments and results, so that one network can
+live on any backend, be traced by a compiler, and be checked piece by piece.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+from bpxp.random import HostRandom
+
+Array = Any
+Namespace = Any
+Params = tuple[Any, ...]  # a (named) tuple of arrays; () for a layer without parameters
+Cache = Any  # what forward keeps for backward; never written
+Shape = tuple[int, ...]  # of one sample, without the batch
+
+
+@runtime_checkable
+class Layer(Protocol):
+    """The protocol of a layer; a frozen dataclass of hyper-parameters satisfies it.
+
+    Optional members, looked for by `Sequential`:
+
+    ``activation``
+        An `Activation` (or None) that is applied to what `forward` returns.
+    ``gradients(params, cache, dy, /, *, xp) -> Params``
+        The second half of what `backward` returns, without the cost of dx: used for the first layer.
+    """
+
+    def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[Params, Shape]:
+        """Draw the parameters on the host (float64 NumPy arrays) and say the shape of the output.
+
+        Raises
+        ------
+        InvalidValueError
+            If no input of `in_shape` can pass through the layer.
+        """
+
+    def forward(self, params: Params, x: Array, /, *, xp: Namespace) -> tuple[Array, Cache]:
+        """Map x, (batch, \\*in_shape), to the output, and keep what backward will need."""
+
+    def backward(self, params: Params, cache: Cache, dy: Array, /, *, xp: Namespace) -> tuple[Array, Params]:
+        """Map ∂J/∂output to (∂J/∂x, ∂J/∂params). Inputs are only read; the results are new arrays."""

@@ -1,0 +1,39 @@
+"""Parameters, gradients and optimizer states are trees: tuples in tuples, with arrays as leaves.
+
+NamedTuples keep their type. JAX knows tuples as pytrees, so a state crosses `jit` without registration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+Array = Any
+Tree = Any
+
+
+def tree_map(function: Callable[..., Any], tree: Tree, /, *rest: Tree) -> Tree:
+    """Apply `function` to each leaf of `tree` and the leaves of `rest` that stand in the same place."""
+    if isinstance(tree, tuple):
+        return rebuild(tree, [tree_map(function, *parts) for parts in zip(tree, *rest, strict=True)])
+    return function(tree, *rest)
+
+
+def rebuild(like: tuple[Any, ...], values: list[Any]) -> tuple[Any, ...]:
+    """Return `values` as a tuple of the type of `like`."""
+    return type(like)(*values) if hasattr(like, "_fields") else tuple(values)
+
+
+def leaves(tree: Tree, /) -> list[Array]:
+    """Return the leaves from left to right."""
+    return [leaf for _, leaf in named_leaves(tree)]
+
+
+def named_leaves(tree: Tree, /, prefix: str = "") -> Iterator[tuple[str, Array]]:
+    """Yield ``("0/W", array)`` for each leaf: positions and field names, joined by a slash."""
+    if not isinstance(tree, tuple):
+        yield prefix, tree
+        return
+    names = getattr(tree, "_fields", None) or [str(i) for i in range(len(tree))]
+    for name, child in zip(names, tree, strict=True):
+        yield from named_leaves(child, f"{prefix}/{name}" if prefix else name)

@@ -91,9 +91,16 @@ def normalize_seed(seed: Seed, where: str = "Network(seed=…)") -> int:
         return int.from_bytes(seed.generate_state(4).tobytes(), "little")
     if isinstance(seed, (bool, np.bool_)) or not isinstance(seed, (int, np.integer)):
         raise InvalidTypeError(
-            message(where, "not a seed", got=f"{type(seed).__name__} {seed!r}",
-                    expected="int, SeedSequence, Generator or None", fix="seed=0")
+            message(
+                where,
+                "not a seed",
+                got=f"{type(seed).__name__} {seed!r}",
+                expected="int, SeedSequence, Generator or None",
+                fix="seed=0",
+            )
         )
     if seed < 0:
-        raise InvalidValueError(message(where, "a seed cannot be negative", got=str(seed), expected=">= 0"))
+        raise InvalidValueError(
+            message(where, "a seed cannot be negative", got=str(seed), expected=">= 0")
+        )
     return int(seed)

@@ -44,7 +44,9 @@ class Library(NamedTuple):
 
 LIBRARIES = {
     "numpy": Library("numpy", "NumpyBackend", "pip install numpy"),
-    "cupy": Library("cupy", "CupyBackend", "pip install 'bpxp[cuda13]' (or cuda12, as nvidia-smi says)"),
+    "cupy": Library(
+        "cupy", "CupyBackend", "pip install 'bpxp[cuda13]' (or cuda12, as nvidia-smi says)"
+    ),
     "torch": Library("torch", "TorchBackend", "pip install 'bpxp[torch]'"),
     "jax": Library("jax", "JaxBackend", "pip install 'bpxp[jax]'"),
     "strict": Library("array_api_strict", "StrictBackend", "pip install 'bpxp[strict]'"),
@@ -100,8 +102,13 @@ def get_backend(name: str | Backend | None = None) -> Backend:
     if isinstance(name, Backend):
         return name
     raise InvalidTypeError(
-        message("backend", "not a backend", got=f"{type(name).__name__} {name!r}", expected="a name or a Backend",
-                fix="backend='numpy'")
+        message(
+            "backend",
+            "not a backend",
+            got=f"{type(name).__name__} {name!r}",
+            expected="a name or a Backend",
+            fix="backend='numpy'",
+        )
     )
 
 
@@ -145,8 +152,12 @@ def _named(name: str, where: str) -> Backend:
     known = LIBRARIES[library]
     if importlib.util.find_spec(known.module) is None:
         raise BackendNotInstalledError(
-            message(where, f"{name!r} needs {known.module}, which is not installed", expected=_alternatives(library),
-                    fix=f"{known.install}; or backend='numpy'")
+            message(
+                where,
+                f"{name!r} needs {known.module}, which is not installed",
+                expected=_alternatives(library),
+                fix=f"{known.install}; or backend='numpy'",
+            )
         )
     try:
         module = importlib.import_module(f"bpxp.backends.{library}")
@@ -157,15 +168,24 @@ def _named(name: str, where: str) -> Backend:
         raise
     except Exception as error:  # a driver, a loader or a compiler may raise anything
         raise BackendNotUsableError(
-            message(where, f"{name!r} imports but does not compute here", got=f"{type(error).__name__}: {error}",
-                    expected=_alternatives(library), fix="backend='auto' takes what works")
+            message(
+                where,
+                f"{name!r} imports but does not compute here",
+                got=f"{type(error).__name__}: {error}",
+                expected=_alternatives(library),
+                fix="backend='auto' takes what works",
+            )
         ) from error
     return backend
 
 
 def _alternatives(library: str) -> str:
     """Return the names of the other libraries that are installed, without importing them."""
-    names = [n for n, known in LIBRARIES.items() if n != library and importlib.util.find_spec(known.module)]
+    names = [
+        n
+        for n, known in LIBRARIES.items()
+        if n != library and importlib.util.find_spec(known.module)
+    ]
     return f"one of those installed, {', '.join(names)}"
 
 

@@ -106,7 +106,9 @@ def is_host_array(a: Any) -> bool:
     return isinstance(a, np.ndarray) or not hasattr(a, "__dlpack_device__")
 
 
-def foreign(a: Any, backend: Backend, from_dlpack: Callable[[Any], Array], own: tuple[int, int]) -> Array:
+def foreign(
+    a: Any, backend: Backend, from_dlpack: Callable[[Any], Array], own: tuple[int, int]
+) -> Array:
     """Take an array of another library without a copy, by DLPack.
 
     Parameters
@@ -129,14 +131,22 @@ def foreign(a: Any, backend: Backend, from_dlpack: Callable[[Any], Array], own: 
     """
     if getattr(a, "requires_grad", False):
         raise InvalidTypeError(
-            message(f"{backend.name}.asarray", "the tensor records gradients, bpxp derives its own",
-                    got="requires_grad=True", fix="pass x.detach()")
+            message(
+                f"{backend.name}.asarray",
+                "the tensor records gradients, bpxp derives its own",
+                got="requires_grad=True",
+                fix="pass x.detach()",
+            )
         )
     kind, index = (int(part) for part in a.__dlpack_device__())
     if (kind, index) != own:
         raise DeviceMismatchError(
-            message(f"{backend.name}.asarray", "the array is on another device",
-                    got=device_name(a), expected=f"{DLPACK_DEVICES.get(own[0])}:{own[1]} ({backend.name})",
-                    fix="Network(…, backend=…) where the array is, or pass a NumPy array")
+            message(
+                f"{backend.name}.asarray",
+                "the array is on another device",
+                got=device_name(a),
+                expected=f"{DLPACK_DEVICES.get(own[0])}:{own[1]} ({backend.name})",
+                fix="Network(…, backend=…) where the array is, or pass a NumPy array",
+            )
         )
     return from_dlpack(a)

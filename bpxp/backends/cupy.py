@@ -29,7 +29,9 @@ class CupyBackend:
         self.name = f"cupy:{device}" if device else "cupy"
         self.device = cupy.cuda.Device(int(device or 0))
         creation = "arange asarray empty eye full linspace ones zeros".split()
-        self.xp = namespace(compat, **{name: _on(self.device, getattr(compat, name)) for name in creation})
+        self.xp = namespace(
+            compat, **{name: _on(self.device, getattr(compat, name)) for name in creation}
+        )
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
         with self.device:
@@ -55,9 +57,15 @@ class CupyBackend:
 
 def check_device(device: str) -> None:
     """Raise if `device` is not the number of a CUDA device that answers."""
-    count = cupy.cuda.runtime.getDeviceCount()  # raises CUDARuntimeError without a driver or a device
+    count = (
+        cupy.cuda.runtime.getDeviceCount()
+    )  # raises CUDARuntimeError without a driver or a device
     if device and (not device.isdigit() or int(device) >= count):
         raise InvalidValueError(
-            message("backend", f"CuPy has {count} device{'s' if count > 1 else ''} (0..{count - 1})",
-                    got=repr(f"cupy:{device}"), fix="backend='cupy:0'")
+            message(
+                "backend",
+                f"CuPy has {count} device{'s' if count > 1 else ''} (0..{count - 1})",
+                got=repr(f"cupy:{device}"),
+                fix="backend='cupy:0'",
+            )
         )

@@ -30,13 +30,18 @@ class JaxBackend:
         self.device = find_device(device)
         creation = "arange asarray empty eye full linspace ones zeros".split()
         self.xp = namespace(
-            jnp, **{name: functools.partial(getattr(jnp, name), device=self.device) for name in creation}
+            jnp,
+            **{
+                name: functools.partial(getattr(jnp, name), device=self.device) for name in creation
+            },
         )
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
         if isinstance(a, jax.Array):
             if self.device not in a.devices():
-                foreign(a, self, jnp.from_dlpack, self._dlpack_device)  # raises, naming both devices
+                foreign(
+                    a, self, jnp.from_dlpack, self._dlpack_device
+                )  # raises, naming both devices
             return a if dtype is None or a.dtype == dtype else a.astype(dtype)
         if is_host_array(a):
             # A copy: device_put would alias 64-byte aligned host memory, and see later writes to it.
@@ -80,14 +85,23 @@ def find_device(device: str) -> Any:
     except RuntimeError as error:
         platforms = sorted({d.platform for d in jax.devices()} | {"cpu"})
         raise InvalidValueError(
-            message("backend", "JAX has no such platform here", got=repr(f"jax:{device}"),
-                    expected=" or ".join(f"jax:{p}" for p in platforms))
+            message(
+                "backend",
+                "JAX has no such platform here",
+                got=repr(f"jax:{device}"),
+                expected=" or ".join(f"jax:{p}" for p in platforms),
+            )
         ) from error
     position = int(index) if index.isdigit() else 0
     if (index and not index.isdigit()) or position >= len(found):
         raise InvalidValueError(
-            message("backend", f"JAX has {len(found)} {kind} device{'s' if len(found) > 1 else ''} "
-                    f"(0..{len(found) - 1})", got=repr(f"jax:{device}"), fix=f"backend='jax:{kind}:0'")
+            message(
+                "backend",
+                f"JAX has {len(found)} {kind} device{'s' if len(found) > 1 else ''} "
+                f"(0..{len(found) - 1})",
+                got=repr(f"jax:{device}"),
+                fix=f"backend='jax:{kind}:0'",
+            )
         )
     return found[position]
 

@@ -47,5 +47,10 @@ def check_device(device: str) -> None:
     """Raise unless `device` is the host."""
     if device not in ("", "cpu"):
         raise InvalidValueError(
-            message("backend", "NumPy computes on the CPU", got=repr(f"numpy:{device}"), fix="backend='numpy'")
+            message(
+                "backend",
+                "NumPy computes on the CPU",
+                got=repr(f"numpy:{device}"),
+                fix="backend='numpy'",
+            )
         )

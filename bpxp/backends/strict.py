@@ -27,15 +27,22 @@ class StrictBackend:
         creation = "arange asarray empty eye full linspace ones zeros".split()
         self.xp = namespace(
             strict,
-            **{name: functools.partial(getattr(strict, name), device=self.device) for name in creation},
+            **{
+                name: functools.partial(getattr(strict, name), device=self.device)
+                for name in creation
+            },
         )
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
         if isinstance(a, type(self.xp.zeros(1))):
             if a.device != self.device:
                 raise DeviceMismatchError(
-                    message(f"{self.name}.asarray", "the array is on another device", got=str(a.device),
-                            expected=str(self.device))
+                    message(
+                        f"{self.name}.asarray",
+                        "the array is on another device",
+                        got=str(a.device),
+                        expected=str(self.device),
+                    )
                 )
             return a if dtype is None or a.dtype == dtype else strict.astype(a, dtype)
         host = np.asarray(a) if is_host_array(a) else foreign(a, self, np.from_dlpack, (1, 0))
@@ -56,5 +63,10 @@ def check_device(device: str) -> None:
     names = ("device1", "device2", "no_float64", "no_x64", "CPU_DEVICE")
     if device and device not in names:
         raise InvalidValueError(
-            message("backend", "array-api-strict has no such device", got=repr(device), expected=", ".join(names))
+            message(
+                "backend",
+                "array-api-strict has no such device",
+                got=repr(device),
+                expected=", ".join(names),
+            )
         )

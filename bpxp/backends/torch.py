@@ -60,14 +60,23 @@ class TorchBackend:
         self.xp = namespace(
             compat,
             **NATIVE,
-            **{name: functools.partial(getattr(compat, name), device=self.device) for name in creation},
+            **{
+                name: functools.partial(getattr(compat, name), device=self.device)
+                for name in creation
+            },
         )
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
         if isinstance(a, torch.Tensor):
-            own = a if a.device == self.device else foreign(a, self, torch.from_dlpack, self._dlpack_device)
+            own = (
+                a
+                if a.device == self.device
+                else foreign(a, self, torch.from_dlpack, self._dlpack_device)
+            )
             if own.requires_grad:
-                own = foreign(own, self, torch.from_dlpack, self._dlpack_device)  # raises, with the fix
+                own = foreign(
+                    own, self, torch.from_dlpack, self._dlpack_device
+                )  # raises, with the fix
         elif is_host_array(a):
             own = self._from_host(np.asarray(a))
         else:
@@ -100,13 +109,22 @@ def check_device(device: str) -> None:
     kind, _, index = device.partition(":")
     if kind not in ("", "cpu", "cuda") or (index and not index.isdigit()):
         raise InvalidValueError(
-            message("backend", "unknown torch device", got=repr(device), expected="cpu, cuda or cuda:<index>")
+            message(
+                "backend",
+                "unknown torch device",
+                got=repr(device),
+                expected="cpu, cuda or cuda:<index>",
+            )
         )
     if kind == "cuda" and not torch.cuda.is_available():
         raise RuntimeError(f"torch {torch.__version__} sees no CUDA device")
     if kind == "cuda" and index and int(index) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise InvalidValueError(
-            message("backend", f"torch has {count} CUDA device{'s' if count > 1 else ''} (0..{count - 1})",
-                    got=repr(f"torch:{device}"), fix="backend='torch:cuda:0'")
+            message(
+                "backend",
+                f"torch has {count} CUDA device{'s' if count > 1 else ''} (0..{count - 1})",
+                got=repr(f"torch:{device}"),
+                fix="backend='torch:cuda:0'",
+            )
         )

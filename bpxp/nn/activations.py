@@ -24,7 +24,9 @@ class Activation:
     def forward(self, params: tuple[()], z: Array, /, *, xp: Namespace) -> tuple[Array, Cache]:
         raise NotImplementedError
 
-    def backward(self, params: tuple[()], cache: Cache, da: Array, /, *, xp: Namespace) -> tuple[Array, tuple[()]]:
+    def backward(
+        self, params: tuple[()], cache: Cache, da: Array, /, *, xp: Namespace
+    ) -> tuple[Array, tuple[()]]:
         raise NotImplementedError
 
 
@@ -35,7 +37,9 @@ class Identity(Activation):
     def forward(self, params: tuple[()], z: Array, /, *, xp: Namespace) -> tuple[Array, None]:
         return xp.asarray(z, copy=True), None
 
-    def backward(self, params: tuple[()], cache: None, da: Array, /, *, xp: Namespace) -> tuple[Array, tuple[()]]:
+    def backward(
+        self, params: tuple[()], cache: None, da: Array, /, *, xp: Namespace
+    ) -> tuple[Array, tuple[()]]:
         return xp.asarray(da, copy=True), ()
 
 
@@ -55,7 +59,9 @@ class Sigmoid(Activation):
         a += 0.5
         return a, a
 
-    def backward(self, params: tuple[()], a: Array, da: Array, /, *, xp: Namespace) -> tuple[Array, tuple[()]]:
+    def backward(
+        self, params: tuple[()], a: Array, da: Array, /, *, xp: Namespace
+    ) -> tuple[Array, tuple[()]]:
         dz = 1.0 - a
         dz *= a
         dz *= da
@@ -70,7 +76,9 @@ class ReLU(Activation):
         a = z * xp.astype(z > 0.0, z.dtype)
         return a, a
 
-    def backward(self, params: tuple[()], a: Array, da: Array, /, *, xp: Namespace) -> tuple[Array, tuple[()]]:
+    def backward(
+        self, params: tuple[()], a: Array, da: Array, /, *, xp: Namespace
+    ) -> tuple[Array, tuple[()]]:
         return da * xp.astype(a > 0.0, a.dtype), ()
 
 
@@ -95,12 +103,21 @@ def get_activation(activation: Any) -> Activation:
         return activation
     if not isinstance(activation, str):
         raise InvalidTypeError(
-            message("activation", "neither a name nor an Activation", got=f"{type(activation).__name__} {activation!r}",
-                    fix="activation='relu'")
+            message(
+                "activation",
+                "neither a name nor an Activation",
+                got=f"{type(activation).__name__} {activation!r}",
+                fix="activation='relu'",
+            )
         )
     if activation not in ACTIVATIONS:
         raise InvalidValueError(
-            message("activation", "unknown name", got=repr(activation), expected=f"one of {', '.join(ACTIVATIONS)}")
+            message(
+                "activation",
+                "unknown name",
+                got=repr(activation),
+                expected=f"one of {', '.join(ACTIVATIONS)}",
+            )
             + suggestion(activation, ACTIVATIONS)
         )
     return ACTIVATIONS[activation]

@@ -63,8 +63,13 @@ class Dense:
     def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[DenseParams, Shape]:
         if len(in_shape) != 1:
             raise InvalidValueError(
-                message("Dense", "the input of a dense layer is a vector per sample", got=f"shape {in_shape}",
-                        expected="(n_in,)", fix="put nn.Flatten() before it")
+                message(
+                    "Dense",
+                    "the input of a dense layer is a vector per sample",
+                    got=f"shape {in_shape}",
+                    expected="(n_in,)",
+                    fix="put nn.Flatten() before it",
+                )
             )
         initializer = get_initializer(self.init_with or "glorot_uniform")
         (n_in,) = in_shape
@@ -77,11 +82,15 @@ class Dense:
         z += params.b
         return z, x
 
-    def backward(self, params: DenseParams, x: Array, delta: Array, /, *, xp: Namespace) -> tuple[Array, DenseParams]:
+    def backward(
+        self, params: DenseParams, x: Array, delta: Array, /, *, xp: Namespace
+    ) -> tuple[Array, DenseParams]:
         dx = xp.matmul(delta, xp.matrix_transpose(params.W))
         return dx, self.gradients(params, x, delta, xp=xp)
 
-    def gradients(self, params: DenseParams, x: Array, delta: Array, /, *, xp: Namespace) -> DenseParams:
+    def gradients(
+        self, params: DenseParams, x: Array, delta: Array, /, *, xp: Namespace
+    ) -> DenseParams:
         dW = xp.matmul(xp.matrix_transpose(x), delta)
         db = xp.sum(delta, axis=0)
         return DenseParams(dW, db)

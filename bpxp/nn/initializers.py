@@ -72,12 +72,21 @@ def get_initializer(initializer: Any) -> Initializer:
         return initializer
     if not isinstance(initializer, str):
         raise InvalidTypeError(
-            message("init", "neither a name nor an Initializer", got=f"{type(initializer).__name__} {initializer!r}",
-                    fix="init='he'")
+            message(
+                "init",
+                "neither a name nor an Initializer",
+                got=f"{type(initializer).__name__} {initializer!r}",
+                fix="init='he'",
+            )
         )
     if initializer not in INITIALIZERS:
         raise InvalidValueError(
-            message("init", "unknown name", got=repr(initializer), expected=f"one of {', '.join(INITIALIZERS)}")
+            message(
+                "init",
+                "unknown name",
+                got=repr(initializer),
+                expected=f"one of {', '.join(INITIALIZERS)}",
+            )
             + suggestion(initializer, INITIALIZERS)
         )
     return INITIALIZERS[initializer]

@@ -21,8 +21,12 @@ def get_loss(loss: Any) -> Loss:
         return loss
     if not isinstance(loss, str):
         raise InvalidTypeError(
-            message("loss", "neither a name nor a Loss", got=f"{type(loss).__name__} {loss!r}",
-                    fix="loss='softmax_cross_entropy'")
+            message(
+                "loss",
+                "neither a name nor a Loss",
+                got=f"{type(loss).__name__} {loss!r}",
+                fix="loss='softmax_cross_entropy'",
+            )
         )
     if loss not in LOSSES:
         raise InvalidValueError(

@@ -39,7 +39,13 @@ class SoftmaxCrossEntropy:
     targets = "classes"
 
     def __post_init__(self) -> None:
-        number(self.label_smoothing, "SoftmaxCrossEntropy(label_smoothing=…)", low=0.0, high=1.0, high_open=True)
+        number(
+            self.label_smoothing,
+            "SoftmaxCrossEntropy(label_smoothing=…)",
+            low=0.0,
+            high=1.0,
+            high_open=True,
+        )
 
     def __call__(
         self, logits: Array, y: Array, weight: Array | None = None, /, *, xp: Namespace

@@ -81,9 +81,7 @@ class GradientCheckError(BpxpError, AssertionError):
     """A gradient differs from the numerical derivative of the loss."""
 
 
-def message(
-    where: str, what: str, *, got: str = "", expected: str = "", first: str = "", fix: str = ""
-) -> str:
+def message(where: str, what: str, *, got: str = "", expected: str = "", first: str = "", fix: str = "") -> str:
     """Write an error by the house's template.
 
     ``where: what: got …, expected …. First bad index and count. Fix: one line of code. Nothing was changed.``

@@ -100,7 +100,5 @@ def normalize_seed(seed: Seed, where: str = "Network(seed=…)") -> int:
             )
         )
     if seed < 0:
-        raise InvalidValueError(
-            message(where, "a seed cannot be negative", got=str(seed), expected=">= 0")
-        )
+        raise InvalidValueError(message(where, "a seed cannot be negative", got=str(seed), expected=">= 0"))
     return int(seed)

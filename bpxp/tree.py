@@ -15,9 +15,7 @@ Tree = Any
 def tree_map(function: Callable[..., Any], tree: Tree, /, *rest: Tree) -> Tree:
     """Apply `function` to each leaf of `tree` and the leaves of `rest` that stand in the same place."""
     if isinstance(tree, tuple):
-        return rebuild(
-            tree, [tree_map(function, *parts) for parts in zip(tree, *rest, strict=True)]
-        )
+        return rebuild(tree, [tree_map(function, *parts) for parts in zip(tree, *rest, strict=True)])
     return function(tree, *rest)
 
 

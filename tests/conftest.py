@@ -7,17 +7,12 @@ from __future__ import annotations
 
 import os
 
-import numpy as np
 import pytest
 
 import bpxp.backends
 from bpxp.backends import Backend
 
-ASKED = (
-    os.environ.get("BPXP_TEST_BACKENDS", "numpy,strict")
-    .replace("strict", "strict,strict:device1")
-    .split(",")
-)
+ASKED = os.environ.get("BPXP_TEST_BACKENDS", "numpy,strict").replace("strict", "strict,strict:device1").split(",")
 
 
 @pytest.fixture(scope="session", params=ASKED)

@@ -44,9 +44,7 @@ class Library(NamedTuple):
 
 LIBRARIES = {
     "numpy": Library("numpy", "NumpyBackend", "pip install numpy"),
-    "cupy": Library(
-        "cupy", "CupyBackend", "pip install 'bpxp[cuda13]' (or cuda12, as nvidia-smi says)"
-    ),
+    "cupy": Library("cupy", "CupyBackend", "pip install 'bpxp[cuda13]' (or cuda12, as nvidia-smi says)"),
     "torch": Library("torch", "TorchBackend", "pip install 'bpxp[torch]'"),
     "jax": Library("jax", "JaxBackend", "pip install 'bpxp[jax]'"),
     "strict": Library("array_api_strict", "StrictBackend", "pip install 'bpxp[strict]'"),
@@ -138,7 +136,7 @@ def _version(library: str) -> str:
         return ""
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _named(name: str, where: str) -> Backend:
     if name == "auto":
         return _automatic()
@@ -181,11 +179,7 @@ def _named(name: str, where: str) -> Backend:
 
 def _alternatives(library: str) -> str:
     """Return the names of the other libraries that are installed, without importing them."""
-    names = [
-        n
-        for n, known in LIBRARIES.items()
-        if n != library and importlib.util.find_spec(known.module)
-    ]
+    names = [n for n, known in LIBRARIES.items() if n != library and importlib.util.find_spec(known.module)]
     return f"one of those installed, {', '.join(names)}"
 
 

@@ -8,7 +8,7 @@ import array_api_compat.cupy as compat
 import cupy
 import numpy as np
 
-from bpxp.backends.base import Array, Step, StepFunction, State, foreign, is_host_array, namespace
+from bpxp.backends.base import Array, State, Step, StepFunction, foreign, is_host_array, namespace
 from bpxp.errors import InvalidValueError, message
 
 
@@ -28,10 +28,8 @@ class CupyBackend:
     def __init__(self, device: str = "") -> None:
         self.name = f"cupy:{device}" if device else "cupy"
         self.device = cupy.cuda.Device(int(device or 0))
-        creation = "arange asarray empty eye full linspace ones zeros".split()
-        self.xp = namespace(
-            compat, **{name: _on(self.device, getattr(compat, name)) for name in creation}
-        )
+        creation = ["arange", "asarray", "empty", "eye", "full", "linspace", "ones", "zeros"]
+        self.xp = namespace(compat, **{name: _on(self.device, getattr(compat, name)) for name in creation})
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
         with self.device:
@@ -57,9 +55,7 @@ class CupyBackend:
 
 def check_device(device: str) -> None:
     """Raise if `device` is not the number of a CUDA device that answers."""
-    count = (
-        cupy.cuda.runtime.getDeviceCount()
-    )  # raises CUDARuntimeError without a driver or a device
+    count = cupy.cuda.runtime.getDeviceCount()  # raises CUDARuntimeError without a driver or a device
     if device and (not device.isdigit() or int(device) >= count):
         raise InvalidValueError(
             message(

@@ -28,20 +28,16 @@ class JaxBackend:
     def __init__(self, device: str = "") -> None:
         self.name = f"jax:{device}" if device else "jax"
         self.device = find_device(device)
-        creation = "arange asarray empty eye full linspace ones zeros".split()
+        creation = ["arange", "asarray", "empty", "eye", "full", "linspace", "ones", "zeros"]
         self.xp = namespace(
             jnp,
-            **{
-                name: functools.partial(getattr(jnp, name), device=self.device) for name in creation
-            },
+            **{name: functools.partial(getattr(jnp, name), device=self.device) for name in creation},
         )
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
         if isinstance(a, jax.Array):
             if self.device not in a.devices():
-                foreign(
-                    a, self, jnp.from_dlpack, self._dlpack_device
-                )  # raises, naming both devices
+                foreign(a, self, jnp.from_dlpack, self._dlpack_device)  # raises, naming both devices
             return a if dtype is None or a.dtype == dtype else a.astype(dtype)
         if is_host_array(a):
             # A copy: device_put would alias 64-byte aligned host memory, and see later writes to it.
@@ -51,9 +47,7 @@ class JaxBackend:
 
     @property
     def _dlpack_device(self) -> tuple[int, int]:
-        kind = {name: kind for kind, name in DLPACK_DEVICES.items()}[
-            "cuda" if self.device.platform == "gpu" else "cpu"
-        ]
+        kind = {name: kind for kind, name in DLPACK_DEVICES.items()}["cuda" if self.device.platform == "gpu" else "cpu"]
         return kind, self.device.id if kind != 1 else 0
 
     def to_numpy(self, a: Array, /) -> np.ndarray:
@@ -97,8 +91,7 @@ def find_device(device: str) -> Any:
         raise InvalidValueError(
             message(
                 "backend",
-                f"JAX has {len(found)} {kind} device{'s' if len(found) > 1 else ''} "
-                f"(0..{len(found) - 1})",
+                f"JAX has {len(found)} {kind} device{'s' if len(found) > 1 else ''} (0..{len(found) - 1})",
                 got=repr(f"jax:{device}"),
                 fix=f"backend='jax:{kind}:0'",
             )

@@ -24,13 +24,10 @@ class StrictBackend:
     def __init__(self, device: str = "") -> None:
         self.name = f"strict:{device}" if device else "strict"
         self.device = strict.Device(device or "CPU_DEVICE")
-        creation = "arange asarray empty eye full linspace ones zeros".split()
+        creation = ["arange", "asarray", "empty", "eye", "full", "linspace", "ones", "zeros"]
         self.xp = namespace(
             strict,
-            **{
-                name: functools.partial(getattr(strict, name), device=self.device)
-                for name in creation
-            },
+            **{name: functools.partial(getattr(strict, name), device=self.device) for name in creation},
         )
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:

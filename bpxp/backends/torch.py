@@ -37,7 +37,7 @@ def _astype(x: Array, dtype: Any, /, *, copy: bool = True) -> Array:
 NATIVE = {
     **{
         name: getattr(torch, name)
-        for name in "abs exp expm1 log log1p logaddexp matmul maximum minimum reshape sqrt square tanh where".split()
+        for name in ["abs", "exp", "expm1", "log", "log1p", "logaddexp", "matmul", "maximum", "minimum", "reshape", "sqrt", "square", "tanh", "where"]
     },
     "take": _take,
     "max": _extremum(torch.amax),
@@ -56,27 +56,18 @@ class TorchBackend:
         self.device = torch.device(device or "cpu")
         if self.device.type == "cuda" and self.device.index is None:
             self.device = torch.device("cuda", torch.cuda.current_device())
-        creation = "arange asarray empty eye full linspace ones zeros".split()
+        creation = ["arange", "asarray", "empty", "eye", "full", "linspace", "ones", "zeros"]
         self.xp = namespace(
             compat,
             **NATIVE,
-            **{
-                name: functools.partial(getattr(compat, name), device=self.device)
-                for name in creation
-            },
+            **{name: functools.partial(getattr(compat, name), device=self.device) for name in creation},
         )
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
         if isinstance(a, torch.Tensor):
-            own = (
-                a
-                if a.device == self.device
-                else foreign(a, self, torch.from_dlpack, self._dlpack_device)
-            )
+            own = a if a.device == self.device else foreign(a, self, torch.from_dlpack, self._dlpack_device)
             if own.requires_grad:
-                own = foreign(
-                    own, self, torch.from_dlpack, self._dlpack_device
-                )  # raises, with the fix
+                own = foreign(own, self, torch.from_dlpack, self._dlpack_device)  # raises, with the fix
         elif is_host_array(a):
             own = self._from_host(np.asarray(a))
         else:

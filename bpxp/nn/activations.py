@@ -24,9 +24,7 @@ class Activation:
     def forward(self, params: tuple[()], z: Array, /, *, xp: Namespace) -> tuple[Array, Cache]:
         raise NotImplementedError
 
-    def backward(
-        self, params: tuple[()], cache: Cache, da: Array, /, *, xp: Namespace
-    ) -> tuple[Array, tuple[()]]:
+    def backward(self, params: tuple[()], cache: Cache, da: Array, /, *, xp: Namespace) -> tuple[Array, tuple[()]]:
         raise NotImplementedError
 
 
@@ -37,9 +35,7 @@ class Identity(Activation):
     def forward(self, params: tuple[()], z: Array, /, *, xp: Namespace) -> tuple[Array, None]:
         return xp.asarray(z, copy=True), None
 
-    def backward(
-        self, params: tuple[()], cache: None, da: Array, /, *, xp: Namespace
-    ) -> tuple[Array, tuple[()]]:
+    def backward(self, params: tuple[()], cache: None, da: Array, /, *, xp: Namespace) -> tuple[Array, tuple[()]]:
         return xp.asarray(da, copy=True), ()
 
 
@@ -59,9 +55,7 @@ class Sigmoid(Activation):
         a += 0.5
         return a, a
 
-    def backward(
-        self, params: tuple[()], a: Array, da: Array, /, *, xp: Namespace
-    ) -> tuple[Array, tuple[()]]:
+    def backward(self, params: tuple[()], a: Array, da: Array, /, *, xp: Namespace) -> tuple[Array, tuple[()]]:
         dz = 1.0 - a
         dz *= a
         dz *= da
@@ -76,9 +70,7 @@ class ReLU(Activation):
         a = z * xp.astype(z > 0.0, z.dtype)
         return a, a
 
-    def backward(
-        self, params: tuple[()], a: Array, da: Array, /, *, xp: Namespace
-    ) -> tuple[Array, tuple[()]]:
+    def backward(self, params: tuple[()], a: Array, da: Array, /, *, xp: Namespace) -> tuple[Array, tuple[()]]:
         return da * xp.astype(a > 0.0, a.dtype), ()
 
 

@@ -13,9 +13,7 @@ def positive_int(value: Any, where: str) -> int:
     """Return `value` as an int >= 1; floats, bools and strings are refused."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise InvalidTypeError(
-            message(
-                where, "not an int", got=f"{type(value).__name__} {value!r}", expected="an int >= 1"
-            )
+            message(where, "not an int", got=f"{type(value).__name__} {value!r}", expected="an int >= 1")
         )
     if value < 1:
         raise InvalidValueError(message(where, "must be >= 1", got=str(value), expected=">= 1"))
@@ -42,25 +40,19 @@ def number(
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise InvalidTypeError(
-            message(
-                where, "not a number", got=f"{type(value).__name__} {value!r}", expected="a number"
-            )
+            message(where, "not a number", got=f"{type(value).__name__} {value!r}", expected="a number")
         )
     x = float(value)
     below = x <= low if low_open else x < low
     above = x >= high if high_open else x > high
     if not math.isfinite(x) or below or above:
         raise InvalidValueError(
-            message(
-                where, "out of range", got=repr(x), expected=_range(low, high, low_open, high_open)
-            )
+            message(where, "out of range", got=repr(x), expected=_range(low, high, low_open, high_open))
         )
     return x
 
 
 def _range(low: float, high: float, low_open: bool, high_open: bool) -> str:
     if math.isinf(high):
-        return "a finite number" + (
-            "" if math.isinf(low) else f" {'>' if low_open else '>='} {low:g}"
-        )
+        return "a finite number" + ("" if math.isinf(low) else f" {'>' if low_open else '>='} {low:g}")
     return f"a number in {'(' if low_open else '['}{low:g}, {high:g}{')' if high_open else ']'}"

@@ -82,15 +82,11 @@ class Dense:
         z += params.b
         return z, x
 
-    def backward(
-        self, params: DenseParams, x: Array, delta: Array, /, *, xp: Namespace
-    ) -> tuple[Array, DenseParams]:
+    def backward(self, params: DenseParams, x: Array, delta: Array, /, *, xp: Namespace) -> tuple[Array, DenseParams]:
         dx = xp.matmul(delta, xp.matrix_transpose(params.W))
         return dx, self.gradients(params, x, delta, xp=xp)
 
-    def gradients(
-        self, params: DenseParams, x: Array, delta: Array, /, *, xp: Namespace
-    ) -> DenseParams:
+    def gradients(self, params: DenseParams, x: Array, delta: Array, /, *, xp: Namespace) -> DenseParams:
         dW = xp.matmul(xp.matrix_transpose(x), delta)
         db = xp.sum(delta, axis=0)
         return DenseParams(dW, db)

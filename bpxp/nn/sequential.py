@@ -33,9 +33,7 @@ class Sequential:
             params.append(own)
         return tuple(params), shape
 
-    def forward(
-        self, params: Params, x: Array, /, *, xp: Namespace
-    ) -> tuple[Array, tuple[Any, ...]]:
+    def forward(self, params: Params, x: Array, /, *, xp: Namespace) -> tuple[Array, tuple[Any, ...]]:
         caches = []
         for layer, own in zip(self.layers, params, strict=True):
             x, cache = layer.forward(own, x, xp=xp)
@@ -47,15 +45,11 @@ class Sequential:
                 caches.append((cache, kept))
         return x, tuple(caches)
 
-    def backward(
-        self, params: Params, caches: tuple[Any, ...], dy: Array, /, *, xp: Namespace
-    ) -> tuple[Array, Params]:
+    def backward(self, params: Params, caches: tuple[Any, ...], dy: Array, /, *, xp: Namespace) -> tuple[Array, Params]:
         dx, grads = self._down_to(0, params, caches, dy, xp)
         return dx, grads
 
-    def gradients(
-        self, params: Params, caches: tuple[Any, ...], dy: Array, /, *, xp: Namespace
-    ) -> Params:
+    def gradients(self, params: Params, caches: tuple[Any, ...], dy: Array, /, *, xp: Namespace) -> Params:
         """Return the gradients of the parameters alone: nothing below the first of them is computed."""
         first = next((i for i, own in enumerate(params) if own), len(self.layers))
         if first == len(self.layers):

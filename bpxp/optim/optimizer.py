@@ -6,12 +6,9 @@ An optimizer is a frozen dataclass of hyper-parameters; whatever changes from st
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
-from bpxp.nn.checks import number
-from bpxp.optim.schedules import Constant, Schedule, ScheduleState
-from bpxp.tree import leaves, named_leaves, rebuild, tree_map
+from bpxp.optim.schedules import ScheduleState
 
 Array = Any
 Namespace = Any

@@ -72,7 +72,7 @@ def one_hot(y: Array, classes: int, /, *, dtype: object, xp: Namespace) -> Array
 
 
 def log_softmax(z: Array, /, *, xp: Namespace) -> Array:
-    """log softmax(z) over the last axis, without overflow; (…, n_out) to (…, n_out)."""
+    """Log softmax(z) over the last axis, without overflow; (…, n_out) to (…, n_out)."""
     shifted = z - xp.max(z, axis=-1, keepdims=True)
     shifted -= xp.log(xp.sum(xp.exp(shifted), axis=-1, keepdims=True))
     return shifted

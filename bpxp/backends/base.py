@@ -5,6 +5,7 @@ A backend never grows an operation per mathematical function: what the mathemati
 
 from __future__ import annotations
 
+import functools
 import types
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
@@ -19,9 +20,20 @@ State = Any
 StepFunction = Callable[[State, Any], State]
 
 # The functions of the Array API standard 2024.12. A name that is not here does not exist for the mathematics.
-FUNCTIONS = ["abs", "acos", "acosh", "add", "all", "any", "arange", "argmax", "argmin", "argsort", "asarray", "asin", "asinh", "astype", "atan", "atan2", "atanh", "bitwise_and", "bitwise_invert", "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "broadcast_arrays", "broadcast_to", "can_cast", "ceil", "clip", "concat", "conj", "copysign", "cos", "cosh", "count_nonzero", "cumulative_prod", "cumulative_sum", "diff", "divide", "empty", "empty_like", "equal", "exp", "expand_dims", "expm1", "eye", "finfo", "flip", "floor", "floor_divide", "from_dlpack", "full", "full_like", "greater", "greater_equal", "hypot", "iinfo", "imag", "isdtype", "isfinite", "isinf", "isnan", "less", "less_equal", "linspace", "log", "log10", "log1p", "log2", "logaddexp", "logical_and", "logical_not", "logical_or", "logical_xor", "matmul", "matrix_transpose", "max", "maximum", "mean", "meshgrid", "min", "minimum", "moveaxis", "multiply", "negative", "nextafter", "nonzero", "not_equal", "ones", "ones_like", "permute_dims", "positive", "pow", "prod", "real", "reciprocal", "remainder", "repeat", "reshape", "result_type", "roll", "round", "searchsorted", "sign", "signbit", "sin", "sinh", "sort", "sqrt", "square", "squeeze", "stack", "std", "subtract", "sum", "take", "take_along_axis", "tan", "tanh", "tensordot", "tile", "tril", "triu", "trunc", "unique_all", "unique_counts", "unique_inverse", "unique_values", "unstack", "var", "vecdot", "where", "zeros", "zeros_like"]
-CONSTANTS = ["e", "inf", "nan", "newaxis", "pi"]
-DTYPES = ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64", "complex64", "complex128"]
+FUNCTIONS = """
+abs acos acosh add all any argmax argmin argsort asin asinh astype atan atan2 atanh bitwise_and bitwise_invert
+bitwise_left_shift bitwise_or bitwise_right_shift bitwise_xor broadcast_arrays broadcast_to can_cast ceil clip concat
+conj copysign cos cosh count_nonzero cumulative_prod cumulative_sum diff divide empty_like equal exp expand_dims expm1
+finfo flip floor floor_divide full_like greater greater_equal hypot iinfo imag isdtype isfinite isinf isnan less
+less_equal log log10 log1p log2 logaddexp logical_and logical_not logical_or logical_xor matmul matrix_transpose max
+maximum mean meshgrid min minimum moveaxis multiply negative nextafter nonzero not_equal ones_like permute_dims
+positive pow prod real reciprocal remainder repeat reshape result_type roll round searchsorted sign signbit sin sinh
+sort sqrt square squeeze stack std subtract sum take take_along_axis tan tanh tensordot tile tril triu trunc
+unique_all unique_counts unique_inverse unique_values unstack var vecdot where zeros_like
+""".split()
+CREATION = "arange asarray empty eye from_dlpack full linspace ones zeros".split()
+CONSTANTS = "e inf nan newaxis pi".split()
+DTYPES = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float32 float64 complex64 complex128".split()
 
 
 @runtime_checkable
@@ -53,19 +65,25 @@ class Backend(Protocol):
         """Return a step with the same meaning: the only place where a step becomes fast."""
 
 
-def namespace(library: Any, **amended: Any) -> Namespace:
+def namespace(library: Any, device: Any, **amended: Any) -> Namespace:
     """Collect the standard's names from `library` into a namespace that the backend owns.
 
     Parameters
     ----------
     library : module
         An Array API namespace.
+    device : object or None
+        Where its creation functions create, unless told otherwise: the mathematics never names a device. None leaves
+        them as they are.
     **amended
         Functions that replace those of the library, in this one place.
     """
     names = [*FUNCTIONS, *CONSTANTS, *DTYPES]
     found = {name: getattr(library, name) for name in names if hasattr(library, name)}
-    return types.SimpleNamespace(**{**found, **amended})
+    created = {name: getattr(library, name) for name in CREATION}
+    if device is not None:
+        created = {name: functools.partial(function, device=device) for name, function in created.items()}
+    return types.SimpleNamespace(**{**found, **created, **amended})
 
 
 def eager(step: StepFunction, /) -> Step:

@@ -8,7 +8,7 @@ import array_api_compat.cupy as compat
 import cupy
 import numpy as np
 
-from bpxp.backends.base import Array, State, Step, StepFunction, foreign, is_host_array, namespace
+from bpxp.backends.base import CREATION, Array, State, Step, StepFunction, foreign, is_host_array, namespace
 from bpxp.errors import InvalidValueError, message
 
 
@@ -28,8 +28,7 @@ class CupyBackend:
     def __init__(self, device: str = "") -> None:
         self.name = f"cupy:{device}" if device else "cupy"
         self.device = cupy.cuda.Device(int(device or 0))
-        creation = ["arange", "asarray", "empty", "eye", "full", "linspace", "ones", "zeros"]
-        self.xp = namespace(compat, **{name: _on(self.device, getattr(compat, name)) for name in creation})
+        self.xp = namespace(compat, None, **{name: _on(self.device, getattr(compat, name)) for name in CREATION})
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
         with self.device:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax
@@ -28,11 +27,7 @@ class JaxBackend:
     def __init__(self, device: str = "") -> None:
         self.name = f"jax:{device}" if device else "jax"
         self.device = find_device(device)
-        creation = ["arange", "asarray", "empty", "eye", "full", "linspace", "ones", "zeros"]
-        self.xp = namespace(
-            jnp,
-            **{name: functools.partial(getattr(jnp, name), device=self.device) for name in creation},
-        )
+        self.xp = namespace(jnp, self.device, from_dlpack=jnp.from_dlpack)
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
         if isinstance(a, jax.Array):

@@ -28,7 +28,7 @@ class NumpyBackend:
     device = "cpu"
 
     def __init__(self, device: str = "") -> None:
-        self.xp = namespace(np)
+        self.xp = namespace(np, None)
         keep_freed_memory()
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:

@@ -5,7 +5,6 @@ Only its array operations are used: no tensor of bpxp records gradients.
 
 from __future__ import annotations
 
-import functools
 import warnings
 from typing import Any
 
@@ -37,7 +36,22 @@ def _astype(x: Array, dtype: Any, /, *, copy: bool = True) -> Array:
 NATIVE = {
     **{
         name: getattr(torch, name)
-        for name in ["abs", "exp", "expm1", "log", "log1p", "logaddexp", "matmul", "maximum", "minimum", "reshape", "sqrt", "square", "tanh", "where"]
+        for name in [
+            "abs",
+            "exp",
+            "expm1",
+            "log",
+            "log1p",
+            "logaddexp",
+            "matmul",
+            "maximum",
+            "minimum",
+            "reshape",
+            "sqrt",
+            "square",
+            "tanh",
+            "where",
+        ]
     },
     "take": _take,
     "max": _extremum(torch.amax),
@@ -56,12 +70,7 @@ class TorchBackend:
         self.device = torch.device(device or "cpu")
         if self.device.type == "cuda" and self.device.index is None:
             self.device = torch.device("cuda", torch.cuda.current_device())
-        creation = ["arange", "asarray", "empty", "eye", "full", "linspace", "ones", "zeros"]
-        self.xp = namespace(
-            compat,
-            **NATIVE,
-            **{name: functools.partial(getattr(compat, name), device=self.device) for name in creation},
-        )
+        self.xp = namespace(compat, self.device, **NATIVE)
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
         if isinstance(a, torch.Tensor):

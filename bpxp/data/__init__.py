@@ -1,0 +1,22 @@
+"""Data: reading it, holding it on a device, and handing it out in mini-batches."""
+
+from bpxp.data.dataset import Dataset, as_dataset
+from bpxp.data.digits import digits
+from bpxp.data.folder import folder_dataset
+from bpxp.data.idx import read_idx, write_idx
+from bpxp.data.loader import Loader
+from bpxp.data.mnist import fashion_mnist, mnist
+from bpxp.data.order import epoch_order
+
+__all__ = [
+    "Dataset",
+    "Loader",
+    "as_dataset",
+    "digits",
+    "epoch_order",
+    "fashion_mnist",
+    "folder_dataset",
+    "mnist",
+    "read_idx",
+    "write_idx",
+]

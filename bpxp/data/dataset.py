@@ -1,0 +1,253 @@
+"""A data set: inputs, targets and perhaps weights, on the host until `to` brings them to a device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from bpxp.backends import Array, Backend, get_backend
+from bpxp.backends.base import is_host_array
+from bpxp.errors import InvalidTypeError, InvalidValueError, message
+from bpxp.inputs import as_host
+from bpxp.nn.checks import number, positive_int
+from bpxp.random import SPLIT, HostRandom, Seed, normalize_seed
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset:
+    """Samples with their targets; immutable, so `take`, `split` and `to` return new ones.
+
+    Parameters
+    ----------
+    x : array, shape (N, …)
+        Inputs. Images are (N, height, width, channels); dtype uint8 means pixels 0 … 255, which a network scales to
+        0 … 1. Lists become NumPy arrays; arrays of any library are kept as they are.
+    y : array, shape (N,) or (N, n_out)
+        Class indices, or one row of targets per sample.
+    weight : array, shape (N,), optional
+        How much each sample counts, >= 0.
+    name : str, optional
+        Shown in messages.
+    classes : sequence of str, optional
+        The name of each class index.
+    backend : Backend, optional
+        Where the arrays are; None is the host. `to` sets it.
+
+    Raises
+    ------
+    InvalidValueError
+        If the lengths differ, there is no sample, or rows have different lengths.
+    InvalidTypeError
+        If something is no array of numbers.
+    """
+
+    x: Array
+    y: Array
+    weight: Array | None = None
+    name: str = "data"
+    classes: tuple[str, ...] = ()
+    backend: Backend | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("x", "y", "weight"):
+            if field != "weight" or self.weight is not None:
+                object.__setattr__(self, field, _as_array(getattr(self, field), f"Dataset({field}=…)"))
+        object.__setattr__(self, "classes", tuple(self.classes))
+        n = self.x.shape[0]
+        if n == 0:
+            raise InvalidValueError(message("Dataset(x=…)", "0 samples", got=f"shape {tuple(self.x.shape)}"))
+        if self.y.shape[0] != n:
+            raise InvalidValueError(
+                message(
+                    "Dataset(x=…, y=…)",
+                    f"{n} samples but {self.y.shape[0]} labels",
+                    got=f"x {tuple(self.x.shape)} and y {tuple(self.y.shape)}",
+                    expected="one label or row of targets per sample",
+                )
+            )
+        if self.weight is not None and tuple(self.weight.shape) != (n,):
+            raise InvalidValueError(
+                message(
+                    "Dataset(weight=…)",
+                    "not one weight per sample",
+                    got=f"shape {tuple(self.weight.shape)}",
+                    expected=f"({n},)",
+                )
+            )
+
+    def __len__(self) -> int:
+        return int(self.x.shape[0])
+
+    def __repr__(self) -> str:
+        arrays = {"x": self.x, "y": self.y, "weight": self.weight}
+        known = {key: a for key, a in arrays.items() if a is not None}
+        shapes = ", ".join(f"{key}={tuple(a.shape)} {_dtype_name(a)}" for key, a in known.items())
+        size = sum(math.prod(a.shape) * np.dtype(_dtype_name(a)).itemsize for a in known.values())
+        classes = f", {len(self.classes)} classes" if self.classes else ""
+        place = self.backend.name if self.backend else "host"
+        return f"Dataset({self.name!r}, {shapes}{classes}, {size / 1e6:.1f} MB on {place})"
+
+    def to(self, backend: str | Backend | None = None) -> Dataset:
+        """Return the same data on `backend`; itself if it is there already.
+
+        Arrays that are on the device already are shared. Integer targets become int32, everything else keeps its
+        dtype. Data on another backend travel through the host.
+
+        Raises
+        ------
+        DeviceMismatchError
+            If the data set was made from another library's arrays on another device.
+        """
+        target = get_backend(backend)
+        if self.backend is target:
+            return self
+        x, y, weight = (
+            self.backend.to_numpy(a) if self.backend is not None and a is not None else a
+            for a in (self.x, self.y, self.weight)
+        )
+        return replace(
+            self,
+            x=target.asarray(x),
+            y=target.asarray(_narrow(y)) if isinstance(y, np.ndarray) else target.asarray(y),
+            weight=None if weight is None else target.asarray(weight),
+            backend=target,
+        )
+
+    def take(self, indices: Any, *, name: str | None = None) -> Dataset:
+        """Return the samples at `indices`, in that order.
+
+        Parameters
+        ----------
+        indices : sequence of int, shape (M,)
+            Each in 0 … N-1; repetitions are allowed.
+        name : str, optional
+            Of the new data set; the old name otherwise.
+        """
+        rows = np.asarray(indices)
+        if rows.ndim != 1 or (rows.dtype.kind not in "iu" and rows.size):
+            raise InvalidTypeError(
+                message(
+                    "Dataset.take(indices)",
+                    "not a sequence of ints",
+                    got=f"shape {rows.shape}, dtype {rows.dtype}",
+                    fix="take(numpy.flatnonzero(mask)) for a mask" if rows.dtype == bool else "",
+                )
+            )
+        bad = np.flatnonzero((rows < 0) | (rows >= len(self)))
+        if bad.size:
+            raise InvalidValueError(
+                message(
+                    "Dataset.take(indices)",
+                    "out of range",
+                    got=f"indices[{bad[0]}] = {rows[bad[0]]}",
+                    expected=f"0..{len(self) - 1}",
+                    first=f"{bad.size} of {rows.size} are out of range",
+                )
+            )
+        parts = (None if a is None else self._rows(a, rows.astype(np.int32)) for a in (self.x, self.y, self.weight))
+        x, y, weight = parts
+        return replace(self, x=x, y=y, weight=weight, name=self.name if name is None else name)
+
+    def subset(self, n: int) -> Dataset:
+        """Return the first `n` samples."""
+        if positive_int(n, "Dataset.subset(n)") > len(self):
+            raise InvalidValueError(
+                message("Dataset.subset(n)", "more than there are", got=str(n), expected=f"1..{len(self)}")
+            )
+        return self.take(np.arange(n), name=f"{self.name}[:{n}]")
+
+    def split(self, fraction: float, seed: Seed = 0) -> tuple[Dataset, Dataset]:
+        """Split at random, ``train, validation = data.split(0.1)``.
+
+        Parameters
+        ----------
+        fraction : float
+            The share of the second part, in (0, 1); it gets ``round(fraction * N)`` samples.
+        seed : int, SeedSequence, Generator or None, optional
+            The same seed gives the same parts on every backend.
+
+        Returns
+        -------
+        tuple of Dataset
+            The rest and the part, each in the order of this data set.
+
+        Raises
+        ------
+        InvalidValueError
+            If one of them would have no sample.
+        """
+        share = number(fraction, "Dataset.split(fraction)", low=0.0, high=1.0, low_open=True, high_open=True)
+        n, size = len(self), round(share * len(self))
+        if size in (0, n):
+            raise InvalidValueError(
+                message(
+                    "Dataset.split(fraction)",
+                    "a part would have 0 samples",
+                    got=f"{share} of {n} samples, parts of {n - size} and {size}",
+                )
+            )
+        order = HostRandom(normalize_seed(seed, "Dataset.split(seed=…)"), (SPLIT,)).permutation(n)
+        return self.take(np.sort(order[size:])), self.take(np.sort(order[:size]), name=f"{self.name} (split)")
+
+    def _rows(self, a: Array, rows: np.ndarray) -> Array:
+        if self.backend is not None:
+            return self.backend.xp.take(a, self.backend.asarray(rows), axis=0)
+        if isinstance(a, np.ndarray):
+            return np.take(a, rows, axis=0)
+        raise InvalidTypeError(
+            message(
+                "Dataset.take",
+                "the data are arrays of another library",
+                got=type(a).__module__.split(".")[0],
+                fix="data.to(backend).take(…)",
+            )
+        )
+
+
+def as_dataset(data: Dataset | Sequence[Any], where: str = "data") -> Dataset:
+    """Return `data` as a `Dataset`: it is one, or ``(x, y)``, or ``(x, y, weight)``."""
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, tuple | list) and len(data) in (2, 3):
+        return Dataset(*data)
+    raise InvalidTypeError(
+        message(
+            where,
+            "not data",
+            got=f"{type(data).__name__}" + (f" of {len(data)}" if isinstance(data, tuple | list) else ""),
+            expected="a Dataset, (x, y) or (x, y, weight)",
+        )
+    )
+
+
+def _as_array(a: Any, where: str) -> Array:
+    array = as_host(a, where) if is_host_array(a) else a
+    if array.ndim == 0:
+        raise InvalidTypeError(message(where, "a single number, not one row per sample", got=f"{type(a).__name__} {a}"))
+    return array
+
+
+def _narrow(y: np.ndarray) -> np.ndarray:
+    """Return integers as int32, which every backend and device has."""
+    if y.dtype.kind not in "iu" or y.dtype == np.int32:
+        return y
+    limits = np.iinfo(np.int32)
+    bad = np.flatnonzero((y < limits.min) | (y > limits.max))
+    if bad.size:
+        raise InvalidValueError(
+            message(
+                "Dataset.to",
+                "the target does not fit into int32",
+                got=f"{y.reshape(-1)[bad[0]]} (the {bad[0]}th value)",
+                first=f"{bad.size} of {y.size} do not",
+            )
+        )
+    return y.astype(np.int32)
+
+
+def _dtype_name(a: Array) -> str:
+    return str(a.dtype).rsplit(".", maxsplit=1)[-1]

@@ -1,0 +1,88 @@
+"""Mini-batches on the device, for a training loop of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from bpxp.backends import Array, Backend
+from bpxp.data.dataset import Dataset, as_dataset
+from bpxp.data.order import epoch_order, usable_batch_size
+from bpxp.random import Seed, normalize_seed
+
+Batch = tuple[Array, ...]
+
+
+class Loader:
+    """Iterate over mini-batches; each ``for x, y in loader:`` is the next epoch.
+
+    The data go to the device once. The order is the one that `Trainer` uses: a pure function of (seed, epoch).
+
+    Parameters
+    ----------
+    data : Dataset, (x, y) or (x, y, weight)
+        With weights, a batch is ``(x, y, weight)``.
+    batch_size : int
+        Samples per batch; the last one is shorter if N is not a multiple.
+    seed : int, SeedSequence, Generator or None, optional
+        Of the order.
+    shuffle : bool, optional
+        False takes the samples as they stand, in every epoch.
+    backend : str, Backend or None, optional
+        Where the batches are. None is the backend of `data`; for data on the host what `get_backend` chooses.
+    drop_last : bool, optional
+        Leave a short last batch out.
+
+    Attributes
+    ----------
+    epoch : int
+        The epoch that the next iteration takes, from 0. Set it to resume.
+
+    Examples
+    --------
+    >>> train, test = bpxp.data.digits()
+    >>> for x, y in Loader(train, 64):
+    ...     net.gradient_descent((x, y), learning_rate=0.5)
+    """
+
+    def __init__(
+        self,
+        data: Dataset | Sequence[Any],
+        batch_size: int,
+        *,
+        seed: Seed = 0,
+        shuffle: bool = True,
+        backend: str | Backend | None = None,
+        drop_last: bool = False,
+    ) -> None:
+        host = as_dataset(data, "Loader(data)")
+        self.batch_size = usable_batch_size(batch_size, len(host), "Loader(batch_size=…)")
+        self.seed = normalize_seed(seed, "Loader(seed=…)")
+        self.data = host if backend is None and host.backend is not None else host.to(backend)
+        self.shuffle, self.drop_last = shuffle, drop_last
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        n = len(self.data)
+        return n // self.batch_size if self.drop_last else -(-n // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.epoch += 1
+        return self.batches(self.epoch - 1)
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """Yield the batches of `epoch`, whatever was iterated before.
+
+        Yields
+        ------
+        tuple of array
+            x of shape (batch, …) in the dtype of the data, uint8 pixels included; y; weight if there is one.
+        """
+        backend, n = self.data.backend, len(self.data)
+        assert backend is not None  # __init__ called `to`
+        order = backend.asarray(epoch_order(self.seed, epoch, n, self.batch_size, self.shuffle))
+        arrays = [a for a in (self.data.x, self.data.y, self.data.weight) if a is not None]
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
+            rows = order[start : min(start + self.batch_size, n)]
+            yield tuple(backend.xp.take(a, rows, axis=0) for a in arrays)

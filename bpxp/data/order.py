@@ -1,0 +1,56 @@
+"""The order of the samples: a pure function of (seed, epoch), the same on every backend."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from bpxp.errors import BpxpWarning
+from bpxp.nn.checks import positive_int
+from bpxp.random import ORDER, HostRandom
+
+
+def epoch_order(seed: int, epoch: int, n: int, batch_size: int, shuffle: bool = True) -> np.ndarray:
+    """Return which samples an epoch takes, in which order, padded to whole batches.
+
+    Parameters
+    ----------
+    seed : int
+        As `normalize_seed` returns it.
+    epoch : int
+        From 0.
+    n : int
+        Number of samples.
+    batch_size : int
+        Samples per batch.
+    shuffle : bool, optional
+        False takes 0 … n-1 in every epoch.
+
+    Returns
+    -------
+    ndarray of int32, shape (ceil(n / batch_size) * batch_size,)
+        The first n entries are a permutation of 0 … n-1. The others are 0: a valid index, so that the gather of the
+        last batch stays within bounds; who uses them gives them no weight.
+    """
+    order = np.zeros(-(-n // batch_size) * batch_size, np.int32)
+    order[:n] = HostRandom(seed, (ORDER, epoch)).permutation(n) if shuffle else np.arange(n, dtype=np.int32)
+    return order
+
+
+def usable_batch_size(batch_size: Any, n: int, where: str) -> int:
+    """Return `batch_size` as an int in 1 … n; a larger one is cut to n, with a `BpxpWarning`.
+
+    Raises
+    ------
+    InvalidTypeError
+        If it is not an int.
+    InvalidValueError
+        If it is less than 1.
+    """
+    size = positive_int(batch_size, where)
+    if size > n:
+        warnings.warn(f"{where}: batch_size {size} > {n} samples; using {n}.", BpxpWarning, stacklevel=3)
+        return n
+    return size

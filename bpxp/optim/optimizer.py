@@ -6,9 +6,17 @@ An optimizer is a frozen dataclass of hyper-parameters; whatever changes from st
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
+from itertools import repeat
 from typing import Any, NamedTuple
 
-from bpxp.optim.schedules import ScheduleState
+from bpxp.errors import InvalidValueError, message
+from bpxp.nn.checks import number
+from bpxp.optim.clipping import clip_by_norm, clip_by_value
+from bpxp.optim.schedules import Constant, Schedule, ScheduleState, as_schedule
+from bpxp.tree import rebuild, tree_map
 
 Array = Any
 Namespace = Any
@@ -23,7 +31,8 @@ class OptState(NamedTuple):
     t : array, (1,), int32
         Updates done.
     learning_rate : array, (1,)
-        Of the last update; before the first, of the first.
+        Of the last update; before the first, of the first. With a constant rate this array is the rate: overwrite it,
+        and the next update feels it, without a new compilation. With a schedule it is written anew at each update.
     slots : tuple of trees
         One tree of the parameters' structure per quantity that the rule keeps (velocity, second moment, …).
     schedule : tuple of arrays
@@ -39,4 +48,247 @@ class OptState(NamedTuple):
     average: Any
 
 
-# (SGD and the others follow in files of their own; Optimizer itself is completed with penalties, clipping, averaging.)
+@dataclass(frozen=True)
+class Optimizer:
+    """Base of the update rules; a subclass adds `rule`, and where it needs them `slots` and `factors`.
+
+    Parameters
+    ----------
+    learning_rate : float or Schedule
+        η > 0, or a function of the step.
+    l1, l2 : float, optional
+        The objective is the mean loss plus ``l1 Σ|W| + l2/2 ΣW²``; its gradient is added to the loss's.
+    weight_decay : float, optional
+        λ of the decoupled decay, W ← W - η λ W before the rule: not seen by clipping, moments or velocities.
+    decay_biases : bool, optional
+        Penalties and decay act on weights, the leaves whose field name starts with "W". True: on every leaf.
+    clip_norm, clip_value : float or None, optional
+        Upper bound of the gradient's norm over all leaves, and of the absolute value of each component.
+    average : float or None, optional
+        β in (0, 1): `OptState.average` follows the parameters as ā ← β ā + (1 - β) p, from the initial ones on.
+
+    Notes
+    -----
+    One update is, in this order: gradient of the penalties, clipping by norm, by value, learning rate of step t,
+    decoupled decay, the rule, average, t ← t + 1. An option that is off costs nothing.
+    """
+
+    learning_rate: float | Schedule
+    _: KW_ONLY
+    l1: float = 0.0
+    l2: float = 0.0
+    weight_decay: float = 0.0
+    decay_biases: bool = False
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    average: float | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.learning_rate, Schedule):
+            self._check("learning_rate", low_open=True)
+        for name in ("l1", "l2", "weight_decay"):
+            self._check(name)
+        for name in ("clip_norm", "clip_value"):
+            if getattr(self, name) is not None:
+                self._check(name, low_open=True)
+        if self.average is not None:
+            self._check("average", high=1.0, low_open=True, high_open=True)
+
+    def _check(self, name: str, **bounds: Any) -> None:
+        """Check a hyper-parameter (>= 0 unless said otherwise) and keep it as a Python float, which widens no array."""
+        where = f"{type(self).__name__}({name}=…)"
+        object.__setattr__(self, name, number(getattr(self, name), where, **{"low": 0.0, **bounds}))
+
+    def slots(self, params: Params, /, *, xp: Namespace) -> tuple[Any, ...]:
+        """Return the initial slots: a tuple of trees like `params`. Most simple rules keep none."""
+        return ()
+
+    def factors(self, lr: Array, t: Array, /, *, xp: Namespace) -> Any:
+        """Return what the rule needs and all leaves share, once per update t = 1, 2, …: the learning rate alone.
+
+        Parameters
+        ----------
+        lr : array, (1,)
+            Only to be read: it is the state's.
+        t : array, (1,), int32
+            Number of this update.
+        """
+        return lr
+
+    def rule(
+        self, p: Array, g: Array, slots: tuple[Array, ...], factors: Any, /, *, xp: Namespace
+    ) -> tuple[Array, tuple[Array, ...]]:
+        """Return the new parameter and slots of one leaf, written in place; the gradient is free to be used up."""
+        raise NotImplementedError
+
+    def init(self, params: Params, /, *, xp: Namespace) -> OptState:
+        """Return the state before the first update.
+
+        Parameters
+        ----------
+        params : tree of arrays
+            On the device; only read. Leaves have at least one axis, and one dtype.
+        xp : namespace
+            Of the backend.
+        """
+        flat = flatten(params)
+        dtype = flat[0].dtype if flat else xp.float32
+        like = xp.zeros((1,), dtype=dtype)
+        schedule = as_schedule(self.learning_rate)
+        memory = schedule.init(like, xp=xp)
+        learning_rate = xp.zeros((1,), dtype=dtype)
+        learning_rate += schedule.at(like, memory, xp=xp)
+        # An explicit copy: the average must share no buffer with the parameters.
+        average = () if self.average is None else tree_map(lambda p: xp.astype(p, p.dtype, copy=True), params)
+        return OptState(xp.zeros((1,), dtype=xp.int32), learning_rate, self.slots(params, xp=xp), memory, average)
+
+    def update(self, params: Params, grads: Params, state: OptState, /, *, xp: Namespace) -> tuple[Params, OptState]:
+        """Do one step: return the new parameters and the new state.
+
+        All three arguments are given away: their buffers are written, and after the call only the results may be used.
+
+        Raises
+        ------
+        InvalidValueError
+            If a gradient does not have its parameter's shape (it would be broadcast).
+        """
+        if self.l1 or self.l2:
+            grads = self.add_penalty_gradient(params, grads, xp=xp)
+        if self.clip_norm is not None:
+            grads = clip_by_norm(grads, self.clip_norm, xp=xp)
+        if self.clip_value is not None:
+            grads = clip_by_value(grads, self.clip_value, xp=xp)
+        t, lr = state.t, self._learning_rate(state, xp)
+        if self.weight_decay:
+            params = self._decay(params, lr)
+        t += 1
+        factors = self.factors(lr, t, xp=xp)
+        old, slots = flatten(params), [flatten(slot) for slot in state.slots]
+        new, new_slots = [], []
+        of_leaf: Any = zip(*slots, strict=True) if slots else repeat((), len(old))
+        for p, g, kept in zip(old, flatten(grads), of_leaf, strict=True):
+            if p.shape != g.shape:
+                raise InvalidValueError(_shapes_differ(type(self).__name__, p, g))
+            p, kept = self.rule(p, g, kept, factors, xp=xp)
+            new.append(p)
+            new_slots.append(kept)
+        params = _refill(params, old, new)
+        if slots and old:
+            trees = zip(state.slots, slots, zip(*new_slots, strict=True), strict=True)
+            state = state._replace(slots=tuple([_refill(*tree) for tree in trees]))
+        average = state.average if self.average is None else tree_map(self._follow, state.average, params)
+        return params, OptState(t, lr, state.slots, state.schedule, average)
+
+    def observe(self, state: OptState, metric: Array, /, *, xp: Namespace) -> OptState:
+        """Show the schedule the metric of an epoch, shape (1,), lower is better; only `Plateau` takes notice.
+
+        The state is given away, as in `update`.
+        """
+        seen = as_schedule(self.learning_rate).observe(state.schedule, metric, xp=xp)
+        return state._replace(schedule=tree_map(_overwrite, state.schedule, seen))
+
+    def penalty(self, params: Params, /, *, xp: Namespace) -> Array:
+        """Return l1 Σ|W| + l2/2 ΣW², shape (1,): what the gradient of `add_penalty_gradient` is the gradient of."""
+        flat = flatten(params)
+        value = xp.zeros((1,), dtype=flat[0].dtype if flat else xp.float32)
+        for p, decayed in zip(flat, self._decayed(params), strict=True):
+            if decayed and self.l1:
+                value += self.l1 * xp.sum(xp.abs(p))
+            if decayed and self.l2:
+                value += (0.5 * self.l2) * xp.sum(xp.square(p))
+        return value
+
+    def add_penalty_gradient(self, params: Params, grads: Params, /, xp: Namespace) -> Params:
+        """Write ∂penalty/∂params = l1 sign(W) + l2 W on top of `grads`, and return it; sign(0) = 0."""
+        gs = flatten(grads)
+        for i, (p, decayed) in enumerate(zip(flatten(params), self._decayed(params), strict=True)):
+            if decayed:
+                g = gs[i]
+                if self.l2:
+                    g += self.l2 * p
+                if self.l1:
+                    g += self.l1 * (xp.astype(p > 0.0, p.dtype) - xp.astype(p < 0.0, p.dtype))
+                gs[i] = g
+        return unflatten(grads, gs)
+
+    def _decayed(self, params: Params) -> Iterator[bool]:
+        """Yield for each leaf whether penalties and decay act on it."""
+        return (self.decay_biases or is_weight for is_weight in weights(params))
+
+    def _learning_rate(self, state: OptState, xp: Namespace) -> Array:
+        lr = state.learning_rate
+        schedule = self.learning_rate
+        if not isinstance(schedule, Schedule) or isinstance(schedule, Constant):
+            return lr
+        return _overwrite(lr, schedule.at(xp.astype(state.t, lr.dtype), state.schedule, xp=xp))
+
+    def _decay(self, params: Params, lr: Array) -> Params:
+        rate = lr * self.weight_decay
+        ps = flatten(params)
+        for i, decayed in enumerate(self._decayed(params)):
+            if decayed:
+                # p *= 1 - rate would round 1 - rate: in float32 a rate of 1e-6 would be wrong by some percent.
+                p = ps[i]
+                p -= rate * p
+                ps[i] = p
+        return unflatten(params, ps)
+
+    def _follow(self, mean: Array, p: Array) -> Array:
+        assert self.average is not None
+        mean *= self.average
+        mean += (1.0 - self.average) * p
+        return mean
+
+
+def _overwrite(a: Array, value: Array) -> Array:
+    """Write `value` into the buffer of `a` (finite), so that its address stays good: ``a[...] = value`` for JAX too."""
+    if value is a:
+        return a
+    a *= 0
+    a += value
+    return a
+
+
+def _shapes_differ(name: str, p: Array, g: Array) -> str:
+    return message(
+        f"{name}.update",
+        "a gradient has another shape than its parameter",
+        got=f"gradient {tuple(g.shape)}",
+        expected=f"{tuple(p.shape)}",
+    )
+
+
+def flatten(tree: Any, /) -> list[Array]:
+    """Return the leaves from left to right, as `tree.leaves`, without the cost of their names: once per step."""
+    found: list[Array] = []
+    for child in tree:
+        if isinstance(child, tuple):
+            found += flatten(child)
+        else:
+            found.append(child)
+    return found
+
+
+def _refill(tree: Params, old: list[Array], new: Sequence[Array]) -> Params:
+    """Return `tree` with its leaves `old` replaced by `new`: itself, where they were written in place."""
+    return tree if all(map(operator.is_, old, new)) else unflatten(tree, new)
+
+
+def unflatten(like: Params, flat: Iterable[Array], /) -> Params:
+    """Return a tree of the structure of `like` with the leaves `flat`."""
+    rest = iter(flat)
+
+    def fill(tree: Params) -> Params:
+        return rebuild(tree, [fill(child) if isinstance(child, tuple) else next(rest) for child in tree])
+
+    return fill(like)
+
+
+def weights(tree: Any, /) -> Iterator[bool]:
+    """Yield for each leaf whether it is a weight: its field's name starts with "W"."""
+    names = getattr(tree, "_fields", ("",) * len(tree))
+    for name, child in zip(names, tree, strict=True):
+        if isinstance(child, tuple):
+            yield from weights(child)
+        else:
+            yield name.startswith("W")

@@ -1,14 +1,17 @@
 """Learning rates that change: functions of the number of steps done, evaluated where the step runs.
 
-A schedule's value is an array in the optimizer's state: a new value is no new compilation.
+A schedule's value is an array in the optimizer's state: a new value is no new compilation. A step is one mini-batch:
+n epochs are ``n * math.ceil(samples / batch_size)`` steps.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
-from bpxp.nn.checks import number
+from bpxp.errors import InvalidTypeError, InvalidValueError, message, suggestion
+from bpxp.nn.checks import number, positive_int
 
 Array = Any
 Namespace = Any
@@ -16,7 +19,7 @@ ScheduleState = tuple[Any, ...]
 
 
 class Schedule:
-    """Base of the schedules: pure functions of the step."""
+    """Base of the schedules: pure functions of the step; a frozen dataclass of hyper-parameters."""
 
     def init(self, like: Array, /, *, xp: Namespace) -> ScheduleState:
         """Return the arrays that the schedule remembers: most need none. `like` gives the dtype."""
@@ -30,6 +33,14 @@ class Schedule:
         """Take notice of the metric of an epoch, shape (1,), lower is better: most do nothing."""
         return state
 
+    def _check(self, name: str, **bounds: Any) -> None:
+        """Check a number (> 0 unless said otherwise) and keep it as a Python float, which widens no array."""
+        where = f"{type(self).__name__}({name}=…)"
+        object.__setattr__(self, name, number(getattr(self, name), where, **{"low": 0.0, "low_open": True, **bounds}))
+
+    def _check_steps(self, name: str) -> None:
+        object.__setattr__(self, name, positive_int(getattr(self, name), f"{type(self).__name__}({name}=…)"))
+
 
 @dataclass(frozen=True)
 class Constant(Schedule):
@@ -38,7 +49,225 @@ class Constant(Schedule):
     learning_rate: float
 
     def __post_init__(self) -> None:
-        number(self.learning_rate, "learning_rate", low=0.0, low_open=True)
+        self._check("learning_rate")
 
     def at(self, t: Array, state: ScheduleState, /, *, xp: Namespace) -> Array:
         return xp.full((1,), self.learning_rate, dtype=t.dtype)
+
+
+@dataclass(frozen=True)
+class StepDecay(Schedule):
+    """η(t) = η · factor^⌊t / every⌋: a staircase.
+
+    Parameters
+    ----------
+    learning_rate : float
+        η of the first stair.
+    every : int
+        Steps per stair.
+    factor : float, optional
+        From stair to stair, in (0, 1]; 0.1.
+    """
+
+    learning_rate: float
+    every: int
+    factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        self._check("learning_rate")
+        self._check_steps("every")
+        self._check("factor", high=1.0)
+
+    def at(self, t: Array, state: ScheduleState, /, *, xp: Namespace) -> Array:
+        # Half a step later the quotient is never a whole number: no rounding can end on the wrong stair.
+        stair = xp.floor((t + 0.5) / self.every)
+        return self.learning_rate * self.factor**stair
+
+
+@dataclass(frozen=True)
+class ExponentialDecay(Schedule):
+    """η(t) = η · decay^t.
+
+    Parameters
+    ----------
+    learning_rate : float
+        η of the first step.
+    decay : float
+        From step to step, in (0, 1].
+    """
+
+    learning_rate: float
+    decay: float
+
+    def __post_init__(self) -> None:
+        self._check("learning_rate")
+        self._check("decay", high=1.0)
+
+    def at(self, t: Array, state: ScheduleState, /, *, xp: Namespace) -> Array:
+        # The logarithm in double precision: float32(0.9999)^t would be wrong by 3e-8 t.
+        return self.learning_rate * xp.exp(t * math.log(self.decay))
+
+
+@dataclass(frozen=True)
+class CosineDecay(Schedule):
+    """η(t) = floor + (η - floor) (1 + cos(π t / steps)) / 2, and floor from t = steps on.
+
+    Parameters
+    ----------
+    learning_rate : float
+        η of the first step.
+    steps : int
+        Steps of the way down.
+    floor : float, optional
+        Where it ends, in [0, η]; 0.
+
+    References
+    ----------
+    I. Loshchilov, F. Hutter, *SGDR: stochastic gradient descent with warm restarts*, ICLR 2017, equation 5, one cycle.
+    """
+
+    learning_rate: float
+    steps: int
+    floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._check("learning_rate")
+        self._check_steps("steps")
+        self._check("floor", low_open=False, high=self.learning_rate)
+
+    def at(self, t: Array, state: ScheduleState, /, *, xp: Namespace) -> Array:
+        way = xp.minimum(t / self.steps, xp.ones((1,), dtype=t.dtype))
+        return self.floor + (self.learning_rate - self.floor) * half_cosine(way, xp)
+
+
+@dataclass(frozen=True)
+class OneCycle(Schedule):
+    """Up to a high learning rate, and down to a very low one.
+
+    Parameters
+    ----------
+    learning_rate : float
+        The peak, η.
+    steps : int
+        Length of the run; the lowest rate is that of the last step, t = steps - 1, and of all that follow.
+    rise : float, optional
+        Share of the steps spent on the way up, in (0, 1); 0.3. ``rise * steps`` must be more than 1.
+    start, end : float, optional
+        The first rate is η/start, the last η/(start · end), both >= 1; 25 and 1e4.
+    shape : str, optional
+        Of the way up: "cosine" (fastai) or "linear" (Smith). The way down is a half cosine.
+
+    Notes
+    -----
+    With T₁ = rise · steps - 1, T₂ = steps - 1 and c(u) = (1 + cos πu)/2::
+
+        η(t) = η/start + (η - η/start) (1 - c(t/T₁))               t <= T₁   (linear: t/T₁ for 1 - c)
+        η(t) = η_end + (η - η_end) c((t - T₁)/(T₂ - T₁))           T₁ <= t <= T₂
+
+    which is torch's OneCycleLR with its defaults; the cycle of the momentum is left out.
+
+    References
+    ----------
+    L. Smith, N. Topin, *Super-convergence: very fast training of neural networks using large learning rates*, 2017.
+    """
+
+    learning_rate: float
+    steps: int
+    rise: float = 0.3
+    start: float = 25.0
+    end: float = 1e4
+    shape: str = "cosine"
+
+    def __post_init__(self) -> None:
+        self._check("learning_rate")
+        self._check_steps("steps")
+        self._check("rise", high=1.0, high_open=True)
+        self._check("start", low=1.0, low_open=False)
+        self._check("end", low=1.0, low_open=False)
+        if self.shape not in ("cosine", "linear"):
+            raise InvalidValueError(
+                message("OneCycle(shape=…)", "unknown shape", got=repr(self.shape), expected="'cosine' or 'linear'")
+                + suggestion(str(self.shape), ["cosine", "linear"])
+            )
+        if self.rise * self.steps <= 1.0:
+            raise InvalidValueError(
+                message(
+                    "OneCycle(steps=…)",
+                    "too few steps for a way up",
+                    got=f"rise * steps = {self.rise * self.steps:g}",
+                    expected="> 1",
+                    fix=f"steps={math.floor(1.0 / self.rise) + 1}",
+                )
+            )
+
+    def at(self, t: Array, state: ScheduleState, /, *, xp: Namespace) -> Array:
+        top, last = self.rise * self.steps - 1.0, self.steps - 1.0
+        first = self.learning_rate / self.start
+        lowest = first / self.end
+        one = xp.ones((1,), dtype=t.dtype)
+        up = xp.minimum(t / top, one)
+        up = up if self.shape == "linear" else half_cosine(1.0 - up, xp)
+        down = half_cosine(xp.minimum((t - top) / (last - top), one), xp)
+        # Two branches, not a sum: in float32 the lowest rate would be lost beside the peak.
+        return xp.where(
+            t < top, first + (self.learning_rate - first) * up, lowest + (self.learning_rate - lowest) * down
+        )
+
+
+@dataclass(frozen=True)
+class WarmUp(Schedule):
+    """A linear way up over `steps` steps in front of another schedule, whose clock starts when it ends.
+
+    Parameters
+    ----------
+    schedule : Schedule or float
+        What follows.
+    steps : int
+        Steps of the way up.
+
+    Notes
+    -----
+    ::
+
+        η(t) = min(1, (t + 1)/(steps + 1)) · schedule(max(0, t - steps))
+
+    The first rate is not zero, and step t = steps is the schedule's first.
+
+    References
+    ----------
+    P. Goyal et al., *Accurate, large minibatch SGD: training ImageNet in 1 hour*, 2017, section 2.2.
+    """
+
+    schedule: Schedule | float
+    steps: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "schedule", as_schedule(self.schedule, "WarmUp(schedule=…)"))
+        self._check_steps("steps")
+
+    def init(self, like: Array, /, *, xp: Namespace) -> ScheduleState:
+        return as_schedule(self.schedule).init(like, xp=xp)
+
+    def at(self, t: Array, state: ScheduleState, /, *, xp: Namespace) -> Array:
+        ramp = xp.minimum((t + 1.0) / (self.steps + 1), xp.ones((1,), dtype=t.dtype))
+        later = xp.maximum(t - self.steps, xp.zeros((1,), dtype=t.dtype))
+        return ramp * as_schedule(self.schedule).at(later, state, xp=xp)
+
+    def observe(self, state: ScheduleState, metric: Array, /, *, xp: Namespace) -> ScheduleState:
+        return as_schedule(self.schedule).observe(state, metric, xp=xp)
+
+
+def half_cosine(u: Array, xp: Namespace) -> Array:
+    """Return (1 + cos πu)/2, which falls from 1 at u = 0 to 0 at u = 1."""
+    return 0.5 * (1.0 + xp.cos(math.pi * u))
+
+
+def as_schedule(learning_rate: Schedule | float, where: str = "learning_rate") -> Schedule:
+    """Return a schedule as it is, and a number as a constant one."""
+    if isinstance(learning_rate, Schedule):
+        return learning_rate
+    if isinstance(learning_rate, type) and issubclass(learning_rate, Schedule):
+        raise InvalidTypeError(
+            message(where, "a class, not a schedule", got=learning_rate.__name__, fix=f"{learning_rate.__name__}(…)")
+        )
+    return Constant(number(learning_rate, where, low=0.0, low_open=True))

@@ -1,0 +1,37 @@
+"""AdamW: Adam whose weight decay does not pass through the moments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from bpxp.optim.adam import Adam
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay.
+
+    Parameters
+    ----------
+    learning_rate, beta1, beta2, epsilon
+        As in `Adam`.
+    weight_decay : float, optional
+        λ; 0.01. Keyword-only.
+    **options
+        Keyword-only, of every rule: see `Optimizer`.
+
+    Notes
+    -----
+    ::
+
+        p ← p - η λ p          then Adam's step
+
+    The decay is multiplied by the learning rate, as in torch; the paper's algorithm 2 multiplies it by the schedule
+    alone. It acts on weights only; torch's ``AdamW(net.parameters())`` decays biases too, here ``decay_biases=True``.
+
+    References
+    ----------
+    I. Loshchilov, F. Hutter, *Decoupled weight decay regularization*, ICLR 2019.
+    """
+
+    weight_decay: float = field(default=0.01, kw_only=True)

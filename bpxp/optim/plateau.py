@@ -1,0 +1,67 @@
+"""A learning rate that falls when an epoch's metric no longer does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bpxp.optim.schedules import Array, Namespace, Schedule, ScheduleState
+
+
+@dataclass(frozen=True)
+class Plateau(Schedule):
+    """η ← max(factor · η, floor) after `patience` epochs in which the metric did not get better.
+
+    Parameters
+    ----------
+    learning_rate : float
+        η at the start.
+    factor : float, optional
+        In (0, 1); 0.1.
+    patience : int, optional
+        Epochs without improvement until η falls, and again until it falls the next time; 10.
+    min_delta : float, optional
+        What counts as better: metric < best - min_delta; 0.
+    floor : float, optional
+        η does not fall below it, in [0, η]; 0.
+
+    Notes
+    -----
+    The metric is a loss, lower is better, one per epoch, shown by `Optimizer.observe`. NaN is never better. With
+    ``patience=2`` the second epoch without improvement lowers η (as in Keras; torch's ReduceLROnPlateau waits for the
+    third).
+    """
+
+    learning_rate: float
+    factor: float = 0.1
+    patience: int = 10
+    min_delta: float = 0.0
+    floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._check("learning_rate")
+        self._check("factor", high=1.0, high_open=True)
+        self._check_steps("patience")
+        self._check("min_delta", low_open=False)
+        self._check("floor", low_open=False, high=self.learning_rate)
+
+    def init(self, like: Array, /, *, xp: Namespace) -> ScheduleState:
+        """Return (best, wait, rate), each of shape (1,); the best is the largest number before there is one."""
+        best = xp.full((1,), float(xp.finfo(like.dtype).max), dtype=like.dtype)
+        wait = xp.zeros((1,), dtype=xp.int32)
+        rate = xp.full((1,), self.learning_rate, dtype=like.dtype)
+        return best, wait, rate
+
+    def at(self, t: Array, state: ScheduleState, /, *, xp: Namespace) -> Array:
+        return state[2]
+
+    def observe(self, state: ScheduleState, metric: Array, /, *, xp: Namespace) -> ScheduleState:
+        best, wait, rate = state
+        better = metric < best - self.min_delta
+        wait = (wait + 1) * xp.astype(xp.logical_not(better), wait.dtype)
+        due = wait >= self.patience
+        lower = xp.maximum(rate * self.factor, xp.full((1,), self.floor, dtype=rate.dtype))
+        return (
+            xp.where(better, xp.astype(metric, best.dtype), best),
+            wait * xp.astype(xp.logical_not(due), wait.dtype),
+            xp.where(due, lower, rate),
+        )

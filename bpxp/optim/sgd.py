@@ -1,0 +1,85 @@
+"""Stochastic gradient descent, plain, with momentum, or with Nesterov's momentum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from bpxp.errors import InvalidValueError, message
+from bpxp.optim.optimizer import Array, Namespace, Optimizer, Params
+from bpxp.optim.schedules import Schedule
+from bpxp.tree import tree_map
+
+
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    """Go down the gradient of one mini-batch.
+
+    Parameters
+    ----------
+    learning_rate : float or Schedule, optional
+        η; 0.1 (for the gradient of a mean loss).
+    momentum : float, optional
+        μ in [0, 1); 0 is plain descent.
+    nesterov : bool, optional
+        Look ahead: step along g + μ v instead of v. Needs momentum.
+    **options
+        Keyword-only, of every rule: see `Optimizer`.
+
+    Notes
+    -----
+    With v = 0 at the start::
+
+        plain      p ← p - η g
+        momentum   v ← μ v + g;   p ← p - η v
+        nesterov   v ← μ v + g;   p ← p - η (g + μ v)
+
+    This is torch's convention (without dampening): a new learning rate acts at once. Sutskever et al. and Keras keep
+    η inside the velocity, v ← μ v - η g, p ← p + v: the same for a constant η, not for a schedule.
+
+    References
+    ----------
+    H. Robbins, S. Monro, *A stochastic approximation method*, 1951. B. Polyak, *Some methods of speeding up the
+    convergence of iteration methods*, 1964. I. Sutskever et al., *On the importance of initialization and momentum in
+    deep learning*, ICML 2013. M. Nielsen, *Neural Networks and Deep Learning*, chapter 1, equations 20 and 21.
+    """
+
+    learning_rate: float | Schedule = 0.1
+    momentum: float = 0.0
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check("momentum", high=1.0, high_open=True)
+        if self.nesterov and not self.momentum:
+            raise InvalidValueError(
+                message(
+                    "SGD(nesterov=…)",
+                    "Nesterov's step looks ahead along a velocity",
+                    got="momentum 0",
+                    expected="momentum in (0, 1)",
+                    fix="SGD(…, momentum=0.9, nesterov=True)",
+                )
+            )
+
+    def slots(self, params: Params, /, *, xp: Namespace) -> tuple[Any, ...]:
+        """Return the velocity, if there is momentum."""
+        return (tree_map(xp.zeros_like, params),) if self.momentum else ()
+
+    def rule(
+        self, p: Array, g: Array, slots: tuple[Array, ...], lr: Array, /, *, xp: Namespace
+    ) -> tuple[Array, tuple[Array, ...]]:
+        if not slots:
+            g *= lr
+            p -= g
+            return p, slots
+        (v,) = slots
+        v *= self.momentum
+        v += g
+        if self.nesterov:
+            g += self.momentum * v
+            g *= lr
+            p -= g
+        else:
+            p -= lr * v
+        return p, (v,)

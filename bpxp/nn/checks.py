@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import numbers
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
-from bpxp.errors import InvalidTypeError, InvalidValueError, message
+from bpxp.errors import InvalidTypeError, InvalidValueError, message, suggestion
+
+T = TypeVar("T")
 
 
 def positive_int(value: Any, where: str) -> int:
@@ -56,3 +59,19 @@ def _range(low: float, high: float, low_open: bool, high_open: bool) -> str:
     if math.isinf(high):
         return "a finite number" + ("" if math.isinf(low) else f" {'>' if low_open else '>='} {low:g}")
     return f"a number in {'(' if low_open else '['}{low:g}, {high:g}{')' if high_open else ']'}"
+
+
+def named(name: str, where: str, table: Mapping[str, T]) -> T:
+    """Return ``table[name]``.
+
+    Raises
+    ------
+    InvalidValueError
+        If there is none of this name; the message lists those that there are, and the nearest.
+    """
+    if name not in table:
+        raise InvalidValueError(
+            f"{where}: unknown name: got {name!r}, expected one of {', '.join(table)}.{suggestion(name, table)}"
+            " Nothing was changed."
+        )
+    return table[name]

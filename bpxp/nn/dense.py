@@ -31,9 +31,9 @@ class Dense:
     activation : str, Activation or None, optional
         What the network applies to z. None leaves it to the network: `hidden` for a hidden layer, `output` for the
         last. `forward` and `backward` of this layer are the affine part, without it.
-    init : str, Initializer or None, optional
-        How W is drawn; None leaves it to the network. b starts at zero, except with ``init="normal"``, where it is
-        drawn like W, as in the textbook.
+    initializer : str, Initializer or None, optional
+        How W is drawn; None leaves it to the network, and is ``"glorot_uniform"`` without one. b starts at zero,
+        except with ``"normal"`` and ``"scaled_normal"``, where it is drawn too, as in the textbook.
 
     Notes
     -----
@@ -51,14 +51,14 @@ class Dense:
 
     units: int
     activation: str | Activation | None = None
-    init_with: str | Initializer | None = None
+    initializer: str | Initializer | None = None
 
     def __post_init__(self) -> None:
         positive_int(self.units, "Dense(units=…)")
         if self.activation is not None:
             object.__setattr__(self, "activation", get_activation(self.activation))
-        if self.init_with is not None:
-            object.__setattr__(self, "init_with", get_initializer(self.init_with))
+        if self.initializer is not None:
+            object.__setattr__(self, "initializer", get_initializer(self.initializer))
 
     def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[DenseParams, Shape]:
         if len(in_shape) != 1:
@@ -71,7 +71,7 @@ class Dense:
                     fix="put nn.Flatten() before it",
                 )
             )
-        initializer = get_initializer(self.init_with or "glorot_uniform")
+        initializer = get_initializer("glorot_uniform" if self.initializer is None else self.initializer)
         (n_in,) = in_shape
         W = initializer.draw(rng.at(0), (n_in, self.units), fan_in=n_in, fan_out=self.units)
         b = initializer.bias(rng.at(1), (self.units,))

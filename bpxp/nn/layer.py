@@ -39,7 +39,7 @@ class Layer(Protocol):
         """
 
     def forward(self, params: Params, x: Array, /, *, xp: Namespace) -> tuple[Array, Cache]:
-        """Map x, (batch, \\*in_shape), to the output, and keep what backward will need."""
+        """Map x, (batch, *in_shape), to the output, and keep what backward will need."""
 
     def backward(self, params: Params, cache: Cache, dy: Array, /, *, xp: Namespace) -> tuple[Array, Params]:
         """Map ∂J/∂output to (∂J/∂x, ∂J/∂params). Inputs are only read; the results are new arrays."""

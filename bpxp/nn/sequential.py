@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from bpxp.nn.activations import Activation
+from bpxp.nn.activations import Activation, Identity
 from bpxp.nn.layer import Array, Layer, Namespace, Params, Shape
 from bpxp.random import HostRandom
 
@@ -76,8 +76,9 @@ class Sequential:
 
 
 def activation_of(layer: Layer) -> Activation | None:
-    """Return what is applied after the layer, or None."""
-    return getattr(layer, "activation", None)
+    """Return what is applied after the layer, or None: the identity is not worth its copy."""
+    activation = getattr(layer, "activation", None)
+    return None if isinstance(activation, Identity) else activation
 
 
 def through_activation(layer: Layer, kept: Any, da: Array, xp: Namespace) -> Array:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
+from bpxp.errors import InvalidValueError, message
+
 Array = Any
 Namespace = Any
 
@@ -34,17 +36,52 @@ class Loss(Protocol):
             Targets.
         weight : array, (batch,), optional
             Weight of each sample, >= 0. J = Σ w_n J_n / Σ w_n; a batch of zero weight has J = 0.
+
+        Returns
+        -------
+        J : array, (1,)
+            Of one dimension, since NumPy would make a scalar of a 0-d array.
+        delta : array, (batch, n_out)
+            Both have the dtype of the logits, and share memory with nothing.
+
+        Raises
+        ------
+        InvalidValueError
+            If the shape of y does not fit: (batch,) against (batch, 1) is never broadcast.
         """
 
     def activate(self, logits: Array, /, *, xp: Namespace) -> Array:
-        """Return what the logits mean: probabilities, rates or values."""
+        """Return what the logits mean, as a new array: probabilities, rates or values."""
 
 
 def sample_weights(logits: Array, weight: Array | None, xp: Namespace) -> Array | float:
     """Return w_n / Σ w_n: the factor 1/batch without weights, an array (batch, 1) with them."""
     if weight is None:
         return 1.0 / logits.shape[0]
-    total = xp.sum(weight)
+    weight = xp.astype(weight, logits.dtype, copy=False)
+    total = xp.sum(weight, axis=0, keepdims=True)
     # A batch that holds nothing but padding has zero weight: divide by one instead of by zero.
-    total = total + xp.astype(total == 0.0, weight.dtype)
+    total += xp.astype(total == 0.0, weight.dtype)
     return xp.expand_dims(weight / total, axis=1)
+
+
+def weighted_mean(each: Array, scale: Array | float, xp: Namespace) -> Array:
+    """Return J = Σ_n scale_n J_n, shape (1,), from J_n, shape (batch, 1), which is overwritten."""
+    each *= scale
+    return xp.sum(each, axis=0)
+
+
+def targets_like(logits: Array, y: Array, where: str, xp: Namespace) -> Array:
+    """Return y in the dtype of the logits, after its shape was compared with theirs; y itself if it fits already."""
+    if y.shape != logits.shape:
+        fix = "y[:, None]" if (*y.shape, 1) == logits.shape else ""
+        raise InvalidValueError(
+            message(
+                where,
+                "the shape of the targets is not that of the outputs",
+                got=f"y of shape {tuple(y.shape)}",
+                expected=f"{tuple(logits.shape)}",
+                fix=fix,
+            )
+        )
+    return xp.astype(y, logits.dtype, copy=False)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bpxp.errors import InvalidValueError, message
 from bpxp.nn.checks import number
-from bpxp.nn.losses.loss import Array, Namespace, sample_weights
+from bpxp.nn.losses.loss import Array, Namespace, sample_weights, targets_like, weighted_mean
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class SoftmaxCrossEntropy:
         J     = -Σ_k y_k log a_k = log Σ_k e^(z_k) - Σ_k y_k z_k
         delta = ∂J/∂z = a - y
 
-    (times w_n/Σw, or 1/batch). log a is computed as z - max z - log Σ e^(z - max z): no overflow, and no probability
-    is clipped, so J grows with z without bound as it should.
+    (times w_n/Σw, or 1/batch). z stands for z - max z, which changes neither: no overflow, and no probability is
+    clipped, so J grows with z without bound as it should.
 
     `y` is an integer array (batch,) of class indices, or (batch, n_out) with rows that sum to 1 (one-hot or soft).
 
@@ -39,36 +40,60 @@ class SoftmaxCrossEntropy:
     targets = "classes"
 
     def __post_init__(self) -> None:
-        number(
-            self.label_smoothing,
-            "SoftmaxCrossEntropy(label_smoothing=…)",
-            low=0.0,
-            high=1.0,
-            high_open=True,
+        checked = number(
+            self.label_smoothing, f"{type(self).__name__}(label_smoothing=…)", low=0.0, high=1.0, high_open=True
         )
+        object.__setattr__(self, "label_smoothing", checked)
 
     def __call__(
         self, logits: Array, y: Array, weight: Array | None = None, /, *, xp: Namespace
     ) -> tuple[Array, Array]:
-        if y.ndim == 1:
-            y = one_hot(y, logits.shape[1], dtype=logits.dtype, xp=xp)
-        if self.label_smoothing:
-            y = (1.0 - self.label_smoothing) * y + self.label_smoothing / logits.shape[1]
+        y = self._rows(logits, y, xp)
         scale = sample_weights(logits, weight, xp)
-        log_a = log_softmax(logits, xp=xp)
-        value = -xp.sum(xp.sum(y * log_a, axis=1, keepdims=True) * scale)
-        delta = xp.exp(log_a)
+        z = logits - xp.max(logits, axis=1, keepdims=True)
+        delta = xp.exp(z)
+        total = xp.sum(delta, axis=1, keepdims=True)
+        delta /= total  # a
         delta -= y
         delta *= scale
-        return value, delta
+        z *= y
+        each = xp.log(total)
+        each -= xp.sum(z, axis=1, keepdims=True)
+        return weighted_mean(each, scale, xp), delta
 
     def activate(self, logits: Array, /, *, xp: Namespace) -> Array:
         return softmax(logits, xp=xp)
 
+    def _rows(self, logits: Array, y: Array, xp: Namespace) -> Array:
+        """Return the target distribution of each sample, (batch, n_out), in the dtype of the logits."""
+        classes = logits.shape[1]
+        if y.ndim == 1:
+            if y.shape[0] != logits.shape[0]:
+                raise InvalidValueError(
+                    message(
+                        "SoftmaxCrossEntropy",
+                        "one class index per sample is needed",
+                        got=f"y of shape {tuple(y.shape)}",
+                        expected=f"({logits.shape[0]},)",
+                    )
+                )
+            y = one_hot(y, classes, dtype=logits.dtype, xp=xp)
+        else:
+            y = targets_like(logits, y, "SoftmaxCrossEntropy", xp)
+        if self.label_smoothing:
+            y = (1.0 - self.label_smoothing) * y
+            y += self.label_smoothing / classes
+        return y
+
 
 def one_hot(y: Array, classes: int, /, *, dtype: object, xp: Namespace) -> Array:
-    """Return rows with a 1 in place y[n], by comparison: no scatter, and valid under any compiler."""
-    return xp.astype(xp.expand_dims(y, axis=1) == xp.arange(classes, dtype=y.dtype), dtype)
+    """Return rows with a 1 in place y[n], by comparison: no scatter, and valid under any compiler.
+
+    An index outside 0 … classes-1 gives a row of zeros; (batch,) to (batch, classes).
+    """
+    # Not every library compares every kind of integer, and uint8 cannot count past 255.
+    y = xp.astype(y, xp.int32, copy=False)
+    return xp.astype(xp.expand_dims(y, axis=1) == xp.arange(classes, dtype=xp.int32), dtype)
 
 
 def log_softmax(z: Array, /, *, xp: Namespace) -> Array:
@@ -83,3 +108,13 @@ def softmax(z: Array, /, *, xp: Namespace) -> Array:
     e = xp.exp(z - xp.max(z, axis=-1, keepdims=True))
     e /= xp.sum(e, axis=-1, keepdims=True)
     return e
+
+
+def softmax_jacobian(a: Array, /, *, xp: Namespace) -> Array:
+    """∂a_j/∂z_k = a_k (δ_jk - a_j) of a = softmax(z); (…, n_out) to (…, n_out, n_out).
+
+    Training needs only its product with ∂J/∂a, in which it vanishes: delta = a - y. It is here to be looked at.
+    """
+    jacobian = xp.eye(a.shape[-1], dtype=a.dtype) - xp.expand_dims(a, axis=-1)
+    jacobian *= xp.expand_dims(a, axis=-2)
+    return jacobian

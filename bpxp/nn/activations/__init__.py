@@ -1,0 +1,86 @@
+"""Activations: functions of each element, each beside its derivative, and found by name.
+
+An activation is a layer without parameters. Its cache is whatever the derivative is cheapest to write in: the output
+a where that is enough, otherwise the input z. The derivative's formula stands in each docstring; J is the loss and
+da = ∂J/∂a, dz = ∂J/∂z.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bpxp.errors import InvalidTypeError, InvalidValueError, message
+from bpxp.nn.activations.activation import Activation, Identity
+from bpxp.nn.activations.gated import GELU, Mish, SiLU
+from bpxp.nn.activations.rectifying import ELU, SELU, LeakyReLU, ReLU, Softplus
+from bpxp.nn.activations.saturating import HardSigmoid, Sigmoid, Softsign, Tanh
+from bpxp.nn.checks import named
+
+__all__ = [
+    "ACTIVATIONS",
+    "ELU",
+    "GELU",
+    "SELU",
+    "Activation",
+    "HardSigmoid",
+    "Identity",
+    "LeakyReLU",
+    "Mish",
+    "ReLU",
+    "SiLU",
+    "Sigmoid",
+    "Softplus",
+    "Softsign",
+    "Tanh",
+    "get_activation",
+]
+
+ACTIVATIONS: dict[str, Activation] = {
+    "identity": Identity(),
+    "sigmoid": Sigmoid(),
+    "tanh": Tanh(),
+    "relu": ReLU(),
+    "leaky_relu": LeakyReLU(),
+    "elu": ELU(),
+    "selu": SELU(),
+    "gelu": GELU(),
+    "silu": SiLU(),
+    "softplus": Softplus(),
+    "softsign": Softsign(),
+    "hard_sigmoid": HardSigmoid(),
+    "mish": Mish(),
+}
+
+
+def get_activation(activation: Any) -> Activation:
+    """Return an activation by its name, or the given object.
+
+    Raises
+    ------
+    InvalidValueError
+        Unknown name; the message lists the known ones. Also for ``"softmax"``, which belongs to the loss.
+    InvalidTypeError
+        Neither a name nor an `Activation`.
+    """
+    if isinstance(activation, Activation):
+        return activation
+    if not isinstance(activation, str):
+        raise InvalidTypeError(
+            message(
+                "activation",
+                "neither a name nor an Activation",
+                got=f"{type(activation).__name__} {activation!r}",
+                fix="activation='relu'",
+            )
+        )
+    if activation.lower() in ("softmax", "log_softmax"):
+        raise InvalidValueError(
+            message(
+                "activation",
+                "a softmax layer before the loss would apply softmax twice: losses take logits",
+                got=repr(activation),
+                expected="none on the last layer",
+                fix="leave it out; predict_proba(x), or nn.softmax(logits, xp=xp), reads the logits out",
+            )
+        )
+    return named(activation, "activation", ACTIVATIONS)

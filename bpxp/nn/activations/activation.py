@@ -1,0 +1,32 @@
+"""What an activation is: a layer without parameters that keeps the shape, a function of each element."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bpxp.nn.layer import Array, Cache, Namespace, Shape
+from bpxp.random import HostRandom
+
+
+class Activation:
+    """Base of the activations: no parameters, the shape stays."""
+
+    def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[tuple[()], Shape]:
+        return (), in_shape
+
+    def forward(self, params: tuple[()], z: Array, /, *, xp: Namespace) -> tuple[Array, Cache]:
+        raise NotImplementedError
+
+    def backward(self, params: tuple[()], cache: Cache, da: Array, /, *, xp: Namespace) -> tuple[Array, tuple[()]]:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Identity(Activation):
+    """a = z, dz = da. `Sequential` leaves it out: it is the copy that costs."""
+
+    def forward(self, params: tuple[()], z: Array, /, *, xp: Namespace) -> tuple[Array, None]:
+        return xp.astype(z, z.dtype, copy=True), None
+
+    def backward(self, params: tuple[()], cache: None, da: Array, /, *, xp: Namespace) -> tuple[Array, tuple[()]]:
+        return xp.astype(da, da.dtype, copy=True), ()

@@ -1,0 +1,167 @@
+"""Activations that are z times a gate between 0 and 1: SiLU, mish, GELU."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from bpxp.errors import InvalidValueError, message
+from bpxp.nn.activations.activation import Activation
+from bpxp.nn.functions import constant, decay, logistic, normal_tail, positive
+from bpxp.nn.layer import Array, Namespace
+
+
+@dataclass(frozen=True)
+class SiLU(Activation):
+    """a = z σ(z), dz = da (σ + a (1 - σ)); also known as swish.
+
+    References
+    ----------
+    S. Elfwing, E. Uchibe, K. Doya, *Sigmoid-weighted linear units for neural network function approximation in
+    reinforcement learning*, Neural Networks 107 (2018).
+    """
+
+    def forward(self, params: tuple[()], z: Array, /, *, xp: Namespace) -> tuple[Array, tuple[Array, Array]]:
+        gate = logistic(z, xp=xp)
+        a = z * gate
+        return a, (a, gate)
+
+    def backward(
+        self, params: tuple[()], cache: tuple[Array, Array], da: Array, /, *, xp: Namespace
+    ) -> tuple[Array, tuple[()]]:
+        a, gate = cache
+        dz = 1.0 - gate
+        dz *= a
+        dz += gate
+        dz *= da
+        return dz, ()
+
+
+@dataclass(frozen=True)
+class Mish(Activation):
+    """a = z t with t = tanh(log(1 + e^z)), dz = da (t + z (1 - t²) σ(z)).
+
+    Notes
+    -----
+    With n = e^(-|z|), t = p/(p + 2q), where p = n² + 2n and q = 1 for z <= 0, p = 1 + 2n and q = n² for z > 0: one
+    exponential, no logarithm, and the tail of t keeps its relative accuracy.
+
+    References
+    ----------
+    D. Misra, *Mish: a self regularized non-monotonic activation function*, BMVC 2020.
+    """
+
+    def forward(self, params: tuple[()], z: Array, /, *, xp: Namespace) -> tuple[Array, tuple[Array, Array]]:
+        n = decay(z, xp=xp)
+        square, above = n * n, positive(z, xp=xp)
+        n *= 2.0
+        n += xp.maximum(square, above)  # p
+        gate = xp.maximum(square, 1.0 - above)  # q
+        gate *= 2.0
+        gate += n
+        gate = n / gate
+        return z * gate, (z, gate)
+
+    def backward(
+        self, params: tuple[()], cache: tuple[Array, Array], da: Array, /, *, xp: Namespace
+    ) -> tuple[Array, tuple[()]]:
+        z, gate = cache
+        dz = 1.0 - gate * gate
+        dz *= z
+        dz *= logistic(z, xp=xp)
+        dz += gate
+        dz *= da
+        return dz, ()
+
+
+@dataclass(frozen=True)
+class GELU(Activation):
+    """a = z Φ(z), dz = da (Φ(z) + z φ(z)), with Φ and φ of the standard normal distribution.
+
+    Parameters
+    ----------
+    approximate : {"none", "tanh"}, optional
+        ``"none"`` computes Φ to the rounding of the dtype (the error function is not in the Array API: see
+        `bpxp.nn.functions.normal_tail`). ``"tanh"`` replaces Φ(z) by (1 + tanh(√(2/π) (z + 0.044715 z³)))/2, whose
+        absolute error is below 5e-4: cheaper, and what models trained with it need.
+
+    References
+    ----------
+    D. Hendrycks, K. Gimpel, *Gaussian error linear units*, arXiv:1606.08415.
+    """
+
+    approximate: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.approximate not in ("none", "tanh"):
+            raise InvalidValueError(
+                message(
+                    "GELU(approximate=…)",
+                    "unknown form",
+                    got=repr(self.approximate),
+                    expected="'none' or 'tanh'",
+                    fix="GELU(approximate='tanh')",
+                )
+            )
+
+    def forward(self, params: tuple[()], z: Array, /, *, xp: Namespace) -> tuple[Array, tuple[Array, Array]]:
+        if self.approximate == "tanh":
+            return self._tanh_forward(z, xp)
+        # Beyond 40 the tail is 0 in every dtype, and the square of z would overflow.
+        u = xp.abs(z)
+        size = xp.minimum(u, constant(40.0, z, xp=xp))
+        tail, density = normal_tail(size, xp=xp)
+        # z Φ(z) = max(z, 0) - |z| Φ(-|z|): the tail keeps its relative accuracy.
+        u *= tail
+        a = xp.maximum(z, constant(0.0, z, xp=xp))
+        a -= u
+        density *= size
+        tail -= density  # the derivative where z < 0; by symmetry 1 minus it where z > 0
+        return a, (z, tail)
+
+    def backward(
+        self, params: tuple[()], cache: tuple[Array, Array], da: Array, /, *, xp: Namespace
+    ) -> tuple[Array, tuple[()]]:
+        if self.approximate == "tanh":
+            return self._tanh_backward(cache, da, xp), ()
+        z, below = cache
+        above = positive(z, xp=xp)
+        dz = 1.0 - 2.0 * above
+        dz *= below
+        dz += above
+        dz *= da
+        return dz, ()
+
+    def _tanh_forward(self, z: Array, xp: Namespace) -> tuple[Array, tuple[Array, Array]]:
+        size = clamped(z, xp)
+        gate = size * size
+        gate *= 0.044715 * SLOPE
+        gate += SLOPE
+        gate *= size
+        gate = xp.tanh(gate)
+        a = gate * 0.5
+        a += 0.5
+        a *= z
+        return a, (z, gate)
+
+    def _tanh_backward(self, cache: tuple[Array, Array], da: Array, xp: Namespace) -> Array:
+        z, gate = cache
+        size = clamped(z, xp)
+        dz = size * size
+        dz *= 3.0 * 0.044715 * SLOPE
+        dz += SLOPE
+        dz *= size
+        dz *= 1.0 - gate * gate
+        dz += gate
+        dz += 1.0
+        dz *= 0.5
+        dz *= da
+        return dz
+
+
+SLOPE = math.sqrt(2.0 / math.pi)
+
+
+def clamped(z: Array, xp: Namespace) -> Array:
+    """Return z held within ±10, where the hyperbolic tangent of the tanh form is ±1 and z³ cannot overflow."""
+    return xp.maximum(xp.minimum(z, constant(10.0, z, xp=xp)), constant(-10.0, z, xp=xp))

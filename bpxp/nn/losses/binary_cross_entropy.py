@@ -1,0 +1,122 @@
+"""Binary cross-entropy of the sigmoid: several labels, each on or off by itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bpxp.errors import InvalidValueError, message
+from bpxp.nn.checks import number
+from bpxp.nn.functions import constant, decay, logistic, positive
+from bpxp.nn.losses.loss import Array, Namespace, sample_weights, targets_like, weighted_mean
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropy:
+    """Cross-entropy of independent labels, summed over the labels of a sample.
+
+    Parameters
+    ----------
+    pos_weight : float or tuple of float, optional
+        p > 0, for all labels or for each: how much more a positive counts. negatives/positives balances a rare label.
+    label_smoothing : float, optional
+        ε in [0, 1): the target becomes (1 - ε) y + ε/2.
+
+    Notes
+    -----
+    With a = σ(z), for each label k of a sample::
+
+        J     = Σ_k -p y log a - (1 - y) log(1 - a)
+              = Σ_k p y softplus(-z) + (1 - y) softplus(z)
+        delta = ∂J/∂z = (1 - y) σ(z) - p y σ(-z)          (= a - y for p = 1)
+
+    (times w_n/Σw, or 1/batch), where softplus(±z) = max(±z, 0) + log(1 + e^(-|z|)); without p that is the well-known
+    max(z, 0) - z y + log(1 + e^(-|z|)). σ(z) and σ(-z) are both computed from e^(-|z|), so J and delta keep their
+    relative accuracy for labels that are nearly certain, and no probability is clipped.
+
+    `y` is (batch, n_out), or (batch,) for a single output, with 0 and 1 or anything between. A NaN is a label that
+    nobody knows: it contributes nothing to J nor to delta.
+
+    References
+    ----------
+    C. Bishop, *Pattern Recognition and Machine Learning*, 4.3.2 and 5.2.
+    """
+
+    pos_weight: float | tuple[float, ...] = 1.0
+    label_smoothing: float = 0.0
+
+    targets = "labels"
+
+    def __post_init__(self) -> None:
+        smoothing = number(
+            self.label_smoothing, f"{type(self).__name__}(label_smoothing=…)", low=0.0, high=1.0, high_open=True
+        )
+        object.__setattr__(self, "label_smoothing", smoothing)
+        where = f"{type(self).__name__}(pos_weight=…)"
+        if isinstance(self.pos_weight, (tuple, list)):
+            each = tuple(number(p, where, low=0.0, low_open=True) for p in self.pos_weight)
+            object.__setattr__(self, "pos_weight", each)
+        else:
+            object.__setattr__(self, "pos_weight", number(self.pos_weight, where, low=0.0, low_open=True))
+
+    def __call__(
+        self, logits: Array, y: Array, weight: Array | None = None, /, *, xp: Namespace
+    ) -> tuple[Array, Array]:
+        on, off = self._masses(logits, y, xp)
+        scale = sample_weights(logits, weight, xp)
+        e, above = decay(logits, xp=xp), positive(logits, xp=xp)
+        more = xp.maximum(logits, constant(0.0, logits, xp=xp))  # max(z, 0)
+        less = more - logits  # max(-z, 0), exactly
+        log = xp.log1p(e)
+        more += log
+        more *= off
+        less += log
+        less *= on
+        more += less
+        each = xp.sum(more, axis=1, keepdims=True)
+        # σ(z) is the larger of e and [z > 0], over 1 + e; σ(-z) has the other mask.
+        off *= xp.maximum(e, above)
+        on *= xp.maximum(e, 1.0 - above)
+        off -= on
+        e += 1.0
+        off /= e
+        off *= scale
+        return weighted_mean(each, scale, xp), off
+
+    def activate(self, logits: Array, /, *, xp: Namespace) -> Array:
+        return logistic(logits, xp=xp)
+
+    def _masses(self, logits: Array, y: Array, xp: Namespace) -> tuple[Array, Array]:
+        """Return p y and 1 - y as new arrays, both 0 where the label is missing."""
+        if y.ndim == 1 and logits.shape[1] == 1:
+            y = xp.expand_dims(y, axis=1)
+        may_miss = xp.isdtype(y.dtype, "real floating")
+        y = targets_like(logits, y, "BinaryCrossEntropy", xp)
+        if may_miss:
+            known = y == y  # NaN differs from itself
+            on = xp.where(known, y, 0.0)
+            off = xp.astype(known, y.dtype)
+        else:
+            on = xp.astype(y, y.dtype, copy=True)
+            off = xp.ones_like(on)
+        if self.label_smoothing:
+            on *= 1.0 - self.label_smoothing
+            on += (0.5 * self.label_smoothing) * off
+        off -= on
+        if self.pos_weight != 1.0:
+            on *= self._pos_weights(logits, xp)
+        return on, off
+
+    def _pos_weights(self, logits: Array, xp: Namespace) -> Array | float:
+        if not isinstance(self.pos_weight, tuple):
+            return self.pos_weight
+        if len(self.pos_weight) != logits.shape[1]:
+            raise InvalidValueError(
+                message(
+                    "BinaryCrossEntropy(pos_weight=…)",
+                    "one weight per label is needed",
+                    got=f"{len(self.pos_weight)} weights",
+                    expected=f"{logits.shape[1]}, or one number for all labels",
+                )
+            )
+        # Fills, not a copy of host data: those may be recorded in a CUDA graph.
+        return xp.concat([xp.full((1,), p, dtype=logits.dtype) for p in self.pos_weight])

@@ -1,21 +1,107 @@
-"""The `backend` fixture: one test, every array library; a library that was asked for and is missing fails.
+"""What every test may use: the `backend` fixture, and arrays that show where a rule is broken.
 
-``BPXP_TEST_BACKENDS=numpy,strict`` says which run (default: numpy and strict, what the test group installs).
+``BPXP_TEST_BACKENDS=numpy,strict,torch,jax,cupy,torch:cuda`` says which libraries run (default: numpy and strict, what
+the test group installs). One that was asked for and does not work ends the run at once, with the reason.
+``BPXP_TEST_SEED`` repeats the random numbers of a failure.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import zlib
+from collections.abc import Callable
+from typing import Any
 
+# Before any library is imported. float64 on JAX must be asked for; with strict promotion a constant of the wrong dtype
+# is an error there instead of a quiet cast. TF32 is off everywhere: tests compare with float32's own accuracy.
+os.environ.pop("BPXP_BACKEND", None)
+os.environ["JAX_ENABLE_X64"] = "1"
+os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
+os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
+os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
+
+import numpy as np
 import pytest
 
 import bpxp.backends
 from bpxp.backends import Backend
+from bpxp.errors import BpxpError
 
-ASKED = os.environ.get("BPXP_TEST_BACKENDS", "numpy,strict").replace("strict", "strict,strict:device1").split(",")
+# "strict" means the host and a device that mixes with nothing else.
+ASKED = [
+    name
+    for asked in os.environ.get("BPXP_TEST_BACKENDS", "numpy,strict").split(",")
+    for name in (["strict", "strict:device1"] if asked == "strict" else [asked])
+]
+
+
+def pytest_configure() -> None:
+    """End the run if a library that was asked for does not work here: never a skip, never a smaller run."""
+    if importlib.util.find_spec("array_api_strict"):
+        close_strict()
+    for name in ASKED:
+        try:
+            bpxp.backends.get_backend(name)
+        except BpxpError as error:
+            raise pytest.UsageError(f"BPXP_TEST_BACKENDS asks for {name!r}: {error}") from None
+
+
+def close_strict() -> None:
+    """Hold array-api-strict to what every library has, and close its silent ways from a device to the host.
+
+    `to_device` to the CPU stays open: it is what `backend.to_numpy` does, and nothing else may.
+    """
+    import array_api_strict as strict
+
+    strict.set_array_api_strict_flags(api_version="2024.12", boolean_indexing=False, data_dependent_shapes=False)
+    host = strict.Device("CPU_DEVICE")
+    array = type(strict.zeros(1))
+
+    def guarded(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if self.device != host:
+                raise RuntimeError(f"host sync: {name} of an array on {self.device}")
+            return original(self, *args, **kwargs)
+
+        return method
+
+    for name in ("__float__", "__int__", "__bool__", "__index__", "__complex__", "__dlpack__"):
+        setattr(array, name, guarded(name, getattr(array, name)))
 
 
 @pytest.fixture(scope="session", params=ASKED)
 def backend(request: pytest.FixtureRequest) -> Backend:
-    """Each backend that was asked for; one that does not work here is an error, never a skip."""
+    """Each backend that was asked for."""
     return bpxp.backends.get_backend(request.param)
+
+
+@pytest.fixture(scope="session")
+def readonly() -> Callable[..., np.ndarray]:
+    """``readonly(a, dtype)`` is a copy on the host that nobody can write into."""
+
+    def make(a: Any, dtype: Any = None) -> np.ndarray:
+        copy = np.array(a, dtype=dtype)
+        copy.flags.writeable = False
+        return copy
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def on(readonly: Callable[..., np.ndarray]) -> Callable[..., Any]:
+    """``on(backend, a, "float32")`` brings `a` to the backend, read-only where the library can say so."""
+
+    def bring(backend: Backend, a: Any, dtype: str | None = None) -> Any:
+        return backend.asarray(readonly(a, dtype))
+
+    return bring
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """Random numbers of the test's own, the same on every backend; a failure prints the seed that repeats them."""
+    seed = int(os.environ.get("BPXP_TEST_SEED", zlib.crc32(request.node.originalname.encode())))
+    print(f"BPXP_TEST_SEED={seed}")
+    return np.random.default_rng(seed)

@@ -5,7 +5,6 @@ This package is the only place that names cupy, torch and jax; each is imported 
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.util
 import os
@@ -50,6 +49,7 @@ LIBRARIES = {
     "strict": Library("array_api_strict", "StrictBackend", "pip install 'bpxp[strict]'"),
 }
 ENVIRONMENT = "BPXP_BACKEND"
+_found: dict[str, Backend] = {}  # what computed once is not tried again
 
 
 class BackendInfo(NamedTuple):
@@ -136,10 +136,13 @@ def _version(library: str) -> str:
         return ""
 
 
-@functools.cache
 def _named(name: str, where: str) -> Backend:
-    if name == "auto":
-        return _automatic()
+    if name not in _found:
+        _found[name] = _automatic() if name == "auto" else _made(name, where)
+    return _found[name]
+
+
+def _made(name: str, where: str) -> Backend:
     library, _, device = name.partition(":")
     if library not in LIBRARIES:
         working = ", ".join(key for key, info in available_backends().items() if info.available)
@@ -168,7 +171,7 @@ def _named(name: str, where: str) -> Backend:
         raise BackendNotUsableError(
             message(
                 where,
-                f"{name!r} imports but does not compute here",
+                f"{f'{known.module} {_version(library)}'.strip()} is installed, but {name!r} does not compute here",
                 got=f"{type(error).__name__}: {error}",
                 expected=_alternatives(library),
                 fix="backend='auto' takes what works",

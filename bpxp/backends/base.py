@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from bpxp.errors import DeviceMismatchError, InvalidTypeError, message
+from bpxp.errors import DeviceMismatchError, InvalidTypeError, InvalidValueError, message
 
 Array = Any
 Namespace = Any
@@ -113,6 +113,12 @@ def is_host_array(a: Any) -> bool:
     return isinstance(a, np.ndarray) or not hasattr(a, "__dlpack_device__")
 
 
+def host(a: Any) -> np.ndarray:
+    """Return what NumPy reads `a` as, in this machine's byte order: the other libraries know no other."""
+    array = np.asarray(a)
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
 def foreign(a: Any, backend: Backend, from_dlpack: Callable[[Any], Array], own: tuple[int, int]) -> Array:
     """Take an array of another library without a copy, by DLPack.
 
@@ -155,3 +161,17 @@ def foreign(a: Any, backend: Backend, from_dlpack: Callable[[Any], Array], own: 
             )
         )
     return from_dlpack(a)
+
+
+def no_such_device(library: str, asked: str, count: int, kind: str = "") -> InvalidValueError:
+    """Return the error that says how many devices of a kind there are: ``"torch has 1 CUDA device (0)"``."""
+    family, _, _ = asked.rpartition(":")
+    devices = f"{count} {kind} device".replace("  ", " ") + ("s" if count != 1 else "")
+    return InvalidValueError(
+        message(
+            "backend",
+            f"{library} has {devices} ({'0' if count == 1 else f'0..{count - 1}'})",
+            got=repr(asked),
+            fix=f"backend='{family}:0'",
+        )
+    )

@@ -8,8 +8,18 @@ import array_api_compat.cupy as compat
 import cupy
 import numpy as np
 
-from bpxp.backends.base import CREATION, Array, State, Step, StepFunction, foreign, is_host_array, namespace
-from bpxp.errors import InvalidValueError, message
+from bpxp.backends.base import (
+    CREATION,
+    Array,
+    State,
+    Step,
+    StepFunction,
+    foreign,
+    host,
+    is_host_array,
+    namespace,
+    no_such_device,
+)
 
 
 def _on(device: Any, function: Any) -> Any:
@@ -33,7 +43,7 @@ class CupyBackend:
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
         with self.device:
             if is_host_array(a):
-                return cupy.asarray(np.asarray(a), dtype=dtype)
+                return cupy.asarray(host(a), dtype=dtype)
             if isinstance(a, cupy.ndarray) and a.device == self.device:
                 return cupy.asarray(a, dtype=dtype)
             own = foreign(a, self, cupy.from_dlpack, (2, self.device.id))
@@ -56,11 +66,4 @@ def check_device(device: str) -> None:
     """Raise if `device` is not the number of a CUDA device that answers."""
     count = cupy.cuda.runtime.getDeviceCount()  # raises CUDARuntimeError without a driver or a device
     if device and (not device.isdigit() or int(device) >= count):
-        raise InvalidValueError(
-            message(
-                "backend",
-                f"CuPy has {count} device{'s' if count > 1 else ''} (0..{count - 1})",
-                got=repr(f"cupy:{device}"),
-                fix="backend='cupy:0'",
-            )
-        )
+        raise no_such_device("CuPy", f"cupy:{device}", count, "CUDA")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import array_api_compat
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,8 +16,10 @@ from bpxp.backends.base import (
     Step,
     StepFunction,
     foreign,
+    host,
     is_host_array,
     namespace,
+    no_such_device,
 )
 from bpxp.errors import InvalidValueError, message
 
@@ -36,8 +39,8 @@ class JaxBackend:
             return a if dtype is None or a.dtype == dtype else a.astype(dtype)
         if is_host_array(a):
             # A copy: device_put would alias 64-byte aligned host memory, and see later writes to it.
-            return jnp.array(np.asarray(a), dtype=dtype, device=self.device)
-        own = foreign(a, self, jnp.from_dlpack, self._dlpack_device)
+            return jnp.array(host(a), dtype=dtype, device=self.device)
+        own = foreign(a, self, _from_dlpack, self._dlpack_device)
         return own if dtype is None or own.dtype == dtype else own.astype(dtype)
 
     @property
@@ -63,6 +66,13 @@ class JaxBackend:
         return run
 
 
+def _from_dlpack(a: Any) -> Array:
+    try:
+        return jnp.from_dlpack(a)
+    except jax.errors.JaxRuntimeError:  # JAX shares only compact memory: a strided view is copied where it lives
+        return jnp.from_dlpack(array_api_compat.array_namespace(a).asarray(a, copy=True))
+
+
 def find_device(device: str) -> Any:
     """Return the JAX device called ``"cpu"``, ``"gpu"`` or ``"gpu:1"``; "" is JAX's default."""
     if not device:
@@ -83,14 +93,7 @@ def find_device(device: str) -> Any:
         ) from error
     position = int(index) if index.isdigit() else 0
     if (index and not index.isdigit()) or position >= len(found):
-        raise InvalidValueError(
-            message(
-                "backend",
-                f"JAX has {len(found)} {kind} device{'s' if len(found) > 1 else ''} (0..{len(found) - 1})",
-                got=repr(f"jax:{device}"),
-                fix=f"backend='jax:{kind}:0'",
-            )
-        )
+        raise no_such_device("JAX", f"jax:{kind}:{index}", len(found), kind)
     return found[position]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bpxp.backends.base import Array, Step, StepFunction, eager, foreign, is_host_array, namespace
+from bpxp.backends.base import Array, Step, StepFunction, eager, foreign, host, is_host_array, namespace
 from bpxp.errors import InvalidValueError, message
 
 CPU = (1, 0)
@@ -21,6 +21,18 @@ def keep_freed_memory() -> None:
     np.empty((32 << 20) - (1 << 16), np.uint8)
 
 
+def _argsort(x: Array, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Array:
+    if not descending:
+        return np.argsort(x, axis=axis, stable=stable)
+    # Sorting the flipped array and flipping the result back keeps ties in their order.
+    return np.flip(x.shape[axis] - 1 - np.argsort(np.flip(x, axis), axis=axis, stable=stable), axis)
+
+
+def _sort(x: Array, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Array:
+    ascending = np.sort(x, axis=axis, stable=stable)
+    return np.flip(ascending, axis) if descending else ascending
+
+
 class NumpyBackend:
     """NumPy arrays; a step runs as it is written, with its updates in place."""
 
@@ -28,12 +40,12 @@ class NumpyBackend:
     device = "cpu"
 
     def __init__(self, device: str = "") -> None:
-        self.xp = namespace(np, None)
+        self.xp = namespace(np, None, argsort=_argsort, sort=_sort)
         keep_freed_memory()
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
         if is_host_array(a):
-            return np.asarray(a, dtype=dtype)
+            return np.asarray(host(a), dtype=dtype)
         return np.asarray(foreign(a, self, np.from_dlpack, CPU), dtype=dtype)
 
     def to_numpy(self, a: Array, /) -> np.ndarray:

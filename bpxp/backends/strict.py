@@ -11,7 +11,7 @@ from typing import Any
 import array_api_strict as strict
 import numpy as np
 
-from bpxp.backends.base import Array, Step, StepFunction, eager, foreign, is_host_array, namespace
+from bpxp.backends.base import Array, Step, StepFunction, eager, foreign, host, is_host_array, namespace
 from bpxp.errors import DeviceMismatchError, InvalidValueError, message
 
 HOST = strict.Device("CPU_DEVICE")
@@ -37,8 +37,10 @@ class StrictBackend:
                     )
                 )
             return a if dtype is None or a.dtype == dtype else strict.astype(a, dtype)
-        host = np.asarray(a) if is_host_array(a) else foreign(a, self, np.from_dlpack, (1, 0))
-        array = strict.asarray(np.ascontiguousarray(host), device=HOST)
+        own = host(a) if is_host_array(a) else foreign(a, self, np.from_dlpack, (1, 0))
+        if own.dtype == np.float16:
+            own = own.astype(np.float32)  # the standard has no half precision
+        array = strict.asarray(own, device=HOST)
         if dtype is not None:
             array = strict.astype(array, dtype, copy=False)
         return array.to_device(self.device)

@@ -12,7 +12,17 @@ import array_api_compat.torch as compat
 import numpy as np
 import torch
 
-from bpxp.backends.base import Array, Step, StepFunction, eager, foreign, is_host_array, namespace
+from bpxp.backends.base import (
+    Array,
+    Step,
+    StepFunction,
+    eager,
+    foreign,
+    host,
+    is_host_array,
+    namespace,
+    no_such_device,
+)
 from bpxp.errors import InvalidValueError, message
 
 
@@ -78,14 +88,12 @@ class TorchBackend:
             if own.requires_grad:
                 own = foreign(own, self, torch.from_dlpack, self._dlpack_device)  # raises, with the fix
         elif is_host_array(a):
-            own = self._from_host(np.asarray(a))
+            own = self._from_host(host(a))
         else:
             own = foreign(a, self, torch.from_dlpack, self._dlpack_device)
         return own if dtype is None else own.to(dtype)
 
     def _from_host(self, a: np.ndarray) -> Array:
-        if not a.dtype.isnative:
-            a = a.astype(a.dtype.newbyteorder("="))
         if any(stride < 0 for stride in a.strides):
             a = np.ascontiguousarray(a)  # torch has no negative strides
         with warnings.catch_warnings():
@@ -98,7 +106,8 @@ class TorchBackend:
         return (1, 0) if self.device.type == "cpu" else (2, self.device.index)
 
     def to_numpy(self, a: Array, /) -> np.ndarray:
-        return np.array(a.detach().cpu())
+        own = a.detach()
+        return own.numpy().copy() if own.device.type == "cpu" else own.cpu().numpy()
 
     def compile(self, step: StepFunction, /) -> Step:
         return eager(step)
@@ -119,12 +128,4 @@ def check_device(device: str) -> None:
     if kind == "cuda" and not torch.cuda.is_available():
         raise RuntimeError(f"torch {torch.__version__} sees no CUDA device")
     if kind == "cuda" and index and int(index) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise InvalidValueError(
-            message(
-                "backend",
-                f"torch has {count} CUDA device{'s' if count > 1 else ''} (0..{count - 1})",
-                got=repr(f"torch:{device}"),
-                fix="backend='torch:cuda:0'",
-            )
-        )
+        raise no_such_device("torch", f"torch:{device}", torch.cuda.device_count(), "CUDA")

@@ -1,0 +1,111 @@
+"""What developers and the continuous integration run: ``nox -l`` lists it, ``nox -s tests lint`` runs a part.
+
+A fresh machine needs ``pip install nox`` and nothing else; uv is used where it is installed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["tests", "lint", "types"]
+
+ROOT = Path(__file__).parent
+PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+# What the test session of a backend installs: an extra of the package, and groups.
+BACKENDS = {
+    "numpy": ("", ["test"]),
+    "strict": ("", ["test"]),
+    "torch": ("", ["test", "torch-cpu"]),
+    "jax": ("[jax]", ["test"]),
+    "cupy": ("[cuda13]", ["test"]),
+}
+
+
+def group(*names: str) -> list[str]:
+    return list(nox.project.dependency_groups(PROJECT, *names))
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests on NumPy and array-api-strict: quick, and nothing heavy to download."""
+    session.install("-e", ".", *group("test"))
+    pytest(session, "numpy,strict")
+
+
+# pip, not uv: where a wheel of torch for the CPU lies in pip's own find-links or index, it shall be found.
+@nox.session(venv_backend="virtualenv")
+@nox.parametrize("backend", list(BACKENDS), ids=list(BACKENDS))
+def backend(session: nox.Session, backend: str) -> None:
+    """Run the tests on one array library, which must work here."""
+    extra, groups = BACKENDS[backend]
+    session.install("-e", f".{extra}", *group(*groups))
+    pytest(session, backend)
+
+
+def pytest(session: nox.Session, backends: str) -> None:
+    session.run("pytest", *session.posargs, env={"BPXP_TEST_BACKENDS": backends})
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, spelling, the metadata, and which room imports which."""
+    session.install(*group("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("codespell")
+    session.run("validate-pyproject", "pyproject.toml")
+    session.run("lint-imports")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the type hints of the package, strictly."""
+    session.install("-e", ".", *group("types"))
+    session.run("mypy")
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build sdist and wheel, and try the wheel in an environment that has nothing else."""
+    session.install("build")
+    with tempfile.TemporaryDirectory() as folder:
+        session.run("python", "-m", "build", "--outdir", folder)
+        (wheel,) = Path(folder).glob("*.whl")
+        session.run("python", "-m", "venv", f"{folder}/bare")
+        python = f"{folder}/bare/{'Scripts/python.exe' if sys.platform == 'win32' else 'bin/python'}"
+        session.run(python, "-m", "pip", "install", "--quiet", str(wheel), external=True)
+        session.chdir(folder)  # away from the source, so that the wheel is what is imported
+        session.run(python, "-c", "import bpxp; print(bpxp.__version__, bpxp.__file__)", external=True)
+        session.run(python, "-m", "bpxp", "backends", external=True)
+        session.run(python, "-m", "bpxp", "train", "--epochs", "1", external=True)
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """Run every program in examples/; MNIST is downloaded, unless BPXP_DATA_DIR says where it lies."""
+    session.install("-e", ".[plot,images]", *group("torch-cpu"))
+    for program in sorted((ROOT / "examples").glob("*.py")):
+        session.run("python", str(program))
+
+
+@nox.session(venv_backend="virtualenv")
+def bench(session: nox.Session) -> None:
+    """Measure bpxp beside PyTorch, JAX and scikit-learn; the results go to benchmarks/results."""
+    session.install("-e", ".[jax]", *group("bench", "torch-cpu"))
+    for name in ("imports", "memory", "mlp"):
+        session.run("python", "-m", f"benchmarks.{name}", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def gpu(session: nox.Session) -> None:
+    """Test and measure on this machine's GPU, with the libraries that are installed here."""
+    out = os.environ.get("OUT", "benchmarks/results/gpu")
+    session.run("python", "-m", "benchmarks.gpu", "--out", out, *session.posargs)

@@ -1,0 +1,162 @@
+"""Sizes and layers, as a user lists them, become a model: ``[784, 30, 10]`` is two dense layers.
+
+Everything that can be wrong with the list is said here, before a single parameter is drawn.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+from bpxp.errors import InvalidTypeError, InvalidValueError, message
+from bpxp.nn import Activation, Dense, Identity, Layer, Loss, Sequential, get_activation, get_initializer
+from bpxp.nn.layer import Shape
+
+WHERE = "Network"
+
+
+def build_model(
+    layers: Sequence[int | Layer], input_shape: Any, hidden: Any, output: Any, init: Any
+) -> tuple[Sequential, Shape]:
+    """Return the model and the shape of one sample.
+
+    Parameters
+    ----------
+    layers : sequence of int or Layer
+        A number is the width of a dense layer. Without `input_shape` the first entry is the number of inputs.
+    input_shape : int, tuple of int or None
+        Shape of one sample.
+    hidden, output : str or Activation
+        Of the layers that leave their activation open: all but the last, and the last.
+    init : str or Initializer
+        Of the layers that leave it open.
+    """
+    entries = _checked_entries(layers)
+    first = "layers"
+    if input_shape is None:
+        if len(entries) < 2 and all(isinstance(entry, int) for entry in entries):
+            raise InvalidValueError(
+                f"{WHERE}: needs at least 2 sizes (input, output), got {len(entries)}: {entries!r}."
+                " Fix: Network([784, 30, 10]). Nothing was changed."
+            )
+        if not isinstance(entries[0], int):
+            raise InvalidValueError(
+                message(
+                    f"{WHERE}(input_shape=…)",
+                    "the list begins with a layer, so the shape of one sample is needed",
+                    got="input_shape=None",
+                    fix="input_shape=(28, 28, 1)",
+                )
+            )
+        in_shape: Shape = (entries[0],)
+        entries = entries[1:]
+        first = "sizes"
+    else:
+        in_shape = _checked_shape(input_shape)
+        if not entries:
+            raise InvalidValueError(message(f"{WHERE}({first}=…)", "no layers", got="[]", fix="Network([30, 10], …)"))
+    open_choice = {"activation": get_activation(hidden), "initializer": get_initializer(init)}
+    filled = [_fill(entry, **open_choice) for entry in entries[:-1]]
+    filled.append(_fill(entries[-1], **{**open_choice, "activation": get_activation(output)}))
+    return Sequential(tuple(filled)), in_shape
+
+
+def _checked_entries(layers: Any) -> list[int | Layer]:
+    if isinstance(layers, (str, bytes)) or not isinstance(layers, Sequence):
+        raise InvalidTypeError(
+            message(
+                f"{WHERE}(layers=…)",
+                "not a sequence of ints and layers",
+                got=f"{type(layers).__name__} {layers!r}",
+                expected="a sequence of ints",
+                fix="Network([784, 30, 10])",
+            )
+        )
+    entries: list[int | Layer] = []
+    for i, entry in enumerate(layers):
+        if isinstance(entry, Layer) and not isinstance(entry, type):
+            entries.append(entry)
+            continue
+        if isinstance(entry, bool) or not isinstance(entry, numbers.Integral):
+            name = entry.__name__ if isinstance(entry, type) else f"{type(entry).__name__} {entry!r}"
+            fix = f"{name}(…), an instance of it" if isinstance(entry, type) else ""
+            raise InvalidTypeError(
+                f"{WHERE}: sizes[{i}] must be an int or a layer, got {name}.{f' Fix: {fix}.' if fix else ''}"
+                " Nothing was changed."
+            )
+        if entry < 1:
+            raise InvalidValueError(f"{WHERE}: sizes[{i}] must be >= 1, got {int(entry)}. Nothing was changed.")
+        entries.append(int(entry))
+    return entries
+
+
+def _checked_shape(input_shape: Any) -> Shape:
+    shape = (input_shape,) if isinstance(input_shape, numbers.Integral) else input_shape
+    if not isinstance(shape, (tuple, list)) or not shape:
+        raise InvalidTypeError(
+            message(
+                f"{WHERE}(input_shape=…)",
+                "not a shape",
+                got=repr(input_shape),
+                expected="an int or a tuple of ints",
+                fix="input_shape=(28, 28, 1)",
+            )
+        )
+    for i, n in enumerate(shape):
+        if isinstance(n, bool) or not isinstance(n, numbers.Integral):
+            raise InvalidTypeError(
+                message(f"{WHERE}(input_shape=…)", f"input_shape[{i}] must be an int", got=f"{type(n).__name__} {n!r}")
+            )
+        if n < 1:
+            raise InvalidValueError(message(f"{WHERE}(input_shape=…)", f"input_shape[{i}] must be >= 1", got=str(n)))
+    return tuple(int(n) for n in shape)
+
+
+def _fill(entry: int | Layer, **choices: Any) -> Layer:
+    """Make an int a dense layer, and give a layer what it leaves open."""
+    layer = Dense(entry) if isinstance(entry, int) else entry
+    names = {field.name for field in dataclasses.fields(layer)} if dataclasses.is_dataclass(layer) else set()
+    missing = {name: value for name, value in choices.items() if name in names and getattr(layer, name) is None}
+    return dataclasses.replace(layer, **missing) if missing else layer  # type: ignore[type-var]
+
+
+FITS = """softmax_cross_entropy, binary_cross_entropy and poisson take logits: output='identity'; \
+mean_squared_error, mean_absolute_error and huber fit any output"""
+
+
+def check_loss_fits(model: Sequential, out_shape: Shape, loss: Loss) -> None:
+    """Raise unless the loss can be computed from what the last layer returns."""
+    where = f"{WHERE}(loss={type(loss).__name__})"
+    if len(out_shape) != 1:
+        raise InvalidValueError(
+            message(
+                where,
+                "the loss takes one row of outputs per sample",
+                got=f"output shape {out_shape}",
+                fix="nn.Flatten() and a dense layer at the end",
+            )
+        )
+    last = model.layers[-1]
+    applied = last if isinstance(last, Activation) else getattr(last, "activation", None)
+    takes_logits = loss.targets in ("classes", "labels", "counts")
+    if takes_logits and isinstance(applied, Activation) and not isinstance(applied, Identity):
+        raise InvalidValueError(
+            message(
+                where,
+                "the loss applies its own output function to logits, and would do so twice",
+                got=f"output {type(applied).__name__}",
+                expected=FITS,
+                fix="output='identity', and net.predict_proba",
+            )
+        )
+    if loss.targets == "classes" and out_shape[0] == 1:
+        raise InvalidValueError(
+            message(
+                where,
+                "softmax over 1 class is constant",
+                got="1 output",
+                fix="2 outputs, or loss='binary_cross_entropy'",
+            )
+        )

@@ -1,0 +1,222 @@
+"""The command line: train, evaluate, predict, list the backends, verify the gradients.
+
+Exit codes: 0 done, 1 failed (the reason stands on standard error), 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import bpxp
+from bpxp.errors import BpxpError
+
+if TYPE_CHECKING:
+    from bpxp.data import Dataset
+
+DATA_SETS = ("digits", "mnist", "fashion-mnist")
+
+EXAMPLES = """examples:
+  bpxp train                                     8x8 digits that come with bpxp, a few seconds
+  bpxp train mnist --layers 784,256,10 --epochs 20 --learning-rate 0.5 --out mnist.bpxp
+  bpxp train mnist --backend cupy                the same on a CUDA GPU
+  bpxp evaluate mnist.bpxp mnist --per-class
+  bpxp predict mnist.bpxp seven.png
+  bpxp backends
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    if not hasattr(options, "run"):
+        parser.print_help()
+        return 2
+    try:
+        code: int = options.run(options)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except (BpxpError, OSError) as error:  # a user's mistake gets its reason, not a traceback
+        print(f"bpxp: {error}", file=sys.stderr)
+        return 1
+    return code
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="bpxp",
+        description="Backpropagation derived by hand, on any array library.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"bpxp {bpxp.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="command")
+
+    def command(name: str, run: object, text: str, example: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.set_defaults(run=run)
+        return sub
+
+    backend = argparse.ArgumentParser(add_help=False)
+    backend.add_argument("--backend", help="numpy, cupy, torch, torch:cuda, jax, … (default: BPXP_BACKEND or auto)")
+
+    sub = command(
+        "train", train, "Train a network and print its accuracy on the test set.", "bpxp train mnist --epochs 20"
+    )
+    add_training_options(sub)
+    sub = command("evaluate", evaluate, "Print loss and accuracy of a saved network.", "bpxp evaluate model.bpxp mnist")
+    add_backend(sub)
+    sub.add_argument("model", help="a file that train --out or Network.save wrote")
+    sub.add_argument("data", nargs="?", default="digits", help="digits, mnist, fashion-mnist or a folder of IDX files")
+    sub.add_argument("--per-class", action="store_true", help="precision, recall and F1 of each class, too")
+    sub = command("predict", predict, "Recognise digits in pictures.", "bpxp predict model.bpxp seven.png")
+    add_backend(sub)
+    sub.add_argument("model", help="a file that train --out or Network.save wrote")
+    sub.add_argument("images", nargs="+", help="PNG, JPEG, … or .npy")
+    sub.add_argument("--as-is", action="store_true", help="only resize: no cropping, inverting, centring")
+    command("backends", backends, "List the array libraries, and why one does not work here.", "bpxp backends")
+    sub = command("verify", verify, "Check hand-derived gradients against the loss.", "bpxp verify --backend torch")
+    add_backend(sub)
+    sub.add_argument("model", nargs="?", help="a saved network; default: every activation with every loss")
+    return parser
+
+
+def add_backend(sub: argparse.ArgumentParser) -> None:
+    """Add the option that chooses the array library."""
+    sub.add_argument("--backend", help="numpy, cupy, torch, torch:cuda, jax, … (default: BPXP_BACKEND or auto)")
+
+
+def add_training_options(sub: argparse.ArgumentParser) -> None:
+    """Add the options of ``bpxp train``."""
+    add_backend(sub)
+    sub.add_argument(
+        "data", nargs="?", default="digits", help="digits (default), mnist, fashion-mnist or a folder of IDX files"
+    )
+    sub.add_argument("--layers", type=sizes, help="sizes, input first: 784,256,10 (default: one hidden layer)")
+    sub.add_argument("--hidden", default="sigmoid", help="activation of hidden layers (default: sigmoid)")
+    sub.add_argument("--init", default="glorot_uniform", help="how weights are drawn (default: glorot_uniform)")
+    sub.add_argument("--dtype", default="float32", choices=("float32", "float64"))
+    sub.add_argument("--optimizer", default="sgd", help="sgd, momentum, nesterov, rmsprop, adagrad, adam, adamw")
+    sub.add_argument("--learning-rate", type=float, help="default: 0.5 for sgd, else the optimizer's own")
+    sub.add_argument("--epochs", type=int, default=30, help="default: 30")
+    sub.add_argument("--batch-size", type=int, default=10, help="default: 10")
+    sub.add_argument("--seed", type=int, default=0, help="default: 0")
+    sub.add_argument("--out", metavar="FILE", help="save the network")
+    sub.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def sizes(text: str) -> list[int]:
+    """Read ``"784,256,10"``."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of sizes like 784,256,10") from None
+
+
+def read_data(name: str) -> tuple[Dataset, Dataset]:
+    """Return the train and test sets of that name, or of a folder."""
+    from bpxp import data
+
+    readers = {"digits": data.digits, "mnist": data.mnist, "fashion-mnist": data.fashion_mnist}
+    if name in readers and not Path(name).is_dir():
+        return readers[name]()
+    if not Path(name).is_dir():
+        raise BpxpError(f"data {name!r}: neither {', '.join(DATA_SETS)} nor a folder")
+    return data.folder_dataset(name)
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train, evaluate on the test set, and save."""
+    training, test = read_data(options.data)
+    pixels = 1
+    for n in training.x.shape[1:]:
+        pixels *= n
+    layers = options.layers or [pixels, 30 if pixels > 64 else 64, int(training.y.max()) + 1]
+    net = bpxp.Network(
+        layers,
+        hidden=options.hidden,
+        init=options.init,
+        dtype=options.dtype,
+        backend=options.backend,
+        seed=options.seed,
+    )
+    rate = options.learning_rate or (0.5 if options.optimizer == "sgd" else None)
+    optimizer = bpxp.optim.get_optimizer(options.optimizer, rate)
+    if not options.quiet:
+        print(net)
+    trainer = bpxp.Trainer(net, optimizer, progress=not options.quiet)
+    trainer.fit(training, epochs=options.epochs, batch_size=options.batch_size, validation=test)
+    found = net.evaluate(test)
+    if options.out:
+        net.save(options.out)
+        print(f"saved: {options.out}")
+    print(f"test accuracy: {found['accuracy']:.4f}")
+    return 0
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Print loss and accuracy of a saved network on a test set."""
+    net = bpxp.Network.load(options.model, backend=options.backend)
+    _, test = read_data(options.data)
+    metrics = ["accuracy", "precision_recall_f1"] if options.per_class else ["accuracy"]
+    found = net.evaluate(test, metrics=metrics)
+    if options.per_class:
+        table = found["precision_recall_f1"]
+        print("class  precision  recall  f1")
+        for k, row in enumerate(zip(table["precision"], table["recall"], table["f1"], strict=True)):
+            print(f"{k:>5}  {row[0]:>9.4f}  {row[1]:>6.4f}  {row[2]:.4f}")
+    print(f"test loss: {found['loss']:.4f}")
+    print(f"test accuracy: {found['accuracy']:.4f}")
+    return 0
+
+
+def predict(options: argparse.Namespace) -> int:
+    """Print the class of each picture, and its probability."""
+    import numpy as np
+
+    from bpxp.images import load_digit
+
+    net = bpxp.Network.load(options.model, backend=options.backend)
+    x = np.stack([load_digit(path, net.input_shape, prepare=not options.as_is) for path in options.images])
+    for path, row in zip(options.images, net.backend.to_numpy(net.predict_proba(x)), strict=True):
+        print(f"{path}: {int(row.argmax())} ({row.max():.3f})")
+    return 0
+
+
+def backends(options: argparse.Namespace) -> int:
+    """Print a line for each array library."""
+    for name, info in bpxp.available_backends().items():
+        version = f" {info.version}" if info.version else ""
+        print(
+            f"{name:<7}{'available' if info.available else 'not available':<14}{version}"
+            + (f"  {info.reason}" if info.reason else "")
+        )
+    print(f"default: {bpxp.get_backend().name}")
+    return 0
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Check gradients: of a saved network, or of small networks of every activation and loss."""
+    from bpxp.verify.survey import check_model, survey
+
+    if options.model:
+        print(check_model(bpxp.Network.load(options.model, backend=options.backend)))
+        return 0
+    worst = 0.0
+    for name, report in survey(options.backend):
+        worst = max(worst, report.worst)
+        print(f"{name:<45} {report.worst:.1e}", flush=True)
+    print(f"largest relative error: {worst:.1e}")
+    return 0

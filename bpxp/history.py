@@ -1,0 +1,68 @@
+"""What happened during a fit: one row of numbers per epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+
+class History:
+    """The rows of a fit, read by column or by row.
+
+    Columns are ``epoch``, ``loss`` (mean over the epoch's mini-batches, each with the parameters of its moment),
+    ``train_…`` and ``validation_…`` (after the epoch), ``learning_rate`` and ``seconds``.
+
+    Examples
+    --------
+    >>> history = History()
+    >>> history.append({"epoch": 1, "loss": 0.5})
+    >>> history["loss"], history[-1], len(history)
+    ([0.5], {'epoch': 1, 'loss': 0.5}, 1)
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add an epoch."""
+        self.rows.append(row)
+
+    def __getitem__(self, key: str | int) -> Any:
+        if isinstance(key, int):
+            return self.rows[key]
+        if key not in self.columns:
+            raise KeyError(f"{key!r}: the columns are {', '.join(self.columns) or 'none yet'}")
+        return [row[key] for row in self.rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.rows)
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns."""
+        return list(self.rows[0]) if self.rows else []
+
+    def __repr__(self) -> str:
+        if not self.rows:
+            return "<History of 0 epochs>"
+        table = [self.columns, *([_cell(row[c]) for c in self.columns] for row in self.rows)]
+        widths = [max(len(row[i]) for row in table) for i in range(len(self.columns))]
+        return "\n".join("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in table)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def flat(found: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """Return metrics with prefixed names; a metric with several values becomes several columns."""
+    row: dict[str, Any] = {}
+    for name, value in found.items():
+        if isinstance(value, dict):
+            row.update(flat(value, f"{prefix}{name}_"))
+        else:
+            row[f"{prefix}{name}"] = value
+    return row

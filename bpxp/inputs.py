@@ -1,0 +1,210 @@
+"""What users pass as x becomes an array of the network's backend, or an error that says what to write instead.
+
+Accepted: nested lists, NumPy arrays of any layout and byte order, memory maps, data frames of numbers, and arrays of
+any library that speaks DLPack and lives on the network's device. The array is never written.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from bpxp.backends import Array, Backend
+from bpxp.backends.base import is_host_array
+from bpxp.errors import InvalidTypeError, InvalidValueError, message
+
+Shape = tuple[int, ...]
+
+
+def as_host(a: Any, where: str) -> np.ndarray:
+    """Return what NumPy reads `a` as, if that is an array of real numbers.
+
+    Raises
+    ------
+    InvalidTypeError
+        None, text, objects, dates, complex numbers, sparse or masked arrays, mixed data frames.
+    InvalidValueError
+        Rows of different lengths.
+    """
+    if a is None:
+        raise InvalidTypeError(message(where, "is missing", got="None", expected="an array"))
+    if hasattr(a, "tocsr") and hasattr(a, "toarray"):
+        name = f"{type(a).__module__.split('.')[0]}.sparse {type(a).__name__}"
+        raise InvalidTypeError(message(where, "sparse", got=name, expected="a dense array", fix="pass x.toarray()"))
+    if np.ma.isMaskedArray(a):
+        if np.ma.is_masked(a):
+            raise InvalidTypeError(
+                message(
+                    where,
+                    "has masked values",
+                    got=f"{np.ma.count_masked(a)} of {a.size} masked",
+                    fix="pass x.filled(value), or drop the rows",
+                )
+            )
+        a = a.data
+    if hasattr(a, "columns") and hasattr(a, "to_numpy"):
+        _check_columns(a, where)
+        a = a.to_numpy()
+    try:
+        array = np.asarray(a)
+    except ValueError as error:
+        raise InvalidValueError(message(where, _ragged(a) or f"cannot be read as an array ({error})")) from error
+    kind = array.dtype.kind
+    if kind == "O":
+        raise InvalidTypeError(message(where, f"dtype object; {_first_non_number(array)}", expected="numbers"))
+    if kind == "c":
+        raise InvalidTypeError(message(where, f"{array.dtype} not supported", fix="pass x.real"))
+    if kind not in "biuf":
+        raise InvalidTypeError(
+            message(
+                where,
+                "not numbers",
+                got=f"dtype {array.dtype}",
+                expected="integers or floats",
+                fix="encode it as numbers",
+            )
+        )
+    return array
+
+
+def _check_columns(frame: Any, where: str) -> None:
+    for name, dtype in zip(frame.columns, frame.dtypes, strict=True):
+        text = str(dtype).lower()
+        if not any(word in text for word in ("int", "float", "bool", "double", "decimal")):
+            raise InvalidTypeError(
+                message(
+                    where,
+                    f"column {name!r} is not numeric",
+                    got=f"dtype {dtype}",
+                    expected="numbers",
+                    fix=f"x.drop(columns=[{name!r}]), or encode it",
+                )
+            )
+
+
+def _ragged(a: Any) -> str:
+    """Say which row has another length than the first; an empty string if that is not the trouble."""
+    try:
+        lengths = [len(row) for row in a]
+    except TypeError:
+        return "the rows are not all sequences of numbers"
+    for i, length in enumerate(lengths):
+        if length != lengths[0]:
+            return f"ragged: row {i} has {length} value{'s' * (length != 1)}, row 0 has {lengths[0]}"
+    return ""
+
+
+def _first_non_number(array: np.ndarray) -> str:
+    for index, value in np.ndenumerate(array):
+        if isinstance(value, (bool, str, bytes)) or not isinstance(value, (int, float, np.number)):
+            return f"first non-number at {list(index)}: {type(value).__name__} {str(value)[:40]!r}"
+    return "all values are Python numbers, convert them with x.astype(float)"
+
+
+def as_inputs(x: Any, in_shape: Shape, backend: Backend, dtype: str, where: str) -> Array:
+    """Return x on the backend: in the network's dtype, or uint8 if that is what it is.
+
+    Parameters
+    ----------
+    x : array_like, (n, *in_shape)
+    in_shape : tuple of int
+        Shape of one sample.
+    backend : Backend
+    dtype : str
+        Of the network.
+    where : str
+        The call and argument, for messages.
+
+    Raises
+    ------
+    InvalidValueError
+        Wrong shape, no samples, NaN, infinity, or a number too large for the dtype.
+    InvalidTypeError
+        Not an array of real numbers.
+    DeviceMismatchError
+        An array on another device.
+    """
+    xp = backend.xp
+    target = getattr(xp, dtype)
+    if not is_host_array(x):
+        array = backend.asarray(x)
+        check_shape(tuple(array.shape), in_shape, where)
+        if array.dtype == xp.uint8:
+            return array
+        if not xp.isdtype(array.dtype, ("bool", "integral", "real floating")):
+            raise InvalidTypeError(message(where, "not real numbers", got=f"dtype {array.dtype}", fix="pass x.real"))
+        array = array if array.dtype == target else xp.astype(array, target)
+        if not bool(backend.to_numpy(xp.all(xp.isfinite(array)))):
+            raise InvalidValueError(_not_finite(backend.to_numpy(backend.asarray(x)), dtype, where))
+        return array
+    host = as_host(x, where)
+    check_shape(host.shape, in_shape, where)
+    if host.dtype == np.uint8:
+        return backend.asarray(host)
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = host.astype(dtype, copy=False)
+    if not np.isfinite(cast).all():
+        raise InvalidValueError(_not_finite(host, dtype, where))
+    return backend.asarray(cast)
+
+
+def check_shape(shape: Shape, in_shape: Shape, where: str) -> None:
+    """Raise unless `shape` is (n, *in_shape) with n >= 1; the message proposes the reshape that fits."""
+    got, size = f"shape {shape}", math.prod(in_shape)
+    want = f"(n, {', '.join(map(str, in_shape))})"
+    if shape == ():
+        raise InvalidTypeError(message(where, "a single number", expected=f"an array of shape {want}"))
+    if shape[1:] == in_shape and shape[0] > 0:
+        return
+    if shape[0] == 0:
+        raise InvalidValueError(message(where, "0 samples", got=got, expected=want))
+    if 0 in shape:
+        raise InvalidValueError(message(where, "0 features", got=got, expected=want))
+    if len(in_shape) == 1:
+        what, fix = _vectors(shape, size)
+    else:
+        what = "not a batch of samples of the network's input shape"
+        fix = f"x.reshape({shape[0]}, {', '.join(map(str, in_shape))})" if math.prod(shape[1:]) == size else ""
+        fix = fix or ("x[None]" if shape == in_shape else "")
+    raise InvalidValueError(message(where, what, got=got, expected=want, fix=fix))
+
+
+def _vectors(shape: Shape, size: int) -> tuple[str, str]:
+    """Say what is wrong with x for a network of `size` inputs, and what might be meant."""
+    if len(shape) == 1:
+        what = "must be 2-D (samples, features)"
+        return what, "x[None, :] for one sample, x[:, None] for one feature"
+    if len(shape) == 2:
+        what = f"x has {shape[1]} features, the network expects {size}"
+        if shape[0] == size:
+            return f"{what}; it looks transposed: x.T has shape {shape[::-1]}", "x.T"
+        return what, ""
+    flat = math.prod(shape[1:])
+    what = f"{len(shape)}-D samples for a network of vectors"
+    return what, f"x.reshape({shape[0]}, {flat}), or nn.Flatten() as the first layer" if flat == size else ""
+
+
+def _not_finite(host: np.ndarray, dtype: str, where: str) -> str:
+    """Write the message for NaN, infinities, and numbers beyond the dtype's range."""
+    values = host.astype(np.float64)
+    nan, inf = np.isnan(values), np.isinf(values)
+    if nan.any() or inf.any():
+        first = [int(i) for i in np.argwhere(nan | inf)[0]]
+        return message(
+            where,
+            f"{int(nan.sum())} NaN and {int(inf.sum())} inf",
+            first=f"First at {first}",
+            fix="x = x[np.isfinite(x).all(axis=1)], or fill the gaps",
+        )
+    largest = float(np.finfo(dtype).max)
+    where_large = np.argwhere(np.abs(values) > largest)
+    first = [int(i) for i in where_large[0]]
+    value = float(values[tuple(first)])
+    return message(
+        where,
+        f"{value:g} exceeds the {dtype} maximum {largest:.2g}",
+        first=f"First at {first}, {len(where_large)} in all",
+        fix="scale x, or Network(…, dtype='float64')",
+    )

@@ -1,0 +1,416 @@
+"""The network: layers, their parameters, and the backend that they live on.
+
+It is the only object that holds arrays between calls. What can be a function over a network is one, elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bpxp import architecture, inputs, targets
+from bpxp.backends import Array, Backend, get_backend
+from bpxp.errors import InvalidTypeError, InvalidValueError, message
+from bpxp.metrics import Metric, default_metrics, get_metric
+from bpxp.nn import Layer, Loss, get_loss
+from bpxp.nn.checks import number
+from bpxp.nn.layer import Params, Shape
+from bpxp.optim import SGD, Optimizer, OptState
+from bpxp.random import INIT, HostRandom, Seed, normalize_seed
+from bpxp.step import Data, DescentStep, EvaluationStep, Sums, as_floats, loss_and_gradients
+from bpxp.tree import named_leaves, tree_map
+
+if TYPE_CHECKING:
+    from bpxp.data import Dataset
+
+CHUNK = 1000  # samples that evaluate and predict pass through the network at once
+
+
+class Network:
+    """A feed-forward network with gradients derived by hand.
+
+    Parameters
+    ----------
+    layers : sequence of int or Layer
+        ``[784, 30, 10]``: 784 inputs, 30 hidden units, 10 outputs. A number is the width of a dense layer; layers may
+        stand among them.
+    input_shape : tuple of int, optional
+        Shape of one sample, (height, width, channels) for images; then all of `layers` are layers.
+    hidden : str or Activation, optional
+        Activation of the hidden layers that do not name their own.
+    output : str or Activation, optional
+        Activation of the last layer. Losses that take logits need ``"identity"``.
+    loss : str or Loss, optional
+        See `bpxp.nn.LOSSES`.
+    init : str or Initializer, optional
+        See `bpxp.nn.INITIALIZERS`; ``"normal"`` is the textbook's N(0, 1).
+    dtype : {"float32", "float64"}, optional
+    backend : str, Backend or None, optional
+        See `bpxp.get_backend`. None means the environment variable ``BPXP_BACKEND``, else CuPy if a GPU answers,
+        else NumPy.
+    seed : int, SeedSequence, Generator or None, optional
+        Initial parameters are a pure function of it: the same bits on every backend.
+
+    Attributes
+    ----------
+    params : tuple
+        One entry per layer: ``net.params[0].W`` are the weights of the first, (n_in, n_out). The arrays are the
+        network's own: training writes into them.
+    model, loss, backend, xp, dtype, seed, input_shape, output_shape
+
+    Examples
+    --------
+    >>> import bpxp
+    >>> net = bpxp.Network([2, 3, 2], backend="numpy", seed=0)
+    >>> [p.W.shape for p in net.params]
+    [(2, 3), (3, 2)]
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[int | Layer],
+        *,
+        input_shape: int | Shape | None = None,
+        hidden: Any = "sigmoid",
+        output: Any = "identity",
+        loss: str | Loss = "softmax_cross_entropy",
+        init: Any = "glorot_uniform",
+        dtype: str = "float32",
+        backend: str | Backend | None = None,
+        seed: Seed = None,
+    ) -> None:
+        self.model, self.input_shape = architecture.build_model(layers, input_shape, hidden, output, init)
+        self.loss: Loss = get_loss(loss)
+        self.seed = normalize_seed(seed)
+        self.backend = get_backend(backend)
+        self.xp = self.backend.xp
+        self.dtype = checked_dtype(dtype, self.backend)
+        drawn, self.output_shape = self.model.init(HostRandom(self.seed, (INIT,)), self.input_shape)
+        architecture.check_loss_fits(self.model, self.output_shape, self.loss)
+        self._params: Params = tree_map(self._own, drawn)
+        self.optimizer: Optimizer | None = None
+        self.opt_state: OptState | None = None
+        self.epoch = 0  # epochs done: the order of the samples in the next one is a function of (seed, epoch)
+        self.training = False  # True while a Trainer is at work
+        self._compiled: dict[Any, Callable[..., Any]] = {}
+
+    def __repr__(self) -> str:
+        sizes = " → ".join(str(n) for n in (*self.input_shape, *(_width(layer) for layer in self.model.layers)))
+        what = f"{type(self.loss).__name__}, {self.size:,} parameters"
+        return f"<Network {sizes}, {what}, {self.dtype} on {self.backend.name}>"
+
+    # ---------------------------------------------------------------- what it is
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers, one for each entry of `params`."""
+        return self.model.layers
+
+    @property
+    def params(self) -> Params:
+        """Parameters: one (named) tuple of arrays per layer."""
+        return self._params
+
+    @params.setter
+    def params(self, new: Params) -> None:
+        self._params = self._checked_params(new)
+
+    @property
+    def size(self) -> int:
+        """Number of parameters."""
+        return sum(math.prod(a.shape) for _, a in named_leaves(self._params))
+
+    def summary(self) -> str:
+        """Return a table of the layers: output shape, activation, number of parameters."""
+        rows = [("layer", "output", "activation", "parameters"), ("input", str(self.input_shape), "", "")]
+        shape = self.input_shape
+        for layer, own in zip(self.layers, self._params, strict=True):
+            shape = layer.init(HostRandom(0), shape)[1]
+            activation = getattr(layer, "activation", None)
+            count = sum(math.prod(a.shape) for _, a in named_leaves(own))
+            rows.append(
+                (type(layer).__name__, str(shape), type(activation).__name__ if activation else "", f"{count:,}")
+            )
+        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        table = "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+        return f"{table}\n{self.size:,} parameters, {self.dtype}, backend {self.backend.name}"
+
+    # ---------------------------------------------------------------- mathematics on arrays
+
+    def loss_and_gradients(self, x: Any, y: Any, weight: Any = None) -> tuple[Array, Params]:
+        """Return the mean loss over a batch (a 0-d array) and its gradients, in the structure of `params`.
+
+        Parameters
+        ----------
+        x : array_like, (batch, *input_shape)
+        y : array_like, (batch,) or (batch, n_out)
+        weight : array_like, (batch,), optional
+            Weight of each sample; the mean is weighted.
+        """
+        where = "loss_and_gradients"
+        batch = self.prepare((x, y), weight, None, where)
+        _, (value, grads) = self._compile("gradients", self._gradients)((), (self._params, batch))
+        return self.xp.reshape(value, ()), grads
+
+    def gradient_descent(self, batch: tuple[Any, Any], learning_rate: float, weight: Any = None) -> None:
+        """Take one step against the gradient of the mean loss over one mini-batch: p ← p − η ∂J/∂p.
+
+        Parameters
+        ----------
+        batch : pair of array_like
+            (x, y), as in `loss_and_gradients`.
+        learning_rate : float
+            η > 0.
+        weight : array_like, (batch,), optional
+            Weight of each sample.
+        """
+        rate = number(learning_rate, "gradient_descent(learning_rate=…)", low=0.0, low_open=True)
+        arrays = self.prepare(batch, weight, None, "gradient_descent")
+        step = DescentStep(self.model, self.loss, SGD(rate), xp=self.xp)
+        run, state = self._descent(step, rate)
+        self._params, self._plain = run((self._params, state), arrays)
+
+    def logits(self, x: Any) -> Array:
+        """Return the outputs of the last layer, (n, n_out): what the loss takes."""
+        return self._forward(x, "logits")
+
+    def predict_proba(self, x: Any) -> Array:
+        """Return what the outputs mean, (n, n_out): probabilities, rates or values, as the loss has it."""
+        return self.loss.activate(self._forward(x, "predict_proba"), xp=self.xp)
+
+    def predict(self, x: Any) -> Array:
+        """Return the answer for each sample.
+
+        Class indices (n,) for a categorical loss; 0 or 1 per label (n, n_out) for a multi-label loss; values
+        (n, n_out) otherwise.
+        """
+        xp, logits = self.xp, self._forward(x, "predict")
+        if self.loss.targets == "classes":
+            return xp.argmax(logits, axis=1)
+        if self.loss.targets == "labels":
+            return xp.astype(logits > 0.0, xp.int32)
+        return self.loss.activate(logits, xp=xp)
+
+    def evaluate(
+        self, x: Any, y: Any = None, *, weight: Any = None, metrics: Sequence[str | Metric] | None = None
+    ) -> dict[str, Any]:
+        """Return the mean loss and the metrics over a data set, as Python floats.
+
+        Parameters
+        ----------
+        x : array_like or Dataset
+        y : array_like, optional
+            Targets; left out if x is a Dataset.
+        weight : array_like, optional
+        metrics : sequence of str or Metric, optional
+            Default: accuracy for a categorical loss, see `bpxp.metrics`.
+        """
+        batch = self.prepare(x if y is None else (x, y), weight, None, "evaluate")
+        return self.evaluate_arrays(batch, self._params, checked_metrics(metrics, self.loss))
+
+    def evaluate_arrays(
+        self, batch: tuple[Array, Array, Array | None], params: Params, metrics: tuple[Metric, ...]
+    ) -> dict[str, Any]:
+        """Evaluate arrays that are checked already, with the parameters given; otherwise like `evaluate`."""
+        xp, kind = self.xp, getattr(self.xp, self.dtype)
+        x, y, weight = batch
+        step = EvaluationStep(self.model, self.loss, metrics, xp=xp)
+        size = min(CHUNK, int(x.shape[0]))
+        data = Data(x, y, weight, xp.arange(size, dtype=xp.int32))
+        sums = Sums(
+            xp.zeros((1,), dtype=xp.int32),
+            xp.zeros((1,), dtype=kind),
+            xp.zeros((1,), dtype=kind),
+            tuple(metric.init(self.output_shape[0], xp=xp, dtype=kind) for metric in metrics),
+        )
+        sums = self._compile(step, step)(sums, (params, data), count=-(-int(x.shape[0]) // size))
+        loss, total = (float(self.backend.to_numpy(a)[0]) for a in (sums.loss, sums.weight))
+        found: dict[str, Any] = {"loss": loss / total if total else 0.0}
+        for metric, own in zip(metrics, sums.metrics, strict=True):
+            found[metric.name] = metric.result(tree_map(self.backend.to_numpy, own))
+        return found
+
+    # ---------------------------------------------------------------- other places
+
+    def to(self, backend: str | Backend) -> Network:
+        """Return a network with the same parameters on another backend."""
+        other = object.__new__(Network)
+        other.__dict__.update(self.__dict__)
+        other.backend = get_backend(backend)
+        other.xp = other.backend.xp
+        other.dtype = checked_dtype(self.dtype, other.backend)
+        other._compiled = {}
+        other.optimizer = other.opt_state = None
+        other.__dict__.pop("_plain", None)
+        other._params = tree_map(lambda a: other._own(self.backend.to_numpy(a)), self._params)
+        return other
+
+    def save(self, path: str | Path) -> None:
+        """Write layers and parameters to one file, all or nothing; see `bpxp.checkpoint`."""
+        from bpxp import checkpoint
+
+        checkpoint.save(self, path)
+
+    @staticmethod
+    def load(path: str | Path, *, backend: str | Backend | None = None) -> Network:
+        """Read a network that `save` wrote, on any backend."""
+        from bpxp import checkpoint
+
+        return checkpoint.load(path, backend=backend)
+
+    # ---------------------------------------------------------------- inner workings
+
+    def prepare(self, data: Any, weight: Any, class_weight: Any, where: str) -> tuple[Array, Array, Array | None]:
+        """Return (x, y, weight) as checked arrays on the backend, from a Dataset or a pair."""
+        from bpxp.data import Dataset
+
+        if isinstance(data, Dataset):
+            weight = data.weight if weight is None else weight
+            x, y = self._images_to_vectors(data), data.y
+        elif isinstance(data, (tuple, list)) and len(data) == 2:
+            x, y = data
+        else:
+            raise InvalidTypeError(
+                message(
+                    where,
+                    "not a data set",
+                    got=type(data).__name__,
+                    expected="a Dataset or a pair (x, y)",
+                    fix=f"{where}((x, y), …)",
+                )
+            )
+        x = inputs.as_inputs(x, self.input_shape, self.backend, self.dtype, f"{where}: x")
+        n_out, kind = self.output_shape[0], self.loss.targets
+        y = targets.as_targets(y, kind, int(x.shape[0]), n_out, self.backend, self.dtype, f"{where}: y")
+        if weight is None and class_weight is None:
+            return x, y, None
+        return x, y, targets.as_weights(weight, class_weight, y, n_out, self.backend, self.dtype, where)
+
+    def _images_to_vectors(self, data: Dataset) -> Array:
+        """Return a Dataset's samples; images become vectors if that is what the network takes."""
+        x = data.x
+        if len(self.input_shape) == 1 and len(x.shape) > 2 and math.prod(x.shape[1:]) == self.input_shape[0]:
+            return x.reshape((x.shape[0], -1))
+        return x
+
+    def _forward(self, x: Any, where: str) -> Array:
+        from bpxp.data import Dataset
+
+        xp = self.xp
+        x = self._images_to_vectors(x) if isinstance(x, Dataset) else x
+        x = inputs.as_inputs(x, self.input_shape, self.backend, self.dtype, f"{where}: x")
+        run = self._compile("forward", self._logits)
+        n = int(x.shape[0])
+        parts = [run((), (self._params, x[i : min(i + CHUNK, n), ...])) for i in range(0, n, CHUNK)]
+        return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
+
+    def _logits(self, _: tuple[()], data: tuple[Params, Array], /) -> Array:
+        params, x = data
+        x = as_floats(x, getattr(self.xp, self.dtype), xp=self.xp)
+        return self.model.forward(params, x, xp=self.xp)[0]
+
+    def _gradients(self, _: tuple[()], data: Any, /) -> Any:
+        params, (x, y, weight) = data
+        x = as_floats(x, getattr(self.xp, self.dtype), xp=self.xp)
+        return (), loss_and_gradients(self.model, self.loss, params, x, y, weight, xp=self.xp)
+
+    def _descent(self, step: DescentStep, rate: float) -> tuple[Callable[..., Any], OptState]:
+        """Return the compiled step of `gradient_descent` and its state, with the learning rate in it."""
+        if "descent" not in self._compiled:
+            self._compiled["descent"] = self.backend.compile(step)
+            self._plain, self._rate = step.optimizer.init(self._params, xp=self.xp), rate
+        if rate != self._rate:
+            dtype = getattr(self.xp, self.dtype)
+            self._plain = self._plain._replace(learning_rate=self.xp.full((1,), rate, dtype=dtype))
+            self._rate = rate
+        return self._compiled["descent"], self._plain
+
+    def compiled(self, step: Any) -> Callable[..., Any]:
+        """Return `step` compiled by the backend, once for equal steps."""
+        return self._compile(step, step)
+
+    def _compile(self, key: Any, step: Callable[..., Any]) -> Callable[..., Any]:
+        if key not in self._compiled:
+            self._compiled[key] = self.backend.compile(step)
+        return self._compiled[key]
+
+    def _own(self, a: Any) -> Array:
+        """Return host numbers as a device array of our own: training will write into it."""
+        return self.backend.asarray(np.array(a, dtype=self.dtype))
+
+    def _checked_params(self, new: Params) -> Params:
+        old = dict(named_leaves(self._params))
+        found = dict(named_leaves(new))
+        if list(old) != list(found):
+            raise InvalidValueError(
+                message(
+                    "Network.params", "another structure", got=", ".join(found) or "nothing", expected=", ".join(old)
+                )
+            )
+        for name, array in found.items():
+            if tuple(np.shape(array)) != tuple(old[name].shape):
+                raise InvalidValueError(
+                    message(
+                        "Network.params",
+                        f"{name} has the wrong shape",
+                        got=f"shape {tuple(np.shape(array))}",
+                        expected=f"shape {tuple(old[name].shape)}",
+                    )
+                )
+        arrays = {
+            name: self._own(inputs.as_host(array, f"Network.params: {name}"))
+            if inputs.is_host_array(array)
+            else self.xp.asarray(self.backend.asarray(array, dtype=getattr(self.xp, self.dtype)), copy=True)
+            for name, array in found.items()
+        }
+        it = iter(arrays.values())
+        return tree_map(lambda _: next(it), self._params)
+
+
+def checked_dtype(dtype: Any, backend: Backend) -> str:
+    """Return ``"float32"`` or ``"float64"``, if the device has it."""
+    name = getattr(dtype, "__name__", None) or str(dtype).rsplit(".", 1)[-1]
+    if name not in ("float32", "float64"):
+        raise InvalidTypeError(
+            message(
+                "Network(dtype=…)",
+                "not a dtype to train in",
+                got=repr(dtype),
+                expected="a floating dtype among float32, float64",
+                fix="dtype='float32'",
+            )
+        )
+    if name == "float64" and not has_float64(backend):
+        raise InvalidValueError(
+            message(
+                "Network(dtype=…)",
+                f"device {backend.device} of backend {backend.name} has no float64",
+                fix="dtype='float32'"
+                + (", or jax.config.update('jax_enable_x64', True)" if backend.name.startswith("jax") else ""),
+            )
+        )
+    return name
+
+
+def has_float64(backend: Backend) -> bool:
+    """Return whether the backend really makes float64 arrays."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # JAX warns, and makes float32
+        try:
+            return bool(backend.xp.zeros(1, dtype=backend.xp.float64).dtype == backend.xp.float64)
+        except Exception:  # each library has its own way to refuse
+            return False
+
+
+def checked_metrics(metrics: Sequence[str | Metric] | None, loss: Loss) -> tuple[Metric, ...]:
+    """Return metrics by name or object; None means those that go with the loss."""
+    return default_metrics(loss) if metrics is None else tuple(get_metric(metric) for metric in metrics)
+
+
+def _width(layer: Layer) -> str:
+    return str(getattr(layer, "units", type(layer).__name__))

@@ -1,0 +1,75 @@
+"""The closed list of what a file may name: layers, activations, initialisers, losses, each with its hyper-parameters.
+
+A configuration is data. Reading one can build these classes and nothing else: no import path, no code, no file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+from bpxp import nn
+from bpxp.errors import CheckpointFormatError, InvalidTypeError, message
+
+
+def known_classes() -> dict[str, type]:
+    """Return the classes of `bpxp.nn` that hold nothing but hyper-parameters, by name."""
+    candidates = (getattr(nn, name) for name in nn.__all__)
+    return {c.__name__: c for c in candidates if isinstance(c, type) and dataclasses.is_dataclass(c)}
+
+
+def describe(thing: Any) -> Any:
+    """Return JSON for an object of the registry, or for a plain value.
+
+    Raises
+    ------
+    InvalidTypeError
+        For anything else.
+    """
+    if thing is None or isinstance(thing, (bool, int, float, str)):
+        return thing
+    if isinstance(thing, (tuple, list)):
+        return [describe(part) for part in thing]
+    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
+        fields = {f.name: describe(getattr(thing, f.name)) for f in dataclasses.fields(thing)}
+        return {"type": type(thing).__name__, **fields}
+    raise InvalidTypeError(
+        message("save", f"{type(thing).__name__} cannot be written to a file", expected="a dataclass of plain values")
+    )
+
+
+def build(config: Any, custom: Iterable[type] = ()) -> Any:
+    """Return the object that `describe` described; lists become tuples.
+
+    Parameters
+    ----------
+    config : JSON value
+    custom : iterable of type, optional
+        Dataclasses of the caller's own that the file may name, too.
+
+    Raises
+    ------
+    CheckpointFormatError
+        For a type that is not in the registry, or hyper-parameters that it does not take.
+    """
+    if isinstance(config, list):
+        return tuple(build(part, custom) for part in config)
+    if not isinstance(config, dict):
+        return config
+    classes = known_classes() | {c.__name__: c for c in custom}
+    name = config.get("type")
+    if name not in classes:
+        raise CheckpointFormatError(
+            message(
+                "load",
+                "the file names a type that is not known",
+                got=repr(name),
+                fix="Network.load(path, custom=[MyLayer]) for a layer of your own",
+            )
+        )
+    fields = {key: build(value, custom) for key, value in config.items() if key != "type"}
+    try:
+        return classes[name](**fields)
+    except (TypeError, ValueError) as error:
+        raise CheckpointFormatError(message("load", f"the file describes an impossible {name} ({error})")) from error

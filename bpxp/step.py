@@ -1,0 +1,187 @@
+"""One training step and one evaluation step: pure functions that draw their own mini-batch from the data set.
+
+A step maps (state, data) to the next state. What changes is an array in the state, so that a compiled step never
+needs another compilation; nothing returns to the host before the caller asks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from bpxp.nn.layer import Array, Namespace, Params
+from bpxp.nn.losses import Loss
+from bpxp.nn.sequential import Sequential
+from bpxp.optim.optimizer import Optimizer, OptState
+
+PIXEL = 1.0 / 255.0  # unsigned bytes are pixels: 255 is white
+
+
+class Data(NamedTuple):
+    """A data set on the device; a step only reads it.
+
+    Attributes
+    ----------
+    x : array, (n, *in_shape)
+        In the network's dtype, or uint8: pixels, scaled to [0, 1] batch by batch.
+    y : array, (n,) or (n, n_out)
+        Targets.
+    weight : array, (n,), or None
+        Weight of each sample.
+    lane : array, (batch,), int32
+        0, 1, … batch - 1: the places within a mini-batch.
+    """
+
+    x: Array
+    y: Array
+    weight: Array | None
+    lane: Array
+
+
+class State(NamedTuple):
+    """What a training step changes.
+
+    Attributes
+    ----------
+    params : tree
+    opt : OptState
+    order : array, int32
+        The epoch's permutation of the samples, padded with zeros to whole mini-batches.
+    position : array, (1,), int32
+        Where in `order` the next mini-batch begins.
+    loss, weight : array, (1,)
+        Σ w_n J_n and Σ w_n over the samples seen in this epoch.
+    """
+
+    params: Params
+    opt: OptState
+    order: Array
+    position: Array
+    loss: Array
+    weight: Array
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """Gather a mini-batch, go forward, go backward, update.
+
+    Its halves stand apart, so that a data-parallel run can put the sum of the gradients between them.
+    """
+
+    model: Sequential
+    loss: Loss
+    optimizer: Optimizer
+    xp: Namespace = field(compare=False, repr=False)
+
+    def __call__(self, state: State, data: Data, /) -> State:
+        state, grads = self.gradients(state, data)
+        return self.apply(state, grads)
+
+    def gradients(self, state: State, data: Data, /) -> tuple[State, Params]:
+        """Return the gradients of the mean loss over the next mini-batch, and the state moved on to the one after."""
+        xp = self.xp
+        place = state.position + data.lane
+        x, y, weight = gather(data, xp.take(state.order, place), place, dtype=state.loss.dtype, xp=xp)
+        value, grads = loss_and_gradients(self.model, self.loss, state.params, x, y, weight, xp=xp)
+        position, loss, total = state.position, state.loss, state.weight
+        position += data.lane.shape[0]
+        if weight is None:
+            value *= float(x.shape[0])
+            total += float(x.shape[0])
+        else:
+            mass = xp.sum(weight)
+            value *= mass
+            total += mass
+        loss += value
+        return state._replace(position=position, loss=loss, weight=total), grads
+
+    def apply(self, state: State, grads: Params, /) -> State:
+        """Return the state after the update; parameters, gradients and optimizer state are written in place."""
+        params, opt = self.optimizer.update(state.params, grads, state.opt, xp=self.xp)
+        return state._replace(params=params, opt=opt)
+
+
+class Sums(NamedTuple):
+    """What an evaluation step changes: the place in the data, the weighted sums, and those of the metrics."""
+
+    position: Array
+    loss: Array
+    weight: Array
+    metrics: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class EvaluationStep:
+    """Gather the next samples in order, go forward, and add to the sums of the loss and of the metrics."""
+
+    model: Sequential
+    loss: Loss
+    metrics: tuple[Any, ...]
+    xp: Namespace = field(compare=False, repr=False)
+
+    def __call__(self, sums: Sums, data: tuple[Params, Data], /) -> Sums:
+        xp, (params, samples) = self.xp, data
+        place = sums.position + samples.lane
+        last = xp.full((1,), samples.x.shape[0] - 1, dtype=place.dtype)
+        x, y, weight = gather(samples, xp.minimum(place, last), place, dtype=sums.loss.dtype, xp=xp)
+        logits, _ = self.model.forward(params, x, xp=xp)
+        value, _ = self.loss(logits, y, weight, xp=xp)
+        metrics = tuple(
+            metric.update(own, logits, y, weight, xp=xp) for metric, own in zip(self.metrics, sums.metrics, strict=True)
+        )
+        mass = float(x.shape[0]) if weight is None else xp.sum(weight)
+        position, loss, total = sums[:3]
+        position += samples.lane.shape[0]
+        loss += value * mass
+        total += mass
+        return Sums(position, loss, total, metrics)
+
+
+@dataclass(frozen=True)
+class DescentStep:
+    """One update from one given mini-batch: (params, opt) and (x, y, weight) to (params, opt)."""
+
+    model: Sequential
+    loss: Loss
+    optimizer: Optimizer
+    xp: Namespace = field(compare=False, repr=False)
+
+    def __call__(self, state: tuple[Params, OptState], batch: tuple[Array, Array, Array | None], /) -> Any:
+        (params, opt), (x, y, weight) = state, batch
+        x = as_floats(x, opt.learning_rate.dtype, xp=self.xp)
+        _, grads = loss_and_gradients(self.model, self.loss, params, x, y, weight, xp=self.xp)
+        return self.optimizer.update(params, grads, opt, xp=self.xp)
+
+
+def loss_and_gradients(
+    model: Sequential, loss: Loss, params: Params, x: Array, y: Array, weight: Array | None, /, *, xp: Namespace
+) -> tuple[Array, Params]:
+    """Return the weighted mean loss, shape (1,), and its gradients, in the structure of `params`."""
+    logits, caches = model.forward(params, x, xp=xp)
+    value, delta = loss(logits, y, weight, xp=xp)
+    return value, model.gradients(params, caches, delta, xp=xp)
+
+
+def as_floats(x: Array, dtype: Any, /, *, xp: Namespace) -> Array:
+    """Return x in the network's dtype; unsigned bytes are pixels and become numbers in [0, 1]."""
+    if x.dtype != xp.uint8:
+        return x
+    x = xp.astype(x, dtype)
+    x *= PIXEL
+    return x
+
+
+def gather(data: Data, rows: Array, place: Array, /, *, dtype: Any, xp: Namespace) -> tuple[Array, Array, Array | None]:
+    """Return the samples `rows` as (x, y, weight); a sample whose place is past the end has weight 0.
+
+    The last mini-batch of an epoch is short where the batch size does not divide n: it is filled up with samples that
+    count nothing, so that every step has the same shapes.
+    """
+    x = as_floats(xp.take(data.x, rows, axis=0), dtype, xp=xp)
+    y = xp.take(data.y, rows, axis=0)
+    weight = None if data.weight is None else xp.take(data.weight, rows)
+    n = data.x.shape[0]
+    if n % data.lane.shape[0]:
+        inside = xp.astype(place < n, dtype)
+        weight = inside if weight is None else weight * inside
+    return x, y, weight

@@ -1,0 +1,199 @@
+"""What users pass as y and as weights becomes arrays that the loss understands, or an error that names the bad entry.
+
+Everything is checked on the host before the first step: an array library may wrap, clamp or zero a label that is out
+of range, and each does another of these.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from bpxp.backends import Array, Backend
+from bpxp.backends.base import is_host_array
+from bpxp.errors import BpxpWarning, InvalidTypeError, InvalidValueError, message
+from bpxp.inputs import as_host
+from bpxp.nn.losses.weights import class_weights_to_sample_weights
+
+
+def as_targets(y: Any, kind: str, samples: int, n_out: int, backend: Backend, dtype: str, where: str) -> Array:
+    """Return y on the backend: int32 class indices (n,), or (n, n_out) in the network's dtype.
+
+    Parameters
+    ----------
+    y : array_like
+    kind : str
+        What the loss takes: ``"classes"``, ``"labels"``, ``"values"`` or ``"counts"``; see `bpxp.nn.Loss`.
+    samples : int
+        Length of x.
+    n_out : int
+        Outputs of the network.
+    """
+    if not is_host_array(y):
+        y = backend.to_numpy(backend.asarray(y))  # refuses arrays of another device
+    host = as_host(y, where) if not _is_text(y) else _refuse_text(y, where)
+    if host.ndim == 0:
+        raise InvalidTypeError(message(where, "a single number", expected=f"{samples} targets"))
+    if len(host) != samples:
+        raise InvalidValueError(message(where, f"{samples} samples but {len(host)} labels"))
+    if kind == "classes" and (host.ndim == 1 or (host.ndim == 2 and host.shape[1] == 1 and n_out > 1)):
+        return backend.asarray(_class_indices(host, n_out, where))
+    host = _rows(host, kind, n_out, where)
+    return backend.asarray(host.astype(dtype))
+
+
+def _is_text(y: Any) -> bool:
+    sample = y if isinstance(y, np.ndarray) else np.asarray(y[:1] if isinstance(y, (list, tuple)) else y)
+    return sample.dtype.kind in "US"
+
+
+def _refuse_text(y: Any, where: str) -> np.ndarray:
+    raise InvalidTypeError(
+        message(
+            where, "text labels", expected="class indices 0 … n-1", fix="names, y = np.unique(y, return_inverse=True)"
+        )
+    )
+
+
+def _class_indices(host: np.ndarray, classes: int, where: str) -> np.ndarray:
+    """Return labels as int32, each in 0 … classes - 1."""
+    if host.ndim == 2:
+        warnings.warn(f"{where}: y is a column vector of shape {host.shape}; using y[:, 0]", BpxpWarning, stacklevel=5)
+        host = host[:, 0]
+    if host.dtype.kind == "f":
+        bad = np.flatnonzero(np.isnan(host))
+        if bad.size:
+            raise InvalidValueError(message(where, f"{bad.size} NaN labels", first=f"First at [{bad[0]}]"))
+        bad = np.flatnonzero(host != np.floor(host))
+        if bad.size:
+            raise InvalidTypeError(
+                message(
+                    where, "integer class ids are expected", first=f"y[{bad[0]}] = {host[bad[0]]:g}, {bad.size} in all"
+                )
+            )
+    bad = np.flatnonzero((host < 0) | (host >= classes))
+    if bad.size:
+        hint = "Labels 1..n? Use y - 1" if host.min() == 1 and host.max() == classes else ""
+        raise InvalidValueError(
+            message(
+                where,
+                f"y[{bad[0]}] = {host[bad[0]]:g}, but {classes} classes need 0..{classes - 1}",
+                first=f"{bad.size} of {len(host)} labels are out of range",
+                fix=hint,
+            )
+        )
+    return host.astype(np.int32)
+
+
+def _rows(host: np.ndarray, kind: str, n_out: int, where: str) -> np.ndarray:
+    """Check targets with one row of n_out numbers per sample."""
+    expected = f"(n, {n_out})"
+    if host.ndim == 1 and n_out == 1:
+        raise InvalidValueError(
+            message(where, f"y has shape {host.shape}, the predictions ({len(host)}, 1)", fix="y[:, None]")
+        )
+    if host.ndim != 2 or host.shape[1] != n_out:
+        fix = ""
+        if kind == "labels" and host.ndim == 1:
+            fix = "one column of 0/1 per label; for one class per sample use loss='softmax_cross_entropy'"
+        raise InvalidValueError(
+            message(where, f"y has shape {host.shape}, the network has {n_out} outputs", expected=expected, fix=fix)
+        )
+    values = host.astype(np.float64)
+    nan = np.isnan(values)
+    if kind != "labels" and nan.any():  # in labels, NaN says that the label is missing
+        _refuse(nan, "NaN", values, where)
+    if np.isinf(values).any():
+        _refuse(np.isinf(values), "infinite", values, where)
+    if kind in ("classes", "labels"):
+        _refuse((values < 0.0) | (values > 1.0), "outside [0, 1]", values, where)
+    if kind == "counts":
+        _refuse(values < 0.0, "negative", values, where)
+    if kind == "classes":
+        bad = np.flatnonzero(np.abs(values.sum(axis=1) - 1.0) > 1e-3)
+        if bad.size:
+            raise InvalidValueError(
+                message(
+                    where,
+                    f"row {bad[0]} sums to {values[bad[0]].sum():g}",
+                    expected="one-hot or soft rows that sum to 1",
+                    first=f"{bad.size} such rows",
+                    fix="for independent labels use loss='binary_cross_entropy'",
+                )
+            )
+    return host
+
+
+def _refuse(bad: np.ndarray, what: str, values: np.ndarray, where: str) -> None:
+    if bad.any():
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise InvalidValueError(
+            message(where, f"{int(bad.sum())} values are {what}", first=f"First at {list(first)}: {values[first]:g}")
+        )
+
+
+def warn_single_class(y: np.ndarray, where: str) -> None:
+    """Warn if all labels are the same class: a network can only learn to say so."""
+    if y.ndim == 1 and y.dtype.kind in "iu" and len(y) > 1 and (y == y[0]).all():
+        warnings.warn(f"{where}: all {len(y)} labels are class {int(y[0])}", BpxpWarning, stacklevel=4)
+
+
+def as_weights(
+    weight: Any, class_weight: Any, y: Array, n_out: int, backend: Backend, dtype: str, where: str
+) -> Array | None:
+    """Return one weight per sample, weights of classes multiplied in, or None where nothing is weighted.
+
+    Parameters
+    ----------
+    weight : array_like, (n,), or None
+    class_weight : dict, sequence of n_out numbers, ``"balanced"`` or None
+        ``"balanced"`` gives class k the weight n/(n_out n_k).
+    y : array
+        Checked targets on the backend.
+    """
+    total: np.ndarray | None = None
+    n = int(y.shape[0])
+    if weight is not None:
+        host = as_host(
+            weight if is_host_array(weight) else backend.to_numpy(backend.asarray(weight)), f"{where}: weight"
+        )
+        if host.shape != (n,):
+            raise InvalidValueError(
+                message(f"{where}: weight", f"{n} samples", got=f"shape {host.shape}", expected=f"({n},)")
+            )
+        bad = np.flatnonzero(~(host >= 0) | np.isinf(host))
+        if bad.size:
+            raise InvalidValueError(
+                message(
+                    f"{where}: weight",
+                    "weights are finite and >= 0",
+                    first=f"weight[{bad[0]}] = {host[bad[0]]:g}, {bad.size} in all",
+                )
+            )
+        if not host.any():
+            raise InvalidValueError(message(f"{where}: weight", "all weights are zero", expected="at least one > 0"))
+        total = host.astype(np.float64)
+    if class_weight is not None:
+        labels = backend.to_numpy(y)
+        table = _class_table(class_weight, labels, n_out, f"{where}: class_weight")
+        own = np.asarray(class_weights_to_sample_weights(labels, table, xp=np))
+        total = own if total is None else total * own
+    return None if total is None else backend.asarray(total.astype(dtype))
+
+
+def _class_table(class_weight: Any, labels: np.ndarray, classes: int, where: str) -> np.ndarray:
+    if isinstance(class_weight, str):
+        if class_weight != "balanced":
+            raise InvalidValueError(message(where, "unknown name", got=repr(class_weight), expected="'balanced'"))
+        counts = np.bincount(labels, minlength=classes) if labels.ndim == 1 else labels.sum(axis=0)
+        return np.where(counts > 0, len(labels) / (classes * np.maximum(counts, 1e-300)), 0.0)
+    if isinstance(class_weight, dict):
+        class_weight = [class_weight.get(k, 1.0) for k in range(classes)]
+    table = as_host(class_weight, where).astype(np.float64)
+    if table.shape != (classes,) or not (np.isfinite(table).all() and (table >= 0).all()):
+        raise InvalidValueError(
+            message(where, f"one finite weight >= 0 for each of {classes} classes", got=f"shape {table.shape}")
+        )
+    return table

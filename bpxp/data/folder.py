@@ -19,13 +19,9 @@ def names(prefix: str) -> tuple[str, str]:
     return f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
 
 
-def find(folder: Path, name: str) -> Path | None:
-    """Return the file in `folder`: as it is or .gz, with a hyphen or a dot before ``idx``."""
-    for stem in (name, name.replace("-idx", ".idx")):
-        for candidate in (folder / stem, folder / f"{stem}.gz"):
-            if candidate.is_file():
-                return candidate
-    return None
+def candidates(folder: Path, name: str) -> list[Path]:
+    """Return where `name` may be in `folder`: as it is or .gz, with a hyphen or a dot before ``idx``."""
+    return [folder / f"{stem}{end}" for stem in (name, name.replace("-idx", ".idx")) for end in ("", ".gz")]
 
 
 def folder_dataset(path: str | os.PathLike[str]) -> tuple[Dataset, Dataset]:
@@ -53,7 +49,7 @@ def folder_dataset(path: str | os.PathLike[str]) -> tuple[Dataset, Dataset]:
     """
     folder = Path(path)
     wanted = [name for prefix in PARTS.values() for name in names(prefix)]
-    files = {name: find(folder, name) for name in wanted}
+    files = {name: next((c for c in candidates(folder, name) if c.is_file()), None) for name in wanted}
     missing = [name for name, file in files.items() if file is None]
     if missing:
         raise DatasetUnavailableError(

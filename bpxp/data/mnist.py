@@ -13,7 +13,7 @@ import numpy as np
 from bpxp.data.atomic import write_atomically
 from bpxp.data.dataset import Dataset
 from bpxp.data.fetch import Failure, Published, fetch
-from bpxp.data.folder import PARTS, assemble, find, names
+from bpxp.data.folder import PARTS, assemble, candidates, names
 from bpxp.data.idx import GZIP_MAGIC, read_idx
 from bpxp.errors import (
     BpxpWarning,
@@ -191,14 +191,14 @@ def _find(collection: Collection, file: Published, folder: str | os.PathLike[str
     """
     others = {other.sha256 for known in (MNIST, FASHION) for other in known.files if known is not collection}
     for place, named in _places(collection, folder):
-        try:
-            path = find(place, file.name)
-            if path is not None:
-                return read_idx(path, max_bytes=file.size, sha256=file.sha256)
-        except (DatasetFormatError, OSError) as error:  # an OSError: other bytes, or a file that cannot be read
-            if named and not any(digest in str(error) for digest in others):
-                error.add_note(f"Remove or replace it; {collection.call} then looks further, or downloads it.")
-                raise
+        for path in candidates(place, file.name):
+            try:
+                if path.is_file():
+                    return read_idx(path, max_bytes=file.size, sha256=file.sha256)
+            except (DatasetFormatError, OSError) as error:  # an OSError: other bytes, or it cannot be read
+                if named and not any(digest in str(error) for digest in others):
+                    error.add_note(f"Remove or replace it; {collection.call} then looks further, or downloads it.")
+                    raise
     return None
 
 

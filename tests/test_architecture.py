@@ -1,0 +1,207 @@
+"""The three rules that let one source run everywhere, read off the source; and what importing bpxp costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import bpxp
+from bpxp.backends import LIBRARIES, base
+
+PACKAGE = Path(bpxp.__file__).parent
+MATHEMATICS = sorted(
+    [
+        *PACKAGE.glob("nn/**/*.py"),
+        *PACKAGE.glob("optim/**/*.py"),
+        *(PACKAGE / name for name in ("metrics.py", "random.py", "step.py", "tree.py")),
+    ]
+)
+# What works on the host: draws, checks of hyper-parameters, and the shares that metrics make of their counts.
+NUMPY_ALLOWED = {"nn/initializers.py", "metrics.py", "random.py"}
+
+STANDARD = {*base.CREATION, *base.FUNCTIONS, *base.CONSTANTS, *base.DTYPES}
+# In the standard, and yet not for a step: they wait for the device, or their shape depends on the data.
+FORBIDDEN = {"clip", "sign", "nonzero", "unique_all", "unique_counts", "unique_inverse", "unique_values", "from_dlpack"}
+TWO_ARRAYS = {"maximum", "minimum", "logaddexp", "atan2", "hypot"}
+HOST = {"float", "int", "bool", "complex"}
+WAITING = {"item", "tolist", "numpy", "cpu", "get", "to_device"}
+
+
+def names(node: ast.AST) -> set[str]:
+    """Return every name and attribute in an expression."""
+    found = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+    return found | {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
+
+
+def is_number(node: ast.AST) -> bool:
+    if isinstance(node, ast.UnaryOp):
+        node = node.operand
+    return isinstance(node, ast.Constant) and isinstance(node.value, (int, float))
+
+
+def device_functions(tree: ast.AST) -> Iterator[ast.FunctionDef]:
+    """Yield the functions that compute with arrays: those that are given `xp`, or take it from where they live."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            given = {a.arg for a in [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]}
+            stored = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+            if "xp" in given | stored:
+                yield node
+
+
+def broken_rules(tree: ast.AST) -> list[str]:
+    """Return what in the source breaks a rule, with its line."""
+    return [
+        f"line {node.lineno}: {what}" for f in device_functions(tree) for node in ast.walk(f) for what in judge(node)
+    ]
+
+
+def judge(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, (ast.BinOp, ast.AugAssign)) and isinstance(node.op, ast.MatMult):
+        yield "the operator @: use xp.matmul, which a backend can amend"
+    if isinstance(node, ast.Attribute):
+        if node.attr in ("T", "mT"):
+            yield f".{node.attr}: use xp.matrix_transpose or xp.permute_dims"
+        if isinstance(node.value, ast.Name) and node.value.id == "xp":
+            if node.attr not in STANDARD:
+                yield f"xp.{node.attr} is not in the standard"
+            if node.attr in FORBIDDEN:
+                yield f"xp.{node.attr} waits for the device, or its shape depends on the data"
+        if isinstance(node.value, ast.Name) and node.value.id == "np":
+            yield f"np.{node.attr} among the device's functions"
+    if isinstance(node, ast.Call):
+        yield from judge_call(node)
+
+
+def judge_call(call: ast.Call) -> Iterator[str]:
+    keywords = {keyword.arg for keyword in call.keywords}
+    if "out" in keywords:
+        yield "out=: not in the standard"
+    # The size of an array and the limits of a dtype are known without the array's values.
+    static = names(call) & {"shape", "ndim", "finfo", "iinfo"}
+    if isinstance(call.func, ast.Name) and call.func.id in HOST and not static:
+        yield f"{call.func.id}(): the host would wait for the device"
+    if not isinstance(call.func, ast.Attribute):
+        return
+    if call.func.attr in WAITING and not call.args:
+        yield f".{call.func.attr}(): the host would wait for the device"
+    if not (isinstance(call.func.value, ast.Name) and call.func.value.id == "xp"):
+        return
+    function = call.func.attr
+    if function in TWO_ARRAYS and any(is_number(a) for a in call.args):
+        yield f"a number in xp.{function}: use an array"
+    if function == "where" and len(call.args) == 3 and is_number(call.args[1]) and is_number(call.args[2]):
+        yield "two numbers in xp.where: the dtype is not said"
+    if function in base.CREATION:
+        if "device" in keywords:
+            yield f"device= in xp.{function}: the backend's functions know theirs"
+        if "dtype" not in keywords and "copy" not in keywords:
+            yield f"xp.{function} without dtype="
+
+
+@pytest.mark.parametrize("path", MATHEMATICS, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_the_mathematics_keeps_the_rules(path):
+    assert broken_rules(ast.parse(path.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize("path", MATHEMATICS, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_the_mathematics_names_no_library(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imported = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.partition(".")[0] for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.module:
+            imported.add(node.module.partition(".")[0])
+    libraries = {library.module for library in LIBRARIES.values()} | {"array_api_compat", "array_api_extra", "scipy"}
+    if path.relative_to(PACKAGE).as_posix() in NUMPY_ALLOWED:
+        libraries.remove("numpy")
+    assert imported & libraries == set()
+    strings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    assert strings & {*LIBRARIES, "cuda"} == set()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "x @ x",
+        "x @= x",
+        "x.T",
+        "x.mT",
+        "xp.clip(x, x, x)",
+        "xp.sign(x)",
+        "xp.einsum('ij->i', x)",
+        "xp.nonzero(x)",
+        "np.exp(x)",
+        "float(x)",
+        "bool(xp.any(x))",
+        "int(x[0])",
+        "x.item()",
+        "xp.add(x, x, out=x)",
+        "xp.maximum(x, 0.0)",
+        "xp.minimum(-1, x)",
+        "xp.where(x > 0.0, 1.0, -1.0)",
+        "xp.zeros((1,))",
+        "xp.ones((1,), dtype=x.dtype, device=x.device)",
+    ],
+)
+def test_each_rule_can_be_broken(line):
+    # Of the rules themselves: one that finds nothing here would find nothing anywhere.
+    for source in (f"def f(x, *, xp):\n    {line}", f"def f(self, x):\n    xp = self.xp\n    {line}"):
+        assert len(broken_rules(ast.parse(source))) == 1
+    assert broken_rules(ast.parse(f"def on_the_host(x):\n    {line}")) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "float(x.shape[0])",
+        "float(xp.finfo(x.dtype).max)",
+        "xp.where(x > 0.0, x, 0.0)",
+        "xp.maximum(x, xp.zeros((), dtype=x.dtype))",
+        "xp.asarray(x, copy=True)",
+        "1.0 - x * 2.0",
+    ],
+)
+def test_what_the_rules_allow(line):
+    assert broken_rules(ast.parse(f"def f(x, *, xp):\n    {line}")) == []
+
+
+def test_importing_bpxp_imports_no_heavy_library():
+    heavy = ["cupy", "torch", "jax", "array_api_strict", "scipy", "sklearn", "matplotlib", "PIL"]
+    heavy += ["rich", "pooch", "requests", "platformdirs", "safetensors", "argparse"]
+    program = f"""
+import numpy, sys
+before = set(sys.modules)
+import bpxp
+print(*sorted(set({heavy}) & (set(sys.modules) - before)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split() == []
+
+
+def test_no_file_is_longer_than_can_be_read_alone():
+    lengths = {p.relative_to(PACKAGE).as_posix(): len(p.read_text("utf-8").splitlines()) for p in PACKAGE.rglob("*.py")}
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
+def test_every_file_opens_by_saying_which_idea_it_holds():
+    for path in PACKAGE.rglob("*.py"):
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        assert docstring, f"{path.relative_to(PACKAGE)} does not say what it is for"
+
+
+def test_nothing_is_unpickled_or_evaluated():
+    # A file from elsewhere is data, never a program.
+    for path in PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        imported = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+        imported |= {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+        assert imported & {"pickle", "marshal", "shelve", "dill", "joblib"} == set(), path
+        called = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+        assert called & {"eval", "exec", "__import__"} == set(), path

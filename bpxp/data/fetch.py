@@ -88,7 +88,11 @@ def _download(url: str, file: Published, progress: bool, timeout: tuple[float, f
 
 def _reason(error: Exception) -> str:
     status = getattr(getattr(error, "response", None), "status_code", None)
-    return f"HTTP status {status}" if status is not None else f"{type(error).__name__}: {error}"
+    if status is not None:
+        return f"HTTP status {status}"
+    # urllib3 wraps the cause into a sentence about its connection pool.
+    cause = getattr(error.args[0], "reason", error) if error.args else error
+    return f"{type(error).__name__}: {cause}"
 
 
 def _plain(error: Exception) -> str:
@@ -97,15 +101,15 @@ def _plain(error: Exception) -> str:
 
 
 class _Bounded(io.BytesIO):
-    """A buffer that refuses more bytes than the file has uncompressed: a mirror cannot fill the memory."""
+    """A buffer that refuses more bytes than the file can have, packed or not: a mirror cannot fill the memory."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
-        self.limit = limit
+        self.limit = size + size // 1000 + 1024  # gzip of what cannot be compressed is a little larger
 
     def write(self, chunk: Any, /) -> int:
         if self.tell() + len(chunk) > self.limit:
-            raise DatasetFormatError(f"sent more than the {self.limit:,} bytes that the file has")
+            raise DatasetFormatError(f"sent more than {self.limit:,} bytes, which the file cannot have")
         return super().write(chunk)
 
 

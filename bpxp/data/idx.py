@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from bpxp.data.atomic import write_atomically
+from bpxp.atomic import write_atomically
 from bpxp.errors import DatasetChecksumError, DatasetFormatError, InvalidTypeError, InvalidValueError, message
 
 # The third byte of the magic number; the fourth is the number of dimensions.

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bpxp.data.atomic import write_atomically
+from bpxp.atomic import write_atomically
 from bpxp.data.dataset import Dataset
 from bpxp.data.fetch import Failure, Published, fetch
 from bpxp.data.folder import PARTS, assemble, candidates, names
@@ -207,13 +207,12 @@ def _obtain(
 ) -> np.ndarray:
     """Download `file`, keep it in the folder `keep`, and return its array. Mirrors that failed go to the end."""
     if not download:
-        raise DatasetUnavailableError(_instructions(collection, file, keep, "download=False"))
+        raise DatasetUnavailableError(_instructions(collection, file, keep, ["download=False"]))
     fetched, failures = fetch(file, mirrors, progress=progress)
     if fetched is None:
-        tried = "; ".join(f"{failure.url}: {failure.reason}" for failure in failures)
         if any(failure.wrong for failure in failures):
             raise DatasetChecksumError(_wrong(collection, file, failures))
-        raise DatasetUnavailableError(_instructions(collection, file, keep, tried))
+        raise DatasetUnavailableError(_instructions(collection, file, keep, _tried(failures)))
     mirrors[:] = mirrors[len(failures) :] + mirrors[: len(failures)]
     path = keep / (f"{file.name}.gz" if fetched.content[:2] == GZIP_MAGIC else file.name)
     try:
@@ -229,22 +228,30 @@ def _obtain(
     return fetched.array
 
 
+def _tried(failures: list[Failure]) -> list[str]:
+    return [f"{failure.url}: {failure.reason}" for failure in failures]
+
+
 def _wrong(collection: Collection, file: Published, failures: list[Failure]) -> str:
-    return message(
-        collection.call,
-        f"no mirror sent {file.name} as it was published",
-        got="; ".join(f"{failure.url}: {failure.reason}" for failure in failures),
-        expected=f"SHA-256 {file.sha256} of the raw file",
-        fix="try again later, or copy the files from elsewhere and pass folder=. What was sent was removed",
+    return _lines(
+        f"{collection.call}: no mirror sent {file.name} as it was published, SHA-256 {file.sha256} of the raw file:",
+        _tried(failures),
+        "What they sent was removed. Fix: try again later, or copy the files from elsewhere and pass folder=. "
+        "Nothing was changed.",
     )
 
 
-def _instructions(collection: Collection, file: Published, keep: Path, tried: str) -> str:
-    files = ", ".join(f"{f.name}.gz ({f.packed:,} bytes; {f.size:,} unpacked)" for f in collection.files)
-    return message(
-        collection.call,
-        f"{file.name} is not on this machine and cannot be downloaded",
-        got=tried,
-        first=f"The four files, plain or .gz: {files}",
-        fix=f"put them into {keep}, or into any folder and set {ENVIRONMENT} to it or pass folder=",
+def _instructions(collection: Collection, file: Published, keep: Path, tried: list[str]) -> str:
+    return _lines(
+        f"{collection.call}: {file.name} is not on this machine and cannot be downloaded:",
+        tried,
+        "The four files, plain or .gz, are:",
+        [f"{f.name}.gz ({f.packed:,} bytes; {f.size:,} unpacked)" for f in collection.files],
+        f"Fix: put them into {keep}, or into any folder and set {ENVIRONMENT} to it or pass folder=. "
+        "Nothing was changed.",
     )
+
+
+def _lines(*parts: str | list[str]) -> str:
+    """Write an error that lists things, a line each: longer than what the template of `message` is for."""
+    return "\n".join(part if isinstance(part, str) else "\n".join(f"  {line}" for line in part) for part in parts)

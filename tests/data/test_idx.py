@@ -197,7 +197,7 @@ def test_a_writer_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: py
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bpxp.data.atomic.os.fsync", full)
+    monkeypatch.setattr("bpxp.atomic.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         write_idx(tmp_path / "a", np.uint8([2, 3]))
     assert [p.name for p in tmp_path.iterdir()] == ["a"]

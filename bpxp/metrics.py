@@ -141,7 +141,7 @@ class PrecisionRecallF1:
         return _add(counts, *_confusion(guess, truth, xp))
 
     def result(self, counts: tuple[np.ndarray, ...], /) -> dict[str, float]:
-        tp, fp, fn = counts
+        tp, fp, fn = (c.astype(np.float64) for c in counts)
         each = {
             "precision": _shares(tp, tp + fp),
             "recall": _shares(tp, tp + fn),

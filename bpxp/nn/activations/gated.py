@@ -133,16 +133,14 @@ class GELU(Activation):
         return dz, ()
 
     def _tanh_forward(self, z: Array, xp: Namespace) -> tuple[Array, tuple[Array, Array]]:
+        # (1 + tanh(w))/2 = σ(2 w), which keeps its relative accuracy where 1 + tanh(w) cancels.
         size = clamped(z, xp)
         gate = size * size
         gate *= 0.044715 * SLOPE
         gate += SLOPE
         gate *= size
-        gate = xp.tanh(gate)
-        a = gate * 0.5
-        a += 0.5
-        a *= z
-        return a, (z, gate)
+        gate = logistic(gate, xp=xp)
+        return z * gate, (z, gate)
 
     def _tanh_backward(self, cache: tuple[Array, Array], da: Array, xp: Namespace) -> Array:
         z, gate = cache
@@ -151,17 +149,16 @@ class GELU(Activation):
         dz *= 3.0 * 0.044715 * SLOPE
         dz += SLOPE
         dz *= size
-        dz *= 1.0 - gate * gate
-        dz += gate
+        dz *= 1.0 - gate
         dz += 1.0
-        dz *= 0.5
+        dz *= gate
         dz *= da
         return dz
 
 
-SLOPE = math.sqrt(2.0 / math.pi)
+SLOPE = 2.0 * math.sqrt(2.0 / math.pi)
 
 
 def clamped(z: Array, xp: Namespace) -> Array:
-    """Return z held within ±10, where the hyperbolic tangent of the tanh form is ±1 and z³ cannot overflow."""
-    return xp.maximum(xp.minimum(z, constant(10.0, z, xp=xp)), constant(-10.0, z, xp=xp))
+    """Return z held within ±25, where the gate of the tanh form is 0 or 1 in every dtype and z³ cannot overflow."""
+    return xp.maximum(xp.minimum(z, constant(25.0, z, xp=xp)), constant(-25.0, z, xp=xp))

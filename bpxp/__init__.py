@@ -8,12 +8,18 @@
 True
 """
 
-from bpxp import callbacks, data, metrics, nn, optim, verify
-from bpxp.backends import available_backends, get_backend
-from bpxp.errors import BpxpError, BpxpWarning
-from bpxp.history import History
-from bpxp.network import Network
-from bpxp.trainer import Trainer
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bpxp import callbacks, data, errors, metrics, nn, optim, verify
+    from bpxp.backends import available_backends, get_backend
+    from bpxp.errors import BpxpError, BpxpWarning
+    from bpxp.history import History
+    from bpxp.network import Network
+    from bpxp.trainer import Trainer
 
 __all__ = [
     "BpxpError",
@@ -25,6 +31,7 @@ __all__ = [
     "available_backends",
     "callbacks",
     "data",
+    "errors",
     "get_backend",
     "metrics",
     "nn",
@@ -33,3 +40,30 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+# What is public here, and the module that has it. It is imported when it is first asked for, so that `import bpxp`
+# costs no more than it must; the submodules among the names stand for themselves.
+_HOME = {
+    "BpxpError": "bpxp.errors",
+    "BpxpWarning": "bpxp.errors",
+    "History": "bpxp.history",
+    "Network": "bpxp.network",
+    "Trainer": "bpxp.trainer",
+    "available_backends": "bpxp.backends",
+    "get_backend": "bpxp.backends",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+    elif name in __all__:
+        value = importlib.import_module(f"bpxp.{name}")
+    else:
+        raise AttributeError(f"module 'bpxp' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

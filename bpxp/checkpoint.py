@@ -1,4 +1,4 @@
-"""One file for a network: safetensors with a description in it, written all or nothing.
+"""The file format of a network: safetensors with a description in it, written all or nothing.
 
 The tensors are named ``params/<layer>/<field>``, so that any tool that reads safetensors can use the weights. The
 description is one canonical JSON text under the key ``bpxp``; it holds the layers' hyper-parameters and a SHA-256 of
@@ -11,13 +11,11 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from bpxp import registry
 from bpxp.atomic import write_atomically
 from bpxp.errors import (
     CheckpointCorruptError,
@@ -26,25 +24,24 @@ from bpxp.errors import (
     CheckpointVersionError,
     message,
 )
-from bpxp.tree import named_leaves, tree_map
 
-if TYPE_CHECKING:
-    from bpxp.backends import Backend
-    from bpxp.network import Network
+Tensors = dict[str, np.ndarray]
 
 FORMAT = 1
 KEY = "bpxp"
 HEADER_LIMIT = 1 << 20  # bytes: a description needs a few hundred
 
 
-def save(net: Network, path: str | Path) -> None:
-    """Write a network to a file; the file at `path` is the old one or the new one, never a part.
+def write(path: str | Path, tensors: Tensors, network: dict[str, Any]) -> None:
+    """Write tensors and the description of their network; the file at `path` is the old one or the new, never a part.
 
     Parameters
     ----------
-    net : Network
     path : path
         By custom with the ending ``.bpxp``.
+    tensors : dict of str to ndarray
+    network : dict
+        JSON values.
 
     Raises
     ------
@@ -53,34 +50,14 @@ def save(net: Network, path: str | Path) -> None:
     """
     from safetensors.numpy import save as to_bytes
 
-    named = named_leaves(net.params, "params")
-    tensors = {name: np.ascontiguousarray(net.backend.to_numpy(a)) for name, a in named}
-    description = {
-        "format": FORMAT,
-        "network": {
-            "layers": registry.describe(net.layers),
-            "input_shape": list(net.input_shape),
-            "loss": registry.describe(net.loss),
-            "dtype": net.dtype,
-            "seed": net.seed,
-            "epoch": net.epoch,
-        },
-        "sha256": {name: digest(a) for name, a in tensors.items()},
-    }
-    text = json.dumps(description, sort_keys=True, separators=(",", ":"))
+    tensors = {name: np.ascontiguousarray(a) for name, a in tensors.items()}
+    sums = {name: digest(a) for name, a in tensors.items()}
+    text = json.dumps({"format": FORMAT, "network": network, "sha256": sums}, sort_keys=True, separators=(",", ":"))
     write_atomically(Path(path), to_bytes(tensors, metadata={KEY: text}))
 
 
-def load(path: str | Path, *, backend: str | Backend | None = None, custom: Iterable[type] = ()) -> Network:
-    """Read a network from a file, on any backend.
-
-    Parameters
-    ----------
-    path : path
-    backend : str, Backend or None, optional
-        As for `Network`.
-    custom : iterable of type, optional
-        Classes of layers of your own that the file names.
+def read(path: str | Path) -> tuple[Tensors, dict[str, Any]]:
+    """Return the tensors of a file and the description of their network, every byte of them checked.
 
     Raises
     ------
@@ -92,74 +69,61 @@ def load(path: str | Path, *, backend: str | Backend | None = None, custom: Iter
         Another format; pickles are refused.
     CheckpointVersionError
         Written by a newer bpxp.
-    CheckpointMismatchError
-        The tensors are not those of the described layers.
     """
-    from bpxp.network import Network
-
-    where = f"load({os.fspath(path)!r})"
-    tensors, description = read(Path(path), where)
-    config = description["network"]
-    net = Network(
-        registry.build(config["layers"], custom),
-        input_shape=tuple(config["input_shape"]),
-        loss=registry.build(config["loss"], custom),
-        dtype=config["dtype"],
-        backend=backend,
-        seed=config["seed"],
-        init="zeros",
-    )
-    expected = {name: tuple(a.shape) for name, a in named_leaves(net.params, "params")}
-    found = {name: a.shape for name, a in tensors.items()}
-    if expected != found:
-        raise CheckpointMismatchError(message(where, _differences(expected, found)))
-    values = iter(tensors[name] for name in expected)
-    net.params = tree_map(lambda _: next(values), net.params)
-    net.epoch = config["epoch"]
-    return net
-
-
-def read(path: Path, where: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return the tensors and the description of a file, after every check that needs no network."""
     from safetensors import SafetensorError
     from safetensors.numpy import load as from_bytes
 
-    raw = path.read_bytes()
+    where = f"load({os.fspath(path)!r})"
+    raw = Path(path).read_bytes()
     refuse_other_formats(raw, where)
     (size,) = struct.unpack("<Q", raw[:8])
     if size > HEADER_LIMIT or size > len(raw) - 8:
         raise CheckpointCorruptError(
-            message(
-                where, "the file is damaged or no checkpoint", got=f"a header of {size:,} bytes in {len(raw):,} bytes"
-            )
+            message(where, "damaged, or no checkpoint", got=f"a header of {size:,} bytes in {len(raw):,} bytes")
         )
+    description = _description(raw[8 : 8 + size], where)
     try:
-        text = json.loads(raw[8 : 8 + size])["__metadata__"][KEY]
-        description = json.loads(text)
-        version = description["format"]
+        tensors: Tensors = from_bytes(raw)
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise CheckpointCorruptError(message(where, f"the file is damaged ({error})")) from error
+    sums = description["sha256"]
+    if set(sums) != set(tensors):
+        raise CheckpointCorruptError(message(where, "tensors are missing or added: the file is damaged"))
+    for name, a in tensors.items():
+        if digest(a) != sums[name]:
+            raise CheckpointCorruptError(message(where, f"sha256 of {name!r} differs: the file is damaged"))
+    return tensors, description["network"]
+
+
+def _description(header: bytes, where: str) -> dict[str, Any]:
+    """Return bpxp's own JSON from the header of a safetensors file, its shape checked."""
+    try:
+        description = json.loads(json.loads(header)["__metadata__"][KEY])
+        version = int(description["format"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointFormatError(
-            message(
-                where,
-                "a safetensors file without bpxp's description, or a damaged one",
-                expected="a file that Network.save wrote",
-            )
+            message(where, "without bpxp's description, or damaged", expected="a file that Network.save wrote")
         ) from error
-    if not isinstance(version, int) or version > FORMAT:
+    if version > FORMAT:
         raise CheckpointVersionError(
             message(where, f"written in format {version}, this bpxp reads up to {FORMAT}", fix="pip install -U bpxp")
         )
-    try:
-        tensors = from_bytes(raw)
-        expected = description["sha256"]
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise CheckpointCorruptError(message(where, f"the file is damaged ({error})")) from error
-    for name, a in tensors.items():
-        if digest(a) != expected.get(name):
-            raise CheckpointCorruptError(message(where, f"sha256 of {name!r} differs: the file is damaged"))
-    if set(expected) != set(tensors):
-        raise CheckpointCorruptError(message(where, "tensors are missing: the file is damaged"))
-    return tensors, description
+    if not (isinstance(description.get("network"), dict) and isinstance(description.get("sha256"), dict)):
+        raise CheckpointCorruptError(message(where, "the description is damaged"))
+    return description  # type: ignore[no-any-return]
+
+
+def check_tensors(tensors: Tensors, expected: dict[str, tuple[int, ...]], where: str) -> None:
+    """Raise `CheckpointMismatchError`, with all differences at once, unless names and shapes are the expected ones."""
+    lines = [f"missing {name} {shape}" for name, shape in expected.items() if name not in tensors]
+    lines += [f"unexpected {name} {a.shape}" for name, a in tensors.items() if name not in expected]
+    lines += [
+        f"{name} is {a.shape}, the layers need {expected[name]}"
+        for name, a in tensors.items()
+        if name in expected and expected[name] != a.shape
+    ]
+    if lines:
+        raise CheckpointMismatchError(message(where, "the tensors are not those of the layers: " + "; ".join(lines)))
 
 
 def refuse_other_formats(raw: bytes, where: str) -> None:
@@ -179,17 +143,6 @@ def refuse_other_formats(raw: bytes, where: str) -> None:
                 where, "not a checkpoint, or a damaged one", got=f"{len(raw):,} bytes", expected="a safetensors file"
             )
         )
-
-
-def _differences(expected: dict[str, Any], found: dict[str, Any]) -> str:
-    lines = [f"missing {name} {shape}" for name, shape in expected.items() if name not in found]
-    lines += [f"unexpected {name} {shape}" for name, shape in found.items() if name not in expected]
-    lines += [
-        f"{name} is {found[name]}, the layers need {shape}"
-        for name, shape in expected.items()
-        if name in found and found[name] != shape
-    ]
-    return "the tensors are not those of the layers: " + "; ".join(lines)
 
 
 def digest(a: np.ndarray) -> str:

@@ -69,9 +69,6 @@ def make_parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    backend = argparse.ArgumentParser(add_help=False)
-    backend.add_argument("--backend", help="numpy, cupy, torch, torch:cuda, jax, … (default: BPXP_BACKEND or auto)")
-
     sub = command(
         "train", train, "Train a network and print its accuracy on the test set.", "bpxp train mnist --epochs 20"
     )
@@ -170,13 +167,15 @@ def evaluate(options: argparse.Namespace) -> int:
     """Print loss and accuracy of a saved network on a test set."""
     net = bpxp.Network.load(options.model, backend=options.backend)
     _, test = read_data(options.data)
-    metrics = ["accuracy", "precision_recall_f1"] if options.per_class else ["accuracy"]
-    found = net.evaluate(test, metrics=metrics)
+    per_class = [bpxp.metrics.PrecisionRecallF1(per_class=True)] if options.per_class else []
+    found = net.evaluate(test, metrics=["accuracy", *per_class])
     if options.per_class:
-        table = found["precision_recall_f1"]
-        print("class  precision  recall  f1")
-        for k, row in enumerate(zip(table["precision"], table["recall"], table["f1"], strict=True)):
-            print(f"{k:>5}  {row[0]:>9.4f}  {row[1]:>6.4f}  {row[2]:.4f}")
+        names = test.classes or [str(k) for k in range(net.output_shape[0])]
+        width = max(len(name) for name in ("class", *names))
+        print(f"{'class':<{width}}  precision  recall      f1")
+        for k, name in enumerate(names):
+            precision, recall, f1 = (found["class"][f"{what}_{k}"] for what in ("precision", "recall", "f1"))
+            print(f"{name:<{width}}  {precision:9.4f}  {recall:6.4f}  {f1:6.4f}")
     print(f"test loss: {found['loss']:.4f}")
     print(f"test accuracy: {found['accuracy']:.4f}")
     return 0

@@ -6,6 +6,7 @@ It is the only object that holds arrays between calls. What can be a function ov
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bpxp import architecture, inputs, targets
+from bpxp import architecture, checkpoint, inputs, registry, targets
 from bpxp.backends import Array, Backend, get_backend
 from bpxp.errors import InvalidTypeError, InvalidValueError, message
 from bpxp.metrics import Metric, default_metrics, get_metric
@@ -127,18 +128,9 @@ class Network:
 
     def summary(self) -> str:
         """Return a table of the layers: output shape, activation, number of parameters."""
-        rows = [("layer", "output", "activation", "parameters"), ("input", str(self.input_shape), "", "")]
-        shape = self.input_shape
-        for layer, own in zip(self.layers, self._params, strict=True):
-            shape = layer.init(HostRandom(0), shape)[1]
-            activation = getattr(layer, "activation", None)
-            count = sum(math.prod(a.shape) for _, a in named_leaves(own))
-            rows.append(
-                (type(layer).__name__, str(shape), type(activation).__name__ if activation else "", f"{count:,}")
-            )
-        widths = [max(len(row[i]) for row in rows) for i in range(4)]
-        table = "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
-        return f"{table}\n{self.size:,} parameters, {self.dtype}, backend {self.backend.name}"
+        from bpxp.summary import summarize
+
+        return summarize(self)
 
     # ---------------------------------------------------------------- mathematics on arrays
 
@@ -251,17 +243,53 @@ class Network:
         return other
 
     def save(self, path: str | Path) -> None:
-        """Write layers and parameters to one file, all or nothing; see `bpxp.checkpoint`."""
-        from bpxp import checkpoint
+        """Write layers and parameters to one file, all or nothing.
 
-        checkpoint.save(self, path)
+        The file is safetensors, which other tools read, too; by custom it ends with ``.bpxp``. See `bpxp.checkpoint`.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; an old file at `path` is intact.
+        """
+        config = {
+            "layers": registry.describe(self.layers),
+            "input_shape": list(self.input_shape),
+            "loss": registry.describe(self.loss),
+            "dtype": self.dtype,
+            "seed": self.seed,
+            "epoch": self.epoch,
+        }
+        named = named_leaves(self._params, "params")
+        checkpoint.write(path, {name: self.backend.to_numpy(a) for name, a in named}, config)
 
     @staticmethod
-    def load(path: str | Path, *, backend: str | Backend | None = None) -> Network:
-        """Read a network that `save` wrote, on any backend."""
-        from bpxp import checkpoint
+    def load(path: str | Path, *, backend: str | Backend | None = None, custom: Sequence[type] = ()) -> Network:
+        """Read a network that `save` wrote, on any backend.
 
-        return checkpoint.load(path, backend=backend)
+        Parameters
+        ----------
+        path : path
+        backend : str, Backend or None, optional
+            As for `Network`.
+        custom : sequence of type, optional
+            Classes of layers of your own that the file names. Nothing else in a file is ever imported or run.
+
+        Raises
+        ------
+        OSError
+            If there is no such file, or it cannot be read.
+        CheckpointError
+            If the file is not a network, damaged, or of a newer format; see `bpxp.errors`.
+        """
+        where = f"load({os.fspath(path)!r})"
+        tensors, config = checkpoint.read(path)
+        net = registry.rebuild(config, custom, where, lambda **parts: Network(backend=backend, init="zeros", **parts))
+        net.epoch = config["epoch"]
+        checkpoint.check_tensors(tensors, {n: tuple(a.shape) for n, a in named_leaves(net._params, "params")}, where)
+        values = iter([tensors[name] for name, _ in named_leaves(net._params, "params")])
+        net.params = tree_map(lambda _: next(values), net._params)
+        return net
 
     # ---------------------------------------------------------------- inner workings
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import numbers
+import os
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from bpxp.errors import InvalidTypeError, InvalidValueError, message, suggestion
+from bpxp.errors import InvalidTypeError, InvalidValueError, ParameterMemoryError, message, suggestion
 
 T = TypeVar("T")
 
@@ -75,3 +76,14 @@ def named(name: str, where: str, table: Mapping[str, T]) -> T:
             " Nothing was changed."
         )
     return table[name]
+
+
+def fits_in_memory(parameters: int, where: str) -> None:
+    """Raise before drawing more float64 parameters than this machine has free memory for."""
+    if not hasattr(os, "sysconf"):  # Windows does not tell in this way
+        return
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if 8 * parameters > free:
+        raise ParameterMemoryError(
+            message(where, f"needs {8 * parameters / 2**30:,.0f} GiB of parameters, {free / 2**30:,.0f} GiB available")
+        )

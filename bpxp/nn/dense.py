@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from bpxp.errors import InvalidValueError, message
 from bpxp.nn.activations import Activation, get_activation
-from bpxp.nn.checks import positive_int
+from bpxp.nn.checks import fits_in_memory, positive_int
 from bpxp.nn.initializers import Initializer, get_initializer
 from bpxp.nn.layer import Array, Namespace, Shape
 from bpxp.random import HostRandom
@@ -73,6 +73,7 @@ class Dense:
             )
         initializer = get_initializer("glorot_uniform" if self.initializer is None else self.initializer)
         (n_in,) = in_shape
+        fits_in_memory(n_in * self.units, f"Dense({self.units})")
         W = initializer.draw(rng.at(0), (n_in, self.units), fan_in=n_in, fan_out=self.units)
         b = initializer.bias(rng.at(1), (self.units,))
         return DenseParams(W, b), (self.units,)

@@ -89,6 +89,16 @@ def logistic(z: Array, /, *, xp: Namespace) -> Array:
     return a
 
 
+def logistic_pair(z: Array, /, *, xp: Namespace) -> tuple[Array, Array]:
+    """Return σ(z) and 1 - σ(z) = σ(-z), neither by a difference that cancels."""
+    e, above = decay(z, xp=xp), positive(z, xp=xp)
+    a, rest = xp.maximum(e, above), xp.maximum(e, 1.0 - above)
+    e += 1.0
+    a /= e
+    rest /= e
+    return a, rest
+
+
 def softplus(z: Array, /, *, xp: Namespace) -> Array:
     """Return log(1 + e^z) = max(z, 0) + log1p(e^(-|z|)) to a relative error of a few roundings."""
     a = xp.log1p(decay(z, xp=xp))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bpxp.errors import InvalidValueError, message
 from bpxp.nn.activations.activation import Activation
-from bpxp.nn.functions import constant, decay, logistic, normal_tail, positive
+from bpxp.nn.functions import constant, decay, logistic, logistic_pair, normal_tail, positive
 from bpxp.nn.layer import Array, Namespace
 
 
@@ -104,7 +104,7 @@ class GELU(Activation):
                 )
             )
 
-    def forward(self, params: tuple[()], z: Array, /, *, xp: Namespace) -> tuple[Array, tuple[Array, Array]]:
+    def forward(self, params: tuple[()], z: Array, /, *, xp: Namespace) -> tuple[Array, tuple[Array, ...]]:
         if self.approximate == "tanh":
             return self._tanh_forward(z, xp)
         # Beyond 40 the tail is 0 in every dtype, and the square of z would overflow.
@@ -120,7 +120,7 @@ class GELU(Activation):
         return a, (z, tail)
 
     def backward(
-        self, params: tuple[()], cache: tuple[Array, Array], da: Array, /, *, xp: Namespace
+        self, params: tuple[()], cache: tuple[Array, ...], da: Array, /, *, xp: Namespace
     ) -> tuple[Array, tuple[()]]:
         if self.approximate == "tanh":
             return self._tanh_backward(cache, da, xp), ()
@@ -132,24 +132,24 @@ class GELU(Activation):
         dz *= da
         return dz, ()
 
-    def _tanh_forward(self, z: Array, xp: Namespace) -> tuple[Array, tuple[Array, Array]]:
+    def _tanh_forward(self, z: Array, xp: Namespace) -> tuple[Array, tuple[Array, ...]]:
         # (1 + tanh(w))/2 = σ(2 w), which keeps its relative accuracy where 1 + tanh(w) cancels.
         size = clamped(z, xp)
         gate = size * size
         gate *= 0.044715 * SLOPE
         gate += SLOPE
         gate *= size
-        gate = logistic(gate, xp=xp)
-        return z * gate, (z, gate)
+        gate, rest = logistic_pair(gate, xp=xp)
+        return z * gate, (z, gate, rest)
 
-    def _tanh_backward(self, cache: tuple[Array, Array], da: Array, xp: Namespace) -> Array:
-        z, gate = cache
+    def _tanh_backward(self, cache: tuple[Array, ...], da: Array, xp: Namespace) -> Array:
+        z, gate, rest = cache
         size = clamped(z, xp)
         dz = size * size
         dz *= 3.0 * 0.044715 * SLOPE
         dz += SLOPE
         dz *= size
-        dz *= 1.0 - gate
+        dz *= rest
         dz += 1.0
         dz *= gate
         dz *= da

@@ -79,7 +79,8 @@ class StepDecay(Schedule):
         self._check("factor", high=1.0)
 
     def at(self, t: Array, state: ScheduleState, /, *, xp: Namespace) -> Array:
-        # Half a step later the quotient is never a whole number: no rounding can end on the wrong stair.
+        # Half a step later the quotient is never a whole number, so that no rounding ends on the wrong stair: on a GPU
+        # torch multiplies by the rounded 1/every instead of dividing.
         stair = xp.floor((t + 0.5) / self.every)
         return self.learning_rate * self.factor**stair
 

@@ -1,0 +1,216 @@
+"""Whole small networks: every activation with every loss, for one output and several, one sample and several."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import pytest
+
+import bpxp.backends
+from bpxp.errors import InvalidTypeError, InvalidValueError
+from bpxp.nn import ACTIVATIONS, LOSSES, Dense, DenseParams, Identity, ReLU, Sequential, Tanh
+from bpxp.nn.sequential import activation_of
+from bpxp.random import HostRandom
+from bpxp.tree import leaves, tree_map
+
+NUMPY = bpxp.backends.get_backend("numpy")
+KINKS = {"relu": (0.0,), "leaky_relu": (0.0,), "selu": (0.0,), "hard_sigmoid": (-3.0, 3.0)}
+
+
+def network(activation, loss, batch, n_out, seed):
+    """A Dense-activation-Dense network, its parameters, x and y: no pre-activation and no error is near a kink."""
+    rng = np.random.default_rng(seed)
+    model = Sequential((Dense(4, activation, "normal"), Dense(n_out, initializer="normal")))
+    for attempt in range(1000):
+        params, shape = model.init(HostRandom(seed, (attempt,)), (3,))
+        x = rng.standard_normal((batch, 3))
+        z, _ = model.layers[0].forward(params[0], x, xp=NUMPY.xp)
+        if all(np.min(np.abs(z - kink)) > 0.03 for kink in KINKS.get(activation, ())):
+            break
+    assert shape == (n_out,)
+    logits, _ = model.forward(params, x, xp=NUMPY.xp)
+    y = {
+        "classes": lambda: rng.integers(0, n_out, batch).astype(np.int32),
+        "labels": lambda: (rng.random((batch, n_out)) < 0.5).astype(float),
+        "counts": lambda: rng.poisson(2.0, (batch, n_out)).astype(float),
+        "values": lambda: logits + rng.choice([-2.0, -0.5, 0.5, 2.0], logits.shape),
+    }[LOSSES[loss].targets]()
+    return model, params, x, y
+
+
+def value_and_gradients(model, loss, params, x, y, xp):
+    logits, caches = model.forward(params, x, xp=xp)
+    value, delta = LOSSES[loss](logits, y, xp=xp)
+    dx, grads = model.backward(params, caches, delta, xp=xp)
+    return value, dx, grads
+
+
+@pytest.mark.parametrize("n_out", [1, 2, 3, 5])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_gradients_along_random_directions(activation, loss, n_out, slope):
+    for batch in (1, 2, 7):
+        seed = zlib.crc32(f"{activation} {loss} {n_out} {batch}".encode())
+        model, params, x, y = network(activation, loss, batch, n_out, seed)
+        _, dx, grads = value_and_gradients(model, loss, params, x, y, NUMPY.xp)
+        rng = np.random.default_rng(seed)
+        for _ in range(2):
+            # every entry moves, by no more than one part in the number of entries
+            towards = tree_map(lambda p, r=rng: r.uniform(0.1, 1.0, p.shape) * r.choice([-1, 1], p.shape) / 5, params)
+            dtowards = rng.uniform(-1.0, 1.0, x.shape) / 5
+
+            def f(t, towards=towards, dtowards=dtowards, model=model, params=params, x=x, y=y):
+                moved = tree_map(lambda p, step: p + t * step, params, towards)
+                logits, _ = model.forward(moved, x + t * dtowards, xp=NUMPY.xp)
+                return LOSSES[loss](logits, y, xp=NUMPY.xp)[0][0]
+
+            own = sum(np.sum(g * d) for g, d in zip(leaves(grads), leaves(towards), strict=True)) + np.sum(
+                dx * dtowards
+            )
+            np.testing.assert_allclose(own, slope(f), rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "mean_squared_error", "poisson"])
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "identity"])
+@pytest.mark.parametrize("batch", [1, 5])
+def test_every_gradient_by_complex_step(activation, loss, batch):
+    model, params, x, y = network(activation, loss, batch, 3, 7)
+    _, dx, grads = value_and_gradients(model, loss, params, x, y, NUMPY.xp)
+
+    def stepped(layer, field, place):
+        array = np.asarray(getattr(params[layer], field), complex)
+        array[place] += 1e-30j
+        moved = [*params]
+        moved[layer] = params[layer]._replace(**{field: array})
+        logits, _ = model.forward(tuple(moved), x + 0j, xp=NUMPY.xp)
+        return LOSSES[loss](logits, y, xp=NUMPY.xp)[0][0].imag / 1e-30
+
+    for layer, own in enumerate(grads):
+        for field in own._fields:
+            for place in np.ndindex(*getattr(own, field).shape):
+                expected = stepped(layer, field, place)
+                np.testing.assert_allclose(getattr(own, field)[place], expected, rtol=1e-12, atol=1e-16)
+    for place in np.ndindex(*dx.shape):
+        moved = x.astype(complex)
+        moved[place] += 1e-30j
+        complex_params = tree_map(lambda p: p + 0j, params)
+        logits, _ = model.forward(complex_params, moved, xp=NUMPY.xp)
+        expected = LOSSES[loss](logits, y, xp=NUMPY.xp)[0][0].imag / 1e-30
+        np.testing.assert_allclose(dx[place], expected, rtol=1e-12, atol=1e-16)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("activation", "loss"),
+    [("sigmoid", "softmax_cross_entropy"), ("relu", "binary_cross_entropy"), ("gelu", "huber"), ("elu", "poisson")],
+)
+def test_every_backend_agrees_with_numpy(activation, loss, dtype, backend, on):
+    model, params, x, y = network(activation, loss, 7, 3, 3)
+    expected = value_and_gradients(model, loss, params, x, y, NUMPY.xp)
+    own_params = tree_map(lambda p: on(backend, p, dtype), params)
+    target = on(backend, y) if y.dtype == np.int32 else on(backend, y, dtype)
+    own = value_and_gradients(model, loss, own_params, on(backend, x, dtype), target, backend.xp)
+    rtol = 1e-12 if dtype == "float64" else 1e-5
+    for mine, theirs in zip(leaves(own), leaves(expected), strict=True):
+        assert mine.dtype == getattr(backend.xp, dtype)
+        np.testing.assert_allclose(backend.to_numpy(mine), theirs, rtol=rtol, atol=rtol * np.max(np.abs(theirs)))
+
+
+def test_backward_writes_into_nothing_and_gradients_share_nothing(backend, on):
+    model, params, x, y = network("tanh", "softmax_cross_entropy", 5, 3, 5)
+    params, own_x, own_y = tree_map(lambda p: on(backend, p), params), on(backend, x), on(backend, y)
+    xp = backend.xp
+    logits, caches = model.forward(params, own_x, xp=xp)
+    _, delta = LOSSES["softmax_cross_entropy"](logits, own_y, xp=xp)
+    first, again = (model.backward(params, caches, delta, xp=xp) for _ in range(2))
+    lowest = model.gradients(params, caches, delta, xp=xp)
+    for a, b in zip(leaves(first), leaves(again), strict=True):
+        np.testing.assert_array_equal(backend.to_numpy(a), backend.to_numpy(b))
+    for a, b in zip(leaves(first[1]), leaves(lowest), strict=True):
+        np.testing.assert_array_equal(backend.to_numpy(a), backend.to_numpy(b))
+    if backend.name == "numpy":
+        others = [own_x, own_y, delta, logits, *leaves(params), *leaves(caches)]
+        grads = leaves(first)
+        for i, g in enumerate(grads):
+            assert not any(np.shares_memory(g, other) for other in [*others, *grads[:i]] if other is not None)
+
+
+def test_identity_is_left_out():
+    assert activation_of(Dense(3, "identity")) is None
+    assert activation_of(Dense(3, Identity())) is None
+    assert activation_of(Dense(3)) is None
+    assert activation_of(Dense(3, "tanh")) == Tanh()
+    model = Sequential((Dense(3, "identity"),))
+    params, _ = model.init(HostRandom(0), (2,))
+    _, caches = model.forward(params, np.ones((1, 2)), xp=NUMPY.xp)
+    assert caches[0][1] is None
+
+
+def test_activation_may_stand_as_a_layer_of_its_own(rng):
+    x, delta = rng.standard_normal((4, 3)), rng.standard_normal((4, 2))
+    fused = Sequential((Dense(5, "relu", "normal"), Dense(2, None, "normal")))
+    apart = Sequential((Dense(5, None, "normal"), ReLU(), Dense(2, None, "normal")))
+    params, shape = fused.init(HostRandom(0), (3,))
+    assert shape == (2,)
+    separate = (params[0], (), params[1])
+    a, caches = fused.forward(params, x, xp=NUMPY.xp)
+    b, others = apart.forward(separate, x, xp=NUMPY.xp)
+    np.testing.assert_array_equal(a, b)
+    grads = fused.gradients(params, caches, delta, xp=NUMPY.xp)
+    same = apart.gradients(separate, others, delta, xp=NUMPY.xp)
+    for one, other in zip(leaves(grads), leaves(same), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_gradients_below_the_first_parameters_are_not_computed(rng):
+    class Explosive(ReLU):
+        def backward(self, params, cache, da, /, *, xp):
+            raise AssertionError("nobody asked for dx")
+
+    model = Sequential((Explosive(), Dense(2)))
+    params, _ = model.init(HostRandom(0), (3,))
+    _, caches = model.forward(params, rng.standard_normal((4, 3)), xp=NUMPY.xp)
+    grads = model.gradients(params, caches, np.ones((4, 2)), xp=NUMPY.xp)
+    assert grads[0] == ()
+    assert grads[1].W.shape == (3, 2)
+    bare = Sequential((ReLU(),))
+    assert bare.gradients(((),), (None,), None, xp=NUMPY.xp) == ((),)
+
+
+def test_dense_is_the_formula(backend, on, rng):
+    W, b = rng.standard_normal((3, 2)), rng.standard_normal(2)
+    x, delta = rng.standard_normal((4, 3)), rng.standard_normal((4, 2))
+    params = DenseParams(on(backend, W), on(backend, b))
+    dense, xp = Dense(2), backend.xp
+    z, cache = dense.forward(params, on(backend, x), xp=xp)
+    dx, grads = dense.backward(params, cache, on(backend, delta), xp=xp)
+    loops = {"z": np.zeros((4, 2)), "dW": np.zeros((3, 2)), "db": np.zeros(2), "dx": np.zeros((4, 3))}
+    for n, i, j in np.ndindex(4, 3, 2):
+        loops["z"][n, j] += x[n, i] * W[i, j] + b[j] / 3
+        loops["dW"][i, j] += x[n, i] * delta[n, j]
+        loops["db"][j] += delta[n, j] / 3
+        loops["dx"][n, i] += delta[n, j] * W[i, j]
+    for name, own in {"z": z, "dW": grads.W, "db": grads.b, "dx": dx}.items():
+        np.testing.assert_allclose(backend.to_numpy(own), loops[name], rtol=1e-13, atol=1e-14)
+
+
+def test_dense_resolves_names_and_refuses_nonsense():
+    dense = Dense(3, "relu", "he")
+    assert dense.activation == ReLU()
+    assert dense == Dense(3, ReLU(), "he_normal")
+    assert hash(dense) == hash(Dense(3, ReLU(), "he_normal"))
+    for units, error in [
+        (0, InvalidValueError),
+        (-1, InvalidValueError),
+        (2.5, InvalidTypeError),
+        (True, InvalidTypeError),
+    ]:
+        with pytest.raises(error, match=r"Dense\(units=…\)"):
+            Dense(units)
+    with pytest.raises(InvalidValueError, match="losses take logits"):
+        Dense(3, "softmax")
+    with pytest.raises(InvalidValueError, match="Did you mean 'he'"):
+        Dense(3, initializer="hee")
+    with pytest.raises(InvalidValueError, match="Flatten"):
+        Dense(3).init(HostRandom(0), (4, 4))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -27,6 +28,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     if hasattr(os, "O_DIRECTORY"):  # the rename is on the disk only when the folder is
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            os.fsync(folder)
+            with contextlib.suppress(OSError):  # some network file systems cannot; the new file is in place all the same
+                os.fsync(folder)
         finally:
             os.close(folder)

@@ -149,7 +149,9 @@ def train(options: argparse.Namespace) -> int:
         backend=options.backend,
         seed=options.seed,
     )
-    rate = options.learning_rate or (0.5 if options.optimizer == "sgd" else None)
+    rate = options.learning_rate
+    if rate is None and options.optimizer == "sgd":
+        rate = 0.5
     optimizer = bpxp.optim.get_optimizer(options.optimizer, rate)
     if not options.quiet:
         print(net)

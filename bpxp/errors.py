@@ -45,6 +45,10 @@ class FitInProgressError(BpxpError, RuntimeError):
     """`Trainer.fit` was called while another fit of the same network runs."""
 
 
+class DivergenceError(BpxpError, FloatingPointError):
+    """The loss is no longer a finite number."""
+
+
 class CheckpointError(InvalidValueError):
     """A file is not a network that can be loaded."""
 

@@ -322,8 +322,8 @@ class Network:
     def _images_to_vectors(self, data: Dataset) -> Array:
         """Return a Dataset's samples; images become vectors if that is what the network takes."""
         x = data.x
-        if len(self.input_shape) == 1 and len(x.shape) > 2 and math.prod(x.shape[1:]) == self.input_shape[0]:
-            return x.reshape((x.shape[0], -1))
+        if len(self.input_shape) == 1 and len(x.shape) > 2:
+            return x.reshape((x.shape[0], -1)) if data.backend is None else data.backend.xp.reshape(x, (x.shape[0], -1))
         return x
 
     def _forward(self, x: Any, where: str) -> Array:

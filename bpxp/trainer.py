@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import numpy as np
 from bpxp.backends import Array
 from bpxp.callbacks import Callback, Progress
 from bpxp.data.order import epoch_order, usable_batch_size
-from bpxp.errors import FitInProgressError, InvalidTypeError, InvalidValueError, message
+from bpxp.errors import DivergenceError, FitInProgressError, InvalidTypeError, InvalidValueError, message
 from bpxp.history import History, flat
 from bpxp.metrics import Metric
 from bpxp.network import Network, checked_metrics
@@ -74,7 +75,7 @@ class Trainer:
         data: Any,
         *,
         epochs: int,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         validation: Any = None,
         weight: Any = None,
         class_weight: Any = None,
@@ -90,7 +91,8 @@ class Trainer:
         epochs : int
             More epochs; 0 only evaluates nothing and returns.
         batch_size : int, optional
-            Samples per step. The last mini-batch of an epoch may be shorter; it counts by its weight.
+            Samples per step; default: 32, or all if there are fewer. The last mini-batch of an epoch may be shorter; it
+            counts by its weight.
         validation : Dataset, pair of array_like, or float, optional
             Evaluated after each epoch. A fraction sets this part of `data` aside, at random.
         weight : array_like, (n,), optional
@@ -122,7 +124,8 @@ class Trainer:
         elif validation is not None:
             held_out = net.prepare(validation, None, None, "fit: validation")
         warn_single_class(net.backend.to_numpy(train[1]), "fit: y")
-        size = usable_batch_size(batch_size, int(train[0].shape[0]), "fit(batch_size=…)")
+        n = int(train[0].shape[0])
+        size = min(32, n) if batch_size is None else usable_batch_size(batch_size, n, "fit(batch_size=…)")
         history = History()
         with self._session(epochs):
             self._epochs(history, train, held_out, size, shuffle, evaluate_train)
@@ -147,6 +150,7 @@ class Trainer:
                     net._params = params
                     self._call("on_batches", done, len(order) // size)
                 loss, total = (float(net.backend.to_numpy(a)[0]) for a in (state.loss, state.weight))
+                check_finite(loss, net.epoch + 1, history, opt, net)
                 row: dict[str, Any] = {"epoch": net.epoch + 1, "loss": loss / total}
                 evaluated = opt.average or params
                 if evaluate_train:
@@ -258,3 +262,15 @@ def checked_epochs(epochs: Any) -> None:
         raise InvalidTypeError(message("fit(epochs=…)", "not an int", got=f"{type(epochs).__name__} {epochs!r}"))
     if epochs < 0:
         raise InvalidValueError(message("fit(epochs=…)", "must be >= 0", got=str(epochs), expected=">= 0"))
+
+
+def check_finite(loss: float, epoch: int, history: History, opt: OptState, net: Network) -> None:
+    """Raise if the epoch's loss is NaN or infinite: nothing after it would mean anything."""
+    if math.isfinite(loss):
+        return
+    rate = float(net.backend.to_numpy(opt.learning_rate)[0])
+    last = ", ".join(f"{row['loss']:.4g}" for row in history.rows[-3:]) or "none"
+    raise DivergenceError(
+        f"fit: the loss of epoch {epoch} is {loss} at learning rate {rate:g}; losses of the epochs before: {last}. "
+        "The parameters are no longer useful. Fix: a smaller learning rate, scaled inputs, or clip_norm=1.0."
+    )

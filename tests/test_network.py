@@ -115,7 +115,9 @@ def test_evaluation_weighs_the_loss(net, batch):
     weight = np.arange(7.0)
     proba = net.backend.to_numpy(net.predict_proba(x)).astype(np.float64)
     losses = -np.log(proba[np.arange(7), y])
-    assert net.evaluate(x, y, weight=weight)["loss"] == pytest.approx(float((losses * weight).sum() / weight.sum()), rel=1e-5)
+    assert net.evaluate(x, y, weight=weight)["loss"] == pytest.approx(
+        float((losses * weight).sum() / weight.sum()), rel=1e-5
+    )
 
 
 def test_pixels_are_scaled_wherever_they_enter(backend, rng):

@@ -203,7 +203,7 @@ class _Problem:
         if self.optimizer is not None:
             spared = self.optimizer.add_penalty_gradient(params, spared, xp=xp)
         for name, a in named_leaves(spared):
-            if not np.array_equal(self.backend.to_numpy(a), found[name]):
+            if not np.array_equal(self.backend.to_numpy(a), found[name], equal_nan=True):
                 raise GradientCheckError(f"gradients() and backward() of the model differ in {name}")
         return {**found, "x": self.backend.to_numpy(dx)}
 

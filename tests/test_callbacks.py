@@ -1,0 +1,139 @@
+"""Callbacks: when early stopping stops, what it brings back, what is written."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import numpy as np
+import pytest
+
+import bpxp
+from bpxp.callbacks import Callback, Checkpoint, CSVLog, EarlyStopping, Progress
+from bpxp.errors import InvalidValueError
+from bpxp.optim import SGD
+
+
+@pytest.fixture
+def net(backend):
+    return bpxp.Network([3, 4, 2], backend=backend, seed=0)
+
+
+@pytest.fixture
+def data(rng):
+    return rng.normal(size=(12, 3)), np.arange(12) % 2
+
+
+class Script(Callback):
+    """Puts given numbers into the history, and notes the parameters of each epoch."""
+
+    def __init__(self, *values):
+        self.values, self.params = values, []
+
+    def on_epoch_end(self, trainer, row):
+        row["score"] = self.values[row["epoch"] - 1]
+        self.params.append([trainer.net.backend.to_numpy(a) for own in trainer.net.params for a in own])
+
+
+def run(net, data, values, **options):
+    script, stopping = Script(*values), EarlyStopping("score", **options)
+    trainer = bpxp.Trainer(net, SGD(0.1), callbacks=[script, stopping], progress=False)
+    return trainer, trainer.fit(data, epochs=len(values), batch_size=4), script, stopping
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "epochs", "best"),
+    [
+        ([3.0, 2.0, 1.0, 0.5], {"mode": "min", "patience": 1}, 4, 4),
+        ([3.0, 2.0, 2.0, 1.0], {"mode": "min", "patience": 1}, 3, 2),
+        ([3.0, 2.0, 2.0, 2.0, 0.0], {"mode": "min", "patience": 2}, 4, 2),
+        ([3.0, 2.0, 2.5, 1.0, 2.0, 2.0, 0.0], {"mode": "min", "patience": 2}, 6, 4),
+        ([1.0, 2.0, 1.0, 0.0], {"patience": 2}, 4, 2),  # "score" is no loss: larger is better
+        ([3.0, 2.9, 2.8, 2.7], {"mode": "min", "patience": 2, "min_delta": 0.5}, 3, 1),
+        ([float("nan"), float("nan"), 1.0], {"mode": "min", "patience": 2}, 2, None),
+        ([1.0, float("nan"), 0.5, 2.0], {"mode": "min", "patience": 2}, 4, 3),
+    ],
+)
+def test_early_stopping_counts(net, data, values, options, epochs, best):
+    trainer, history, script, stopping = run(net, data, values, **options)
+    assert (len(history), stopping.best_epoch) == (epochs, best)
+    assert bool(trainer.stop) == (epochs < len(values) or len(values) - (best or 0) >= options["patience"])
+    kept = script.params[(best or epochs) - 1]
+    for a, b in zip([net.backend.to_numpy(a) for own in net.params for a in own], kept, strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_early_stopping_without_bringing_back(net, data):
+    _, _, script, _ = run(net, data, [1.0, 2.0, 3.0], mode="min", patience=2, restore_best=False)
+    for a, b in zip([net.backend.to_numpy(a) for own in net.params for a in own], script.params[-1], strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_unknown_column_is_named(net, data):
+    trainer = bpxp.Trainer(net, SGD(0.1), callbacks=[EarlyStopping()], progress=False)
+    with pytest.raises(InvalidValueError, match=r"'validation_loss'.*one of epoch, loss.*validation="):
+        trainer.fit(data, epochs=1, batch_size=4)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [({"patience": 0}, ValueError), ({"patience": 1.5}, TypeError), ({"min_delta": -1}, ValueError)],
+)
+def test_bad_options(options, error):
+    with pytest.raises(error):
+        EarlyStopping(**options)
+    with pytest.raises(ValueError, match="'min' or 'max'"):
+        EarlyStopping(mode="low").on_fit_begin(None)
+
+
+def test_checkpoint_each_epoch_and_the_best(net, data, tmp_path):
+    script = Script(1.0, 3.0, 2.0)
+    callbacks = [script, Checkpoint(tmp_path / "e{epoch}.bpxp"), Checkpoint(tmp_path / "best.bpxp", monitor="score")]
+    bpxp.Trainer(net, SGD(0.1), callbacks=callbacks, progress=False).fit(data, epochs=3, batch_size=4)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.bpxp", "e1.bpxp", "e2.bpxp", "e3.bpxp"]
+    for name, epoch in (("e1", 1), ("e3", 3), ("best", 2)):
+        loaded = bpxp.Network.load(tmp_path / f"{name}.bpxp", backend="numpy")
+        for a, b in zip([a for own in loaded.params for a in own], script.params[epoch - 1], strict=True):
+            assert np.array_equal(a, b)
+
+
+def test_csv_log(net, data, tmp_path):
+    path = tmp_path / "log.csv"
+    trainer = bpxp.Trainer(net, SGD(0.1), callbacks=[CSVLog(path)], progress=False)
+    history = trainer.fit(data, epochs=3, batch_size=4, validation=data)
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == history.columns
+    assert [float(row["loss"]) for row in rows] == history["loss"]
+
+
+def test_plain_lines_without_a_terminal(net, data):
+    text = io.StringIO()
+    trainer = bpxp.Trainer(net, SGD(0.1), callbacks=[Progress(text)], progress=False)
+    trainer.fit(data, epochs=10, batch_size=4, validation=data)
+    lines = text.getvalue().splitlines()
+    assert len(lines) == 10
+    assert lines[0].startswith("epoch  1/10  loss 0.")
+    assert "validation accuracy" in lines[9]
+
+
+def test_bar_on_a_terminal(net, data):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    text = Terminal()
+    trainer = bpxp.Trainer(net, SGD(0.1), callbacks=[Progress(text), EarlyStopping("loss", patience=9)], progress=False)
+    trainer.fit(data, epochs=2, batch_size=4)
+    assert "epoch 1/2  loss" in text.getvalue()
+
+
+def test_on_batches_counts_up_to_the_epoch(net, data):
+    seen = []
+
+    class Count(Callback):
+        def on_batches(self, trainer, done, total):
+            seen.append((done, total))
+
+    bpxp.Trainer(net, SGD(0.1), callbacks=[Count()], progress=False).fit(data, epochs=1, batch_size=5)
+    assert seen == [(1, 3), (2, 3), (3, 3)]

@@ -1,0 +1,155 @@
+"""The command line, as a user types it: what it prints, what it returns, and no traceback for a mistake."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import bpxp
+from bpxp.cli import main
+
+
+@pytest.fixture(autouse=True)
+def numpy_backend(monkeypatch):
+    monkeypatch.setenv("BPXP_BACKEND", "numpy")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "digits.bpxp"
+    assert main(["train", "--epochs", "10", "--backend", "numpy", "--quiet", "--out", str(path)]) == 0
+    return path
+
+
+def test_train_ends_with_the_accuracy(capsys):
+    assert main(["train"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert float(re.fullmatch(r"test accuracy: (0\.\d+)", lines[-1])[1]) >= 0.97
+    assert any(line.startswith("epoch  1/30") for line in lines)
+
+
+def test_train_with_every_option(capsys, tmp_path):
+    path = tmp_path / "net.bpxp"
+    line = (
+        f"train digits --layers 64,20,10 --hidden relu --init he --dtype float64 --optimizer adam --learning-rate 0.01 "
+        f"--epochs 3 --batch-size 32 --seed 7 --out {path} --backend numpy --quiet"
+    )
+    assert main(line.split()) == 0
+    assert capsys.readouterr().out.splitlines()[0] == f"saved: {path}"
+    net = bpxp.Network.load(path, backend="numpy")
+    assert (net.input_shape, net.output_shape, net.dtype, net.seed) == ((64,), (10,), "float64", 7)
+
+
+def test_the_same_command_prints_the_same(capsys):
+    outputs = []
+    for _ in range(2):
+        main(["train", "--epochs", "2", "--quiet"])
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1]
+
+
+def test_evaluate(model, capsys):
+    assert main(["evaluate", str(model), "--per-class"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^7 +\d\.\d{4} +\d\.\d{4} +\d\.\d{4}$", out, re.MULTILINE)
+    assert re.search(r"^test accuracy: 0\.9\d+$", out, re.MULTILINE)
+
+
+def test_predict_pictures(model, capsys, tmp_path):
+    pillow = pytest.importorskip("PIL.Image")
+    _, test = bpxp.data.digits()
+    paths = []
+    for k in range(10):
+        digit = test.x[np.flatnonzero(test.y == k)[0], :, :, 0]
+        # As a photograph of ink on paper: large, dark on light.
+        big = 255 - np.kron(digit, np.ones((20, 20), np.uint8))
+        paths.append(tmp_path / f"{k}.png")
+        pillow.fromarray(big).save(paths[-1])
+    assert main(["predict", str(model), *map(str, paths)]) == 0
+    guesses = [line.split(": ")[1].split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert sum(guess == str(k) for k, guess in enumerate(guesses)) >= 8
+
+
+def test_predict_arrays_and_bad_files(model, capsys, tmp_path):
+    _, test = bpxp.data.digits()
+    np.save(tmp_path / "x.npy", test.x[0])
+    assert main(["predict", str(model), str(tmp_path / "x.npy")]) == 0
+    assert re.fullmatch(rf".*x\.npy: {test.y[0]} \(\d\.\d+\)\n", capsys.readouterr().out)
+    (tmp_path / "x.png").write_text("no picture")
+    assert main(["predict", str(model), str(tmp_path / "x.png")]) == 1
+    assert "not a picture" in capsys.readouterr().err
+    np.save(tmp_path / "x.npy", np.ones(3))
+    assert main(["predict", str(model), str(tmp_path / "x.npy")]) == 1
+    assert "64 pixels" in capsys.readouterr().err
+
+
+def test_backends(capsys):
+    assert main(["backends"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^numpy +available", out, re.MULTILINE)
+    assert "default: numpy" in out
+
+
+def test_verify(model, capsys):
+    assert main(["verify"]) == 0
+    assert re.search(r"largest relative error: \d\.\de-\d\d", capsys.readouterr().out)
+    assert main(["verify", str(model)]) == 0
+    assert "0/W" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "text"),
+    [
+        ("train nothing", 1, "neither digits, mnist, fashion-mnist nor a folder"),
+        ("train --layers 64,x", 2, "not a list of sizes"),
+        ("train --layers 63,10", 1, "64 features|expects 63"),
+        ("train --optimizer adamm", 1, "Did you mean 'adam'"),
+        ("train --hidden rel", 1, "Did you mean 'relu'"),
+        ("train --backend cuppy", 1, "Did you mean 'cupy'"),
+        ("train --epochs -1", 1, ">= 0"),
+        ("train --epochs many", 2, "invalid int value"),
+        ("train --batch-size 0", 1, ">= 1"),
+        ("train --learning-rate -1", 1, "> 0"),
+        ("train --learning-rate 0", 1, "> 0"),
+        ("train --seed -1", 1, "negative"),
+        ("train --out no/such/folder/x.bpxp --epochs 0", 1, "no/such/folder"),
+        ("evaluate nothing.bpxp", 1, "nothing.bpxp"),
+        ("trian", 2, "invalid choice"),
+        ("", 2, ""),
+    ],
+)
+def test_mistakes_get_a_reason_and_a_code(line, code, text, capsys):
+    try:
+        found = main(line.split())
+    except SystemExit as stop:
+        found = stop.code
+    assert found == code
+    error = capsys.readouterr().err
+    assert re.search(text, error)
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("command", ["", "train", "evaluate", "predict", "backends", "verify"])
+def test_help_has_an_example(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*command.split(), "--help"])
+    assert stop.value.code == 0
+    assert "example" in capsys.readouterr().out
+
+
+def test_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "bpxp", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"bpxp {bpxp.__version__}\n"
+
+
+def test_interrupt(monkeypatch, capsys):
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bpxp.Trainer, "fit", stop)
+    assert main(["train"]) == 130
+    assert "interrupted" in capsys.readouterr().err

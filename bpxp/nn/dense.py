@@ -53,6 +53,8 @@ class Dense:
     activation: str | Activation | None = None
     initializer: str | Initializer | None = None
 
+    analytic = True
+
     def __post_init__(self) -> None:
         positive_int(self.units, "Dense(units=…)")
         if self.activation is not None:

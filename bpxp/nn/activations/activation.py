@@ -9,7 +9,16 @@ from bpxp.random import HostRandom
 
 
 class Activation:
-    """Base of the activations: no parameters, the shape stays."""
+    """Base of the activations: no parameters, the shape stays.
+
+    Attributes
+    ----------
+    analytic : bool
+        Whether all its operations are analytic functions, so that the gradient check may take the complex step. A
+        layer or a loss without this attribute counts as one that is not.
+    """
+
+    analytic = False
 
     def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[tuple[()], Shape]:
         return (), in_shape
@@ -24,6 +33,8 @@ class Activation:
 @dataclass(frozen=True)
 class Identity(Activation):
     """a = z, dz = da. `Sequential` leaves it out: it is the copy that costs."""
+
+    analytic = True
 
     def forward(self, params: tuple[()], z: Array, /, *, xp: Namespace) -> tuple[Array, None]:
         return xp.astype(z, z.dtype, copy=True), None

@@ -19,6 +19,8 @@ class Sigmoid(Activation):
     relative error in the tail is not, so what a user reads out as a probability is computed by the loss instead.
     """
 
+    analytic = True
+
     def forward(self, params: tuple[()], z: Array, /, *, xp: Namespace) -> tuple[Array, Array]:
         a = xp.tanh(z * 0.5)
         a *= 0.5
@@ -35,6 +37,8 @@ class Sigmoid(Activation):
 @dataclass(frozen=True)
 class Tanh(Activation):
     """a = tanh(z), dz = da (1 - a²)."""
+
+    analytic = True
 
     def forward(self, params: tuple[()], z: Array, /, *, xp: Namespace) -> tuple[Array, Array]:
         a = xp.tanh(z)

@@ -39,6 +39,8 @@ class Regression:
 class MeanSquaredError(Regression):
     """J = 1/m Σ_k (z_k - y_k)², delta = 2 (z - y)/m: without the 1/2 of the textbooks, as in PyTorch."""
 
+    analytic = True
+
     def elementwise(self, z: Array, y: Array, xp: Namespace) -> tuple[Array, Array]:
         difference = z - y
         squares = difference * difference
@@ -102,6 +104,7 @@ class Poisson(Regression):
     """
 
     targets = "counts"
+    analytic = True
 
     def elementwise(self, z: Array, y: Array, xp: Namespace) -> tuple[Array, Array]:
         rate = xp.exp(z)

@@ -38,6 +38,7 @@ class SoftmaxCrossEntropy:
     label_smoothing: float = 0.0
 
     targets = "classes"
+    analytic = True
 
     def __post_init__(self) -> None:
         checked = number(

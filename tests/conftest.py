@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import warnings
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -43,7 +44,9 @@ def pytest_configure() -> None:
         close_strict()
     for name in ASKED:
         try:
-            bpxp.backends.get_backend(name)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what a library has to say when it is imported is not under test
+                bpxp.backends.get_backend(name)
         except BpxpError as error:
             raise pytest.UsageError(f"BPXP_TEST_BACKENDS asks for {name!r}: {error}") from None
 

@@ -1,0 +1,1 @@
+"""Measurements of bpxp beside its peers: ``python -m benchmarks.mlp``, ``.imports``, ``.memory``, ``.gpu``."""

@@ -1,0 +1,164 @@
+"""The GPU lane: test and measure bpxp on this machine's GPU, in under eight minutes, with one command.
+
+``python -m benchmarks.gpu --out DIR`` from the repository's root. It installs nothing. It needs Python ≥ 3.11 with
+numpy, array-api-compat, safetensors, pytest and hypothesis, and CuPy or a CUDA build of PyTorch (both: both are
+tested). bpxp itself need not be installed.
+
+It writes DIR/gpu.json and DIR/gpu.md: the hardware, the versions, what the tests said on each backend, and every
+benchmark that has a `gpu_cases` function. Exit codes: 0 all passed, 1 a test failed or a backend is missing, 2 no
+GPU that answers. ``--backends numpy,torch`` rehearses it on a machine without one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import benchmarks
+import bpxp
+from benchmarks import harness
+from bpxp.errors import BpxpError
+
+GPU_BACKENDS = "cupy,torch:cuda"
+ROUNDS = 3
+
+
+def main() -> int:
+    """Run the lane and return its exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder for gpu.json and gpu.md")
+    parser.add_argument("--backends", default=GPU_BACKENDS, help=f"default: {GPU_BACKENDS}")
+    parser.add_argument("--minutes", type=float, default=7.5, help="all of it ends by then (default: 7.5)")
+    arguments = parser.parse_args()
+    deadline = time.monotonic() + 60.0 * arguments.minutes
+    working, missing = probe(arguments.backends.split(","))
+    if not working:
+        print("\nNo GPU: none of the backends works here, so nothing was tested or measured.")
+        return 2
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    lane: dict[str, Any] = {"machine": {**harness.machine(), "devices": devices(working)}, "missing": missing}
+    # The tests may take two thirds of the time; the benchmarks get what is left.
+    share = (deadline - time.monotonic()) * 2.0 / 3.0 / len(working)
+    lane["tests"] = {name: run_tests(name, share) for name in working}
+    keep(lane, arguments.out)  # what is known by now is not lost, whatever happens next
+    lane["benchmarks"] = {
+        module.__name__.rpartition(".")[2]: run_benchmark(module, working, deadline) for module in with_gpu_cases()
+    }
+    keep(lane, arguments.out)
+    print(markdown(lane))
+    passed = all(result["exit code"] == 0 for result in lane["tests"].values())
+    return 0 if passed and not missing else 1
+
+
+def probe(names: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Return the backends that compute here, and why each of the others does not."""
+    working, missing = [], {}
+    for name in names:
+        try:
+            bpxp.get_backend(name)
+        except BpxpError as error:
+            missing[name] = str(error.__cause__ or error)
+            print(f"{name}: does not work here: {missing[name]}")
+        else:
+            working.append(name)
+            print(f"{name}: works")
+    return working, missing
+
+
+def devices(names: list[str]) -> dict[str, str]:
+    """Return what each library calls its device: a machine may have no nvidia-smi."""
+    found = {}
+    for name in names:
+        device = bpxp.get_backend(name).device
+        if name.startswith("cupy"):
+            import cupy
+
+            found[name] = cupy.cuda.runtime.getDeviceProperties(device.id)["name"].decode()
+        elif name.startswith("torch:cuda"):
+            import torch
+
+            found[name] = torch.cuda.get_device_name(device)
+        else:
+            found[name] = getattr(device, "device_kind", str(device))
+    return found
+
+
+def run_tests(name: str, seconds: float) -> dict[str, Any]:
+    """Run the test suite on one backend in a process of its own."""
+    # No configuration file: the plugins that ours asks for need not be installed here.
+    command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", ".", "--import-mode=importlib"]
+    command += ["-p", "no:cacheprovider", "-W", "error", "-q", "--tb=short", "--maxfail=20", "tests"]
+    # The tests of examples and of the command line start programs that import bpxp from here.
+    environment = {**os.environ, "BPXP_TEST_BACKENDS": name, "PYTHONPATH": str(harness.ROOT)}
+    print(f"\ntests on {name}, at most {seconds:.0f} s", flush=True)
+    begun = time.monotonic()
+    process = subprocess.Popen(
+        command, cwd=harness.ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        output, _ = process.communicate(timeout=seconds)
+        code = process.returncode
+    except subprocess.TimeoutExpired:
+        process.kill()
+        output, _ = process.communicate()
+        output += f"\nended after {seconds:.0f} s"
+        code = 124
+    print(output[-4000:], flush=True)
+    return {
+        "exit code": code,
+        "summary": re.sub(r"=+", "", output.strip().splitlines()[-1]).strip() if output.strip() else "",
+        "failures": re.findall(r"^(?:FAILED|ERROR) .*", output, re.MULTILINE),
+        "seconds": round(time.monotonic() - begun, 1),
+        "output": output[-20_000:],
+    }
+
+
+def with_gpu_cases() -> list[ModuleType]:
+    """Return the benchmarks that have cases for a GPU."""
+    names = sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__))
+    modules = [importlib.import_module(f"benchmarks.{name}") for name in names if name != "gpu"]
+    return [module for module in modules if hasattr(module, "gpu_cases")]
+
+
+def run_benchmark(module: ModuleType, backends: list[str], deadline: float) -> dict[str, Any]:
+    """Run the GPU cases of a benchmark; each is compared with the last of them, the peer."""
+    cases = module.gpu_cases(backends)
+    print(f"\n{module.__name__}", flush=True)
+    rows = harness.measure(cases, rounds=ROUNDS, timeout=120.0, deadline=deadline)
+    measured = {row.name: {"values": row.values, "error": row.error, "details": row.details} for row in rows}
+    return {"what": module.__doc__, "rows": measured, "table": harness.table(rows, module.UNIT, [cases[-1].name])}
+
+
+def markdown(lane: dict[str, Any]) -> str:
+    """Return the whole lane as one page."""
+    about = lane["machine"]
+    lines = ["# bpxp on a GPU", "", harness.describe(about), ""]
+    lines += [f"- {name}: {device}" for name, device in about["devices"].items()]
+    lines += [f"- {name}: does not work here: {reason}" for name, reason in lane["missing"].items()]
+    lines += ["", "| tests on | result | seconds |", "|---|---|---:|"]
+    for name, result in lane["tests"].items():
+        lines.append(f"| {name} | {result['summary']} | {result['seconds']} |")
+    lines += [f"- {failure}" for result in lane["tests"].values() for failure in result["failures"]]
+    for benchmark in lane.get("benchmarks", {}).values():
+        lines += ["", benchmark["what"], "", benchmark["table"]]
+    return "\n".join(lines) + "\n"
+
+
+def keep(lane: dict[str, Any], out: Path) -> None:
+    """Write what is known."""
+    (out / "gpu.json").write_text(json.dumps(lane, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (out / "gpu.md").write_text(markdown(lane), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -98,8 +98,8 @@ def test_value_is_the_weighted_mean_of_the_definition(name, weighted, backend, o
 @pytest.mark.parametrize("name", NAMES)
 def test_delta_is_the_derivative_of_the_value(name, weighted, backend, on, rng, slope):
     loss = CASES[name]
-    z, y = logits_and_targets(loss, rng, batch=3)
-    weight = np.array([1.0, 0.0, 2.5]) if weighted else None
+    z, y = logits_and_targets(loss, rng)
+    weight = np.array([1.0, 0.0, 2.5, 0.3, 1.0]) if weighted else None
     _, delta = evaluate(loss, backend, on, z, y, weight)
     places = np.ndindex(*z.shape) if backend.name == "numpy" else [(0, 0), (2, 1), (1, 3)]
     for place in places:
@@ -163,14 +163,14 @@ def test_batch_without_weight_is_zero(name, backend, on, rng):
 @pytest.mark.parametrize("name", NAMES)
 def test_weight_counts_like_repetition_and_scale_does_not_matter(name, backend, on, rng):
     loss = CASES[name]
-    z, y = logits_and_targets(loss, rng, batch=3)
-    value, delta = evaluate(loss, backend, on, z, y, np.array([2.0, 0.0, 1.0]))
-    rows = [0, 0, 2]
+    z, y = logits_and_targets(loss, rng)
+    value, delta = evaluate(loss, backend, on, z, y, np.array([2.0, 0.0, 1.0, 1.0, 1.0]))
+    rows = [0, 0, 2, 3, 4]
     repeated, each = evaluate(loss, backend, on, z[rows], y[rows])
     np.testing.assert_allclose(value, repeated, rtol=1e-13)
     np.testing.assert_allclose(delta[0], each[0] + each[1], rtol=1e-12, atol=1e-16)
     assert np.all(delta[1] == 0.0)
-    scaled = evaluate(loss, backend, on, z, y, np.array([200.0, 0.0, 100.0]))
+    scaled = evaluate(loss, backend, on, z, y, np.array([200.0, 0.0, 100.0, 100.0, 100.0]))
     np.testing.assert_allclose(scaled[0], value, rtol=1e-13)
     np.testing.assert_allclose(scaled[1], delta, rtol=1e-12, atol=1e-16)
 
@@ -225,13 +225,14 @@ def test_soft_labels_and_smoothing_are_one_thing(backend, on, rng):
 @pytest.mark.parametrize("size", [20.0, 40.0, 100.0, 1e4, 1e30])
 def test_confident_mistake_costs_its_logit(size, dtype, backend, on):
     # a logarithm clipped at 1e-7 would say 16.1 from here on
-    z = np.array([[size, 0.0], [size, 0.0]], dtype)
-    value, delta = evaluate(SoftmaxCrossEntropy(), backend, on, z, np.array([1, 1]))
-    np.testing.assert_allclose(value, [size], rtol=1e-6 if dtype == "float32" else 2.1e-9 if size == 20.0 else 1e-14)
-    np.testing.assert_allclose(delta, [[0.5, -0.5]] * 2, rtol=1e-6)
-    value, delta = evaluate(BinaryCrossEntropy(), backend, on, z, np.array([[0.0, 1.0]] * 2, dtype))
-    np.testing.assert_allclose(value, [size + np.log(2.0)], rtol=1e-6)
-    np.testing.assert_allclose(delta, [[0.5, -0.25]] * 2, rtol=1e-6)
+    z = np.array([[size, 0.0, -size, -size]] * 5, dtype)
+    rounding = 4 * np.finfo(dtype).eps
+    value, delta = evaluate(SoftmaxCrossEntropy(), backend, on, z, np.ones(5, np.int32))
+    np.testing.assert_allclose(value, [size + np.exp(-size)], rtol=rounding)
+    np.testing.assert_allclose(delta, [[0.2, -0.2, 0.0, 0.0]] * 5, atol=1e-9)
+    value, delta = evaluate(BinaryCrossEntropy(), backend, on, z, np.array([[0.0, 1.0, 0.0, 0.0]] * 5, dtype))
+    np.testing.assert_allclose(value, [size + np.log(2.0) + 3 * np.exp(-size)], rtol=rounding)
+    np.testing.assert_allclose(delta, [[0.2, -0.1, 0.0, 0.0]] * 5, atol=1e-8)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -239,7 +240,6 @@ def test_softmax_of_the_largest_numbers(dtype, backend, on):
     top = np.finfo(dtype).max
     z = np.array([[top, 0.0, -top / 4], [top / 2, top / 2, 0.0], [-top, -top, -top], [0.0, -1e4, 1e4]], dtype)
     xp = backend.xp
-    # the sum of two halves of the largest number rounds to 1 over the count
     a = backend.to_numpy(softmax(on(backend, z[1:]), xp=xp))
     np.testing.assert_allclose(
         a, [[0.5, 0.5, 0.0], [1 / 3, 1 / 3, 1 / 3], [0.0, 0.0, 1.0]], rtol=4 * np.finfo(dtype).eps
@@ -327,30 +327,37 @@ def test_pos_weight_of_each_label(backend, on, rng):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_nearly_certain_labels_keep_their_relative_accuracy(dtype, backend, on):
-    z = np.array([[80.0], [-80.0], [60.0], [-30.0]], dtype)
-    y = (z > 0).astype(dtype)
-    exact = np.log1p(np.exp(-np.abs(z.astype(np.longdouble))))
+    z, y = alone([80.0, -80.0, 60.0, -30.0, 17.0], [1.0, 0.0, 1.0, 0.0, 1.0], dtype)
+    exact = np.log1p(np.exp(-np.abs(z[:, 0].astype(np.longdouble))))
     rounding = 8 * np.finfo(dtype).eps
-    for n in range(4):
-        value, delta = evaluate(BinaryCrossEntropy(), backend, on, z[n : n + 1], y[n : n + 1])
-        np.testing.assert_allclose(value, exact[n].astype(dtype), rtol=rounding)
+    for n in range(5):
+        value, delta = evaluate(BinaryCrossEntropy(), backend, on, z, y, np.eye(5, dtype=dtype)[n])
+        np.testing.assert_allclose(value, exact[n : n + 1].astype(dtype), rtol=rounding)
         sign = -1.0 if y[n, 0] else 1.0
-        np.testing.assert_allclose(delta[0], (sign * -np.expm1(-exact[n])).astype(dtype), rtol=rounding)
+        np.testing.assert_allclose(delta[n, 0], (sign * -np.expm1(-exact[n])).astype(dtype), rtol=rounding)
     a = backend.to_numpy(BinaryCrossEntropy().activate(on(backend, z), xp=backend.xp))
     exact = 1 / (1 + np.exp(-z.astype(np.longdouble)))
     np.testing.assert_allclose(a, exact.astype(dtype), rtol=rounding)
 
 
+def alone(z, y, dtype):
+    """One known label per sample, and three that are missing."""
+    return (
+        np.stack([z, np.ones(5), -np.ones(5), np.ones(5)], axis=1).astype(dtype),
+        np.stack([y, *np.full((3, 5), np.nan)], axis=1).astype(dtype),
+    )
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_binary_at_the_largest_number(dtype, backend, on):
     top = np.finfo(dtype).max
-    z, y = np.array([[top], [-top]], dtype), np.array([[1.0], [0.0]], dtype)
+    z, y = alone(np.asarray([1.0, -1.0, 1.0, -1.0, 1.0]) * top, [1.0, 0.0, 1.0, 0.0, 1.0], dtype)
     value, delta = evaluate(BinaryCrossEntropy(), backend, on, z, y)
     assert value[0] == 0.0
     assert np.all(delta == 0.0)
     value, delta = evaluate(BinaryCrossEntropy(), backend, on, z / 2, 1 - y)
     np.testing.assert_allclose(value, [top / 2], rtol=1e-6)
-    np.testing.assert_allclose(delta, [[0.5], [-0.5]])
+    np.testing.assert_allclose(delta[:, 0], [0.2, -0.2, 0.2, -0.2, 0.2], rtol=1e-6)
 
 
 def test_logistic_and_softplus_of_extremes(backend, on):

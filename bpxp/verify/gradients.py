@@ -185,7 +185,7 @@ class _Problem:
         return float(self.backend.to_numpy(self._value((), (params, x, *self._targets()))).reshape(()))
 
     def _complex_loss(self, vector: Vector) -> complex:
-        params, x = self._split(vector, lambda a: a)
+        params, x = self._split(vector, lambda a: a.astype(np.complex128))
         value = self._loss(get_backend("numpy").xp, params, x, self.y, self.weight)[0]
         return complex(np.asarray(value).reshape(()))
 

@@ -17,7 +17,7 @@ from bpxp.errors import InvalidTypeError, InvalidValueError, message
 Seed = int | np.random.SeedSequence | np.random.Generator | None
 
 # The first integer of a place says what the bits are for, so that no two purposes share a stream.
-INIT, ORDER, SPLIT, DIRECTION = 0, 1, 2, 3
+INIT, ORDER, SPLIT, DIRECTION, MASK = 0, 1, 2, 3, 4
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class HostRandom:
 
     def bits(self, size: int) -> np.ndarray:
         """Return `size` raw 64-bit words, dtype uint64."""
-        sequence = np.random.SeedSequence([self.seed, *self.place])
+        # The place is the spawn key, not more entropy: otherwise a long seed could spell another seed's place.
+        sequence = np.random.SeedSequence(self.seed, spawn_key=self.place)
         return np.random.Philox(sequence).random_raw(size)
 
     def uniform(self, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0) -> np.ndarray:

@@ -27,6 +27,22 @@ class Layer(Protocol):
         An `Activation` (or None) that is applied to what `forward` returns.
     ``gradients(params, cache, dy, /, *, xp) -> Params``
         The second half of what `backward` returns, without the cost of dx: used for the first layer.
+    ``uses``
+        A frozenset of what `forward` needs beside x; a layer that needs nothing does not have it, and sees nothing:
+
+        ``"training"``
+            bool: whether this is a training step.
+        ``"key"``
+            `bpxp.random.Key` or None: the place of the layer's random numbers; None where nothing is random.
+        ``"stats"``
+            The layer's running statistics, a (named) tuple of arrays.
+        ``"present"``
+            Array (batch,) of 0 and 1, or None: 0 marks a sample that only fills up the last mini-batch.
+    ``init_stats(params, /) -> Stats``
+        The statistics before the first step, host arrays, of a layer that uses ``"stats"``.
+    ``advance(stats, cache, /, *, xp) -> Stats``
+        The statistics after a training step, from what that step's `forward` kept. It owns `stats`, and may write
+        into them.
     """
 
     def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[Params, Shape]:
@@ -39,7 +55,7 @@ class Layer(Protocol):
         """
 
     def forward(self, params: Params, x: Array, /, *, xp: Namespace) -> tuple[Array, Cache]:
-        """Map x, (batch, *in_shape), to the output, and keep what backward will need."""
+        r"""Map x, (batch, \*in_shape), to the output, and keep what backward will need."""
 
     def backward(self, params: Params, cache: Cache, dy: Array, /, *, xp: Namespace) -> tuple[Array, Params]:
         """Map ∂J/∂output to (∂J/∂x, ∂J/∂params). Inputs are only read; the results are new arrays."""

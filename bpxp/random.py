@@ -1,7 +1,8 @@
 """Random numbers without hidden state: pure functions of integers, ``(seed, place)``.
 
 Initial parameters and the order of the samples are drawn on the host from the raw bits of NumPy's Philox, mapped by
-exact IEEE operations, so that they are the same on every backend, platform and NumPy version.
+exact IEEE operations, so that they are the same on every backend, platform and NumPy version. What a training step
+draws, such as dropout's masks, is drawn on the device: see `bpxp.threefry`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from bpxp.errors import InvalidTypeError, InvalidValueError, message
+from bpxp.threefry import Key, signed
+
+__all__ = [
+    "DIRECTION",
+    "INIT",
+    "MASK",
+    "ORDER",
+    "SPLIT",
+    "HostRandom",
+    "Key",
+    "Seed",
+    "key_words",
+    "make_key",
+    "normalize_seed",
+]
 
 Seed = int | np.random.SeedSequence | np.random.Generator | None
 
@@ -67,6 +83,18 @@ class HostRandom:
     def permutation(self, n: int) -> np.ndarray:
         """Return the integers 0 … n-1 in random order, dtype int32: the stable argsort of raw words."""
         return np.argsort(self.bits(n), kind="stable").astype(np.int32)
+
+
+def key_words(seed: int) -> tuple[int, int]:
+    """Return the two words of the `Key` that belongs to a seed, as signed 32-bit integers."""
+    low, high = np.random.SeedSequence(seed, spawn_key=(MASK,)).generate_state(2, np.uint32)
+    return signed(int(low)), signed(int(high))
+
+
+def make_key(seed: int, step: int = 0) -> Key:
+    """Return the key of a seed and step, in host arrays: ``tree_map(backend.asarray, make_key(0))`` brings it along."""
+    k0, k1, counter = (np.array([word], dtype=np.int32) for word in (*key_words(seed), step))
+    return Key(k0, k1, counter)
 
 
 def normalize_seed(seed: Seed, where: str = "Network(seed=…)") -> int:

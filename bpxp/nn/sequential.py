@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +22,28 @@ class Sequential:
 
     Notes
     -----
-    Parameters and gradients are tuples with one entry per layer: ``params[0].W`` are the weights of the first.
+    Parameters and gradients are tuples with one entry per layer: ``params[0].W`` are the weights of the first. So are
+    running statistics, with () for a layer that has none. Each layer is given what it uses, and no more: the key of
+    its own place, its own statistics.
     """
 
     layers: tuple[Layer, ...]
+
+    @functools.cached_property
+    def uses(self) -> frozenset[str]:
+        """What any of the layers needs beside x."""
+        return frozenset[str]().union(*(uses for _, _, uses in self._plan))
+
+    @functools.cached_property
+    def analytic(self) -> bool:
+        """Whether all operations of all layers and activations are analytic."""
+        parts = [*self.layers, *(activation for _, activation, _ in self._plan if activation is not None)]
+        return all(getattr(part, "analytic", False) for part in parts)
+
+    @functools.cached_property
+    def _plan(self) -> tuple[tuple[Layer, Activation | None, frozenset[str]], ...]:
+        """Each layer, its activation and what it uses: looked up once, not in every step."""
+        return tuple((layer, activation_of(layer), getattr(layer, "uses", NOTHING)) for layer in self.layers)
 
     def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[Params, Shape]:
         params, shape = [], in_shape
@@ -33,11 +52,33 @@ class Sequential:
             params.append(own)
         return tuple(params), shape
 
-    def forward(self, params: Params, x: Array, /, *, xp: Namespace) -> tuple[Array, tuple[Any, ...]]:
+    def init_stats(self, params: Params, /) -> tuple[Any, ...]:
+        """Return the statistics of every layer before the first step."""
+        return tuple(
+            layer.init_stats(own) if "stats" in uses else ()  # type: ignore[attr-defined]
+            for (layer, _, uses), own in zip(self._plan, params, strict=True)
+        )
+
+    def forward(
+        self, params: Params, x: Array, /, *, xp: Namespace, **context: Any
+    ) -> tuple[Array, tuple[tuple[Any, Any], ...]]:
+        """Go through the layers.
+
+        Parameters
+        ----------
+        params : tuple
+        x : array
+        xp : namespace
+        **context
+            ``training``, ``key``, ``stats``, ``present``, where a layer uses them; what is not given is as in
+            evaluation: False, None, None, None.
+        """
         caches = []
-        for layer, own in zip(self.layers, params, strict=True):
-            x, cache = layer.forward(own, x, xp=xp)
-            activation = activation_of(layer)
+        for i, ((layer, activation, uses), own) in enumerate(zip(self._plan, params, strict=True)):
+            if uses:
+                x, cache = layer.forward(own, x, xp=xp, **context_of(i, uses, context))
+            else:
+                x, cache = layer.forward(own, x, xp=xp)
             if activation is None:
                 caches.append((cache, None))
             else:
@@ -51,7 +92,7 @@ class Sequential:
 
     def gradients(self, params: Params, caches: tuple[Any, ...], dy: Array, /, *, xp: Namespace) -> Params:
         """Return the gradients of the parameters alone: nothing below the first of them is computed."""
-        first = next((i for i, own in enumerate(params) if own), len(self.layers))
+        first = next((i for i, own in enumerate(params) if has_arrays(own)), len(self.layers))
         if first == len(self.layers):
             return params
         dy, grads = self._down_to(first + 1, params, caches, dy, xp)
@@ -63,6 +104,13 @@ class Sequential:
             _, lowest = layer.backward(own, cache, delta, xp=xp)
         return (*params[:first], lowest, *grads)
 
+    def advance(self, stats: tuple[Any, ...], caches: tuple[Any, ...], /, *, xp: Namespace) -> tuple[Any, ...]:
+        """Return the statistics after a training step; `stats` is given away."""
+        return tuple(
+            layer.advance(own, cache, xp=xp) if "stats" in uses else ()  # type: ignore[attr-defined]
+            for (layer, _, uses), own, (cache, _) in zip(self._plan, stats, caches, strict=True)
+        )
+
     def _down_to(
         self, end: int, params: Params, caches: tuple[Any, ...], dy: Array, xp: Namespace
     ) -> tuple[Array, Params]:
@@ -73,6 +121,28 @@ class Sequential:
             dy, own = layer.backward(params[i], cache, delta, xp=xp)
             grads.append(own)
         return dy, tuple(reversed(grads))
+
+
+NOTHING: frozenset[str] = frozenset()
+
+
+def context_of(i: int, uses: frozenset[str], context: dict[str, Any]) -> dict[str, Any]:
+    """Return what the i-th layer uses of what the whole was given."""
+    own: dict[str, Any] = {}
+    for name in uses:
+        value = context.get(name)
+        if name == "training":
+            own[name] = bool(value)
+        elif value is None or name == "present":
+            own[name] = value
+        else:
+            own[name] = value.at(i) if name == "key" else value[i]
+    return own
+
+
+def has_arrays(tree: Params) -> bool:
+    """Return whether there is any array in a tree of parameters: ((), ()) has none."""
+    return any(not isinstance(child, tuple) or has_arrays(child) for child in tree)
 
 
 def activation_of(layer: Layer) -> Activation | None:

@@ -51,6 +51,12 @@ def pytest_configure() -> None:
             raise pytest.UsageError(f"BPXP_TEST_BACKENDS asks for {name!r}: {error}") from None
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With BPXP_TEST_ONLY_BACKENDS=1, leave out the tests that are the same on every backend."""
+    if os.environ.get("BPXP_TEST_ONLY_BACKENDS"):
+        items[:] = [item for item in items if "backend" in getattr(item, "fixturenames", ())]
+
+
 def close_strict() -> None:
     """Hold array-api-strict to what every library has, and close its silent ways from a device to the host.
 

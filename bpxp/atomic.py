@@ -28,7 +28,9 @@ def write_atomically(path: Path, content: bytes) -> None:
     if hasattr(os, "O_DIRECTORY"):  # the rename is on the disk only when the folder is
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            with contextlib.suppress(OSError):  # some network file systems cannot; the new file is in place all the same
+            with contextlib.suppress(
+                OSError
+            ):  # some network file systems cannot; the new file is in place all the same
                 os.fsync(folder)
         finally:
             os.close(folder)

@@ -6,24 +6,22 @@ It is the only object that holds arrays between calls. What can be a function ov
 from __future__ import annotations
 
 import math
-import os
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from bpxp import architecture, checkpoint, inputs, registry, targets
+from bpxp import architecture, inputs, parameters, targets
 from bpxp.backends import Array, Backend, get_backend
-from bpxp.errors import InvalidTypeError, InvalidValueError, message
+from bpxp.dtypes import checked_dtype
+from bpxp.errors import InvalidTypeError, message
 from bpxp.metrics import Metric, default_metrics, get_metric
 from bpxp.nn import Layer, Loss, get_loss
 from bpxp.nn.checks import number
 from bpxp.nn.layer import Params, Shape
 from bpxp.optim import SGD, Optimizer, OptState
-from bpxp.random import INIT, HostRandom, Seed, normalize_seed
-from bpxp.step import Data, DescentStep, EvaluationStep, Sums, as_floats, loss_and_gradients
+from bpxp.random import INIT, HostRandom, Seed, make_key, normalize_seed
+from bpxp.step import Data, DescentStep, EvaluationStep, Sums, as_floats, evaluation, loss_and_gradients, training
+from bpxp.threefry import Key
 from bpxp.tree import named_leaves, tree_map
 
 if TYPE_CHECKING:
@@ -93,7 +91,9 @@ class Network:
         self.dtype = checked_dtype(dtype, self.backend)
         drawn, self.output_shape = self.model.init(HostRandom(self.seed, (INIT,)), self.input_shape)
         architecture.check_loss_fits(self.model, self.output_shape, self.loss)
-        self._params: Params = tree_map(self._own, drawn)
+        self._params: Params = self._adopt(drawn)
+        self.stats: Any = self._adopt(self.model.init_stats(drawn)) if "stats" in self.model.uses else ()
+        self.key: Any = self.key_at(0) if "key" in self.model.uses else ()
         self.optimizer: Optimizer | None = None
         self.opt_state: OptState | None = None
         self.epoch = 0  # epochs done: the order of the samples in the next one is a function of (seed, epoch)
@@ -119,7 +119,7 @@ class Network:
 
     @params.setter
     def params(self, new: Params) -> None:
-        self._params = self._checked_params(new)
+        self._params = parameters.checked(new, self._params, self.backend, self.dtype)
 
     @property
     def size(self) -> int:
@@ -143,10 +143,16 @@ class Network:
         y : array_like, (batch,) or (batch, n_out)
         weight : array_like, (batch,), optional
             Weight of each sample; the mean is weighted.
+
+        Notes
+        -----
+        Layers behave as in training: with the masks of the next step, and the statistics of this batch. Nothing is
+        changed, so that the same call gives the same result again.
         """
         where = "loss_and_gradients"
         batch = self.prepare((x, y), weight, None, where)
-        _, (value, grads) = self._compile("gradients", self._gradients)((), (self._params, batch))
+        given = (self._params, self.stats, self.key, batch)
+        _, (value, grads) = self._compile("gradients", self._gradients)((), given)
         return self.xp.reshape(value, ()), grads
 
     def gradient_descent(self, batch: tuple[Any, Any], learning_rate: float, weight: Any = None) -> None:
@@ -164,8 +170,8 @@ class Network:
         rate = number(learning_rate, "gradient_descent(learning_rate=…)", low=0.0, low_open=True)
         arrays = self.prepare(batch, weight, None, "gradient_descent")
         step = DescentStep(self.model, self.loss, SGD(rate), xp=self.xp)
-        run, state = self._descent(step, rate)
-        self._params, self._plain = run((self._params, state), arrays)
+        run, opt = self._descent(step, rate)
+        self._params, self._plain, self.stats, self.key = run((self._params, opt, self.stats, self.key), arrays)
 
     def logits(self, x: Any) -> Array:
         """Return the outputs of the last layer, (n, n_out): what the loss takes."""
@@ -220,7 +226,7 @@ class Network:
             xp.zeros((1,), dtype=kind),
             tuple(metric.init(self.output_shape[0], xp=xp, dtype=kind) for metric in metrics),
         )
-        sums = self._compile(step, step)(sums, (params, data), count=-(-int(x.shape[0]) // size))
+        sums = self._compile(step, step)(sums, (params, self.stats, data), count=-(-int(x.shape[0]) // size))
         loss, total = (float(self.backend.to_numpy(a)[0]) for a in (sums.loss, sums.weight))
         found: dict[str, Any] = {"loss": loss / total if total else 0.0}
         for metric, own in zip(metrics, sums.metrics, strict=True):
@@ -239,7 +245,9 @@ class Network:
         other._compiled = {}
         other.optimizer = other.opt_state = None
         other.__dict__.pop("_plain", None)
-        other._params = tree_map(lambda a: other._own(self.backend.to_numpy(a)), self._params)
+        host = tree_map(self.backend.to_numpy, (self._params, self.stats))
+        other._params, other.stats = other._adopt(host)
+        other.key = other.key_at(self.steps) if self.key else ()
         return other
 
     def save(self, path: str | Path) -> None:
@@ -252,16 +260,9 @@ class Network:
         OSError
             If it cannot be written; an old file at `path` is intact.
         """
-        config = {
-            "layers": registry.describe(self.layers),
-            "input_shape": list(self.input_shape),
-            "loss": registry.describe(self.loss),
-            "dtype": self.dtype,
-            "seed": self.seed,
-            "epoch": self.epoch,
-        }
-        named = named_leaves(self._params, "params")
-        checkpoint.write(path, {name: self.backend.to_numpy(a) for name, a in named}, config)
+        from bpxp import model_file
+
+        model_file.save(self, path)
 
     @staticmethod
     def load(path: str | Path, *, backend: str | Backend | None = None, custom: Sequence[type] = ()) -> Network:
@@ -282,14 +283,9 @@ class Network:
         CheckpointError
             If the file is not a network, damaged, or of a newer format; see `bpxp.errors`.
         """
-        where = f"load({os.fspath(path)!r})"
-        tensors, config = checkpoint.read(path)
-        net = registry.rebuild(config, custom, where, lambda **parts: Network(backend=backend, init="zeros", **parts))
-        net.epoch = config["epoch"]
-        checkpoint.check_tensors(tensors, {n: tuple(a.shape) for n, a in named_leaves(net._params, "params")}, where)
-        values = iter([tensors[name] for name, _ in named_leaves(net._params, "params")])
-        net.params = tree_map(lambda _: next(values), net._params)
-        return net
+        from bpxp import model_file
+
+        return model_file.load(path, backend=backend, custom=custom)
 
     # ---------------------------------------------------------------- inner workings
 
@@ -334,18 +330,19 @@ class Network:
         x = inputs.as_inputs(x, self.input_shape, self.backend, self.dtype, f"{where}: x")
         run = self._compile("forward", self._logits)
         n = int(x.shape[0])
-        parts = [run((), (self._params, x[i : min(i + CHUNK, n), ...])) for i in range(0, n, CHUNK)]
+        parts = [run((), (self._params, self.stats, x[i : min(i + CHUNK, n), ...])) for i in range(0, n, CHUNK)]
         return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
 
-    def _logits(self, _: tuple[()], data: tuple[Params, Array], /) -> Array:
-        params, x = data
+    def _logits(self, _: tuple[()], data: tuple[Params, Any, Array], /) -> Array:
+        params, stats, x = data
         x = as_floats(x, getattr(self.xp, self.dtype), xp=self.xp)
-        return self.model.forward(params, x, xp=self.xp)[0]
+        return self.model.forward(params, x, xp=self.xp, **evaluation(self.model, stats))[0]
 
     def _gradients(self, _: tuple[()], data: Any, /) -> Any:
-        params, (x, y, weight) = data
+        params, stats, key, (x, y, weight) = data
         x = as_floats(x, getattr(self.xp, self.dtype), xp=self.xp)
-        return (), loss_and_gradients(self.model, self.loss, params, x, y, weight, xp=self.xp)
+        context = training(self.model, stats, key, None)
+        return (), loss_and_gradients(self.model, self.loss, params, x, y, weight, context, xp=self.xp)[:2]
 
     def _descent(self, step: DescentStep, rate: float) -> tuple[Callable[..., Any], OptState]:
         """Return the compiled step of `gradient_descent` and its state, with the learning rate in it."""
@@ -367,72 +364,18 @@ class Network:
             self._compiled[key] = self.backend.compile(step)
         return self._compiled[key]
 
-    def _own(self, a: Any) -> Array:
-        """Return host numbers as a device array of our own: training will write into it."""
-        return self.backend.asarray(np.array(a, dtype=self.dtype))
+    @property
+    def steps(self) -> int:
+        """Training steps done, as far as random layers need to know."""
+        return int(self.backend.to_numpy(self.key.step)[0]) if self.key else 0
 
-    def _checked_params(self, new: Params) -> Params:
-        old = dict(named_leaves(self._params))
-        found = dict(named_leaves(new))
-        if list(old) != list(found):
-            raise InvalidValueError(
-                message(
-                    "Network.params", "another structure", got=", ".join(found) or "nothing", expected=", ".join(old)
-                )
-            )
-        for name, array in found.items():
-            if tuple(np.shape(array)) != tuple(old[name].shape):
-                raise InvalidValueError(
-                    message(
-                        "Network.params",
-                        f"{name} has the wrong shape",
-                        got=f"shape {tuple(np.shape(array))}",
-                        expected=f"shape {tuple(old[name].shape)}",
-                    )
-                )
-        arrays = {
-            name: self._own(inputs.as_host(array, f"Network.params: {name}"))
-            if inputs.is_host_array(array)
-            else self.xp.asarray(self.backend.asarray(array, dtype=getattr(self.xp, self.dtype)), copy=True)
-            for name, array in found.items()
-        }
-        it = iter(arrays.values())
-        return tree_map(lambda _: next(it), self._params)
+    def _adopt(self, tree: Any) -> Any:
+        """Return host numbers as arrays of our own on the device: training will write into them."""
+        return tree_map(lambda a: parameters.own(a, self.backend, self.dtype), tree)
 
-
-def checked_dtype(dtype: Any, backend: Backend) -> str:
-    """Return ``"float32"`` or ``"float64"``, if the device has it."""
-    name = getattr(dtype, "__name__", None) or str(dtype).rsplit(".", 1)[-1]
-    if name not in ("float32", "float64"):
-        raise InvalidTypeError(
-            message(
-                "Network(dtype=…)",
-                "not a dtype to train in",
-                got=repr(dtype),
-                expected="a floating dtype among float32, float64",
-                fix="dtype='float32'",
-            )
-        )
-    if name == "float64" and not has_float64(backend):
-        raise InvalidValueError(
-            message(
-                "Network(dtype=…)",
-                f"device {backend.device} of backend {backend.name} has no float64",
-                fix="dtype='float32'"
-                + (", or jax.config.update('jax_enable_x64', True)" if backend.name.startswith("jax") else ""),
-            )
-        )
-    return name
-
-
-def has_float64(backend: Backend) -> bool:
-    """Return whether the backend really makes float64 arrays."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # JAX warns, and makes float32
-        try:
-            return bool(backend.xp.zeros(1, dtype=backend.xp.float64).dtype == backend.xp.float64)
-        except Exception:  # each library has its own way to refuse
-            return False
+    def key_at(self, step: int) -> Key:
+        """Return the key of the random layers in a training step."""
+        return tree_map(self.backend.asarray, make_key(self.seed, step))  # type: ignore[no-any-return]
 
 
 def checked_metrics(metrics: Sequence[str | Metric] | None, loss: Loss) -> tuple[Metric, ...]:

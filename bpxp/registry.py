@@ -6,14 +6,11 @@ A configuration is data. Reading one can build these classes and nothing else: n
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 from bpxp import nn
 from bpxp.errors import CheckpointFormatError, InvalidTypeError, message
-
-if TYPE_CHECKING:
-    from bpxp.network import Network
 
 
 def known_classes() -> dict[str, type]:
@@ -76,24 +73,3 @@ def build(config: Any, custom: Iterable[type] = ()) -> Any:
         return classes[name](**fields)
     except (TypeError, ValueError) as error:
         raise CheckpointFormatError(message("load", f"the file describes an impossible {name} ({error})")) from error
-
-
-def rebuild(config: dict[str, Any], custom: Iterable[type], where: str, make: Callable[..., Network]) -> Network:
-    """Return ``make(layers=…, input_shape=…, loss=…, dtype=…, seed=…)`` from the description of a network.
-
-    Raises
-    ------
-    CheckpointFormatError
-        If an entry is missing or cannot be what it should be.
-    """
-    try:
-        parts = {key: config[key] for key in ("dtype", "seed")}
-        parts["input_shape"] = tuple(config["input_shape"])
-        parts |= {key: build(config[key], custom) for key in ("layers", "loss")}
-        if not isinstance(config["epoch"], int):
-            raise TypeError("epoch is no int")
-        return make(**parts)
-    except CheckpointFormatError:
-        raise
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointFormatError(message(where, f"the file does not describe a network ({error!r})")) from error

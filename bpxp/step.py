@@ -6,6 +6,7 @@ needs another compilation; nothing returns to the host before the caller asks.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -45,6 +46,10 @@ class State(NamedTuple):
     ----------
     params : tree
     opt : OptState
+    stats : tree
+        Running statistics of the layers that have some; () without such layers.
+    key : Key or ()
+        Whose random numbers the step takes; () without random layers.
     order : array, int32
         The epoch's permutation of the samples, padded with zeros to whole mini-batches.
     position : array, (1,), int32
@@ -55,6 +60,8 @@ class State(NamedTuple):
 
     params: Params
     opt: OptState
+    stats: Any
+    key: Any
     order: Array
     position: Array
     loss: Array
@@ -81,8 +88,10 @@ class TrainingStep:
         """Return the gradients of the mean loss over the next mini-batch, and the state moved on to the one after."""
         xp = self.xp
         place = state.position + data.lane
-        x, y, weight = gather(data, xp.take(state.order, place), place, dtype=state.loss.dtype, xp=xp)
-        value, grads = loss_and_gradients(self.model, self.loss, state.params, x, y, weight, xp=xp)
+        x, y, weight, present = gather(data, xp.take(state.order, place), place, dtype=state.loss.dtype, xp=xp)
+        context = training(self.model, state.stats, state.key, present)
+        value, grads, caches = loss_and_gradients(self.model, self.loss, state.params, x, y, weight, context, xp=xp)
+        stats, key = advance(self.model, state.stats, state.key, caches, xp=xp)
         position, loss, total = state.position, state.loss, state.weight
         position += data.lane.shape[0]
         if weight is None:
@@ -93,7 +102,7 @@ class TrainingStep:
             value *= mass
             total += mass
         loss += value
-        return state._replace(position=position, loss=loss, weight=total), grads
+        return state._replace(stats=stats, key=key, position=position, loss=loss, weight=total), grads
 
     def apply(self, state: State, grads: Params, /) -> State:
         """Return the state after the update; parameters, gradients and optimizer state are written in place."""
@@ -119,12 +128,12 @@ class EvaluationStep:
     metrics: tuple[Any, ...]
     xp: Namespace = field(compare=False, repr=False)
 
-    def __call__(self, sums: Sums, data: tuple[Params, Data], /) -> Sums:
-        xp, (params, samples) = self.xp, data
+    def __call__(self, sums: Sums, data: tuple[Params, Any, Data], /) -> Sums:
+        xp, (params, stats, samples) = self.xp, data
         place = sums.position + samples.lane
         last = xp.full((1,), samples.x.shape[0] - 1, dtype=place.dtype)
-        x, y, weight = gather(samples, xp.minimum(place, last), place, dtype=sums.loss.dtype, xp=xp)
-        logits, _ = self.model.forward(params, x, xp=xp)
+        x, y, weight, _ = gather(samples, xp.minimum(place, last), place, dtype=sums.loss.dtype, xp=xp)
+        logits, _ = self.model.forward(params, x, xp=xp, **evaluation(self.model, stats))
         value, _ = self.loss(logits, y, weight, xp=xp)
         metrics = tuple(
             metric.update(own, logits, y, weight, xp=xp) for metric, own in zip(self.metrics, sums.metrics, strict=True)
@@ -139,27 +148,63 @@ class EvaluationStep:
 
 @dataclass(frozen=True)
 class DescentStep:
-    """One update from one given mini-batch: (params, opt) and (x, y, weight) to (params, opt)."""
+    """One update from one given mini-batch (x, y, weight), of (params, opt, stats, key)."""
 
     model: Sequential
     loss: Loss
     optimizer: Optimizer
     xp: Namespace = field(compare=False, repr=False)
 
-    def __call__(self, state: tuple[Params, OptState], batch: tuple[Array, Array, Array | None], /) -> Any:
-        (params, opt), (x, y, weight) = state, batch
-        x = as_floats(x, opt.learning_rate.dtype, xp=self.xp)
-        _, grads = loss_and_gradients(self.model, self.loss, params, x, y, weight, xp=self.xp)
-        return self.optimizer.update(params, grads, opt, xp=self.xp)
+    def __call__(self, state: tuple[Params, OptState, Any, Any], batch: tuple[Array, Array, Array | None], /) -> Any:
+        (params, opt, stats, key), (x, y, weight), xp = state, batch, self.xp
+        x = as_floats(x, opt.learning_rate.dtype, xp=xp)
+        context = training(self.model, stats, key, None)
+        _, grads, caches = loss_and_gradients(self.model, self.loss, params, x, y, weight, context, xp=xp)
+        stats, key = advance(self.model, stats, key, caches, xp=xp)
+        return *self.optimizer.update(params, grads, opt, xp=xp), stats, key
 
 
 def loss_and_gradients(
-    model: Sequential, loss: Loss, params: Params, x: Array, y: Array, weight: Array | None, /, *, xp: Namespace
-) -> tuple[Array, Params]:
-    """Return the weighted mean loss, shape (1,), and its gradients, in the structure of `params`."""
-    logits, caches = model.forward(params, x, xp=xp)
+    model: Sequential,
+    loss: Loss,
+    params: Params,
+    x: Array,
+    y: Array,
+    weight: Array | None,
+    context: Mapping[str, Any],
+    /,
+    *,
+    xp: Namespace,
+) -> tuple[Array, Params, Any]:
+    """Return the weighted mean loss, shape (1,), its gradients in the structure of `params`, and the layers' caches."""
+    logits, caches = model.forward(params, x, xp=xp, **context)
     value, delta = loss(logits, y, weight, xp=xp)
-    return value, model.gradients(params, caches, delta, xp=xp)
+    return value, model.gradients(params, caches, delta, xp=xp), caches
+
+
+def training(model: Sequential, stats: Any, key: Any, present: Array | None) -> dict[str, Any]:
+    """Return what the layers of `model` use, beside x, in a training step: nothing, for most networks."""
+    return _used(model, {"training": True, "stats": stats, "key": key or None, "present": present})
+
+
+def evaluation(model: Sequential, stats: Any) -> dict[str, Any]:
+    """Return what the layers of `model` use when nothing is learned: no randomness, and the running statistics."""
+    return _used(model, {"training": False, "stats": stats, "key": None, "present": None})
+
+
+def _used(model: Sequential, offered: dict[str, Any]) -> dict[str, Any]:
+    return {name: offered[name] for name in model.uses}
+
+
+def advance(model: Sequential, stats: Any, key: Any, caches: Any, /, *, xp: Namespace) -> tuple[Any, Any]:
+    """Return statistics and key after a training step; both are given away."""
+    if "stats" in model.uses:
+        stats = model.advance(stats, caches, xp=xp)
+    if key:
+        step = key.step
+        step += 1
+        key = key._replace(step=step)
+    return stats, key
 
 
 def as_floats(x: Array, dtype: Any, /, *, xp: Namespace) -> Array:
@@ -171,8 +216,10 @@ def as_floats(x: Array, dtype: Any, /, *, xp: Namespace) -> Array:
     return x
 
 
-def gather(data: Data, rows: Array, place: Array, /, *, dtype: Any, xp: Namespace) -> tuple[Array, Array, Array | None]:
-    """Return the samples `rows` as (x, y, weight); a sample whose place is past the end has weight 0.
+def gather(
+    data: Data, rows: Array, place: Array, /, *, dtype: Any, xp: Namespace
+) -> tuple[Array, Array, Array | None, Array | None]:
+    """Return the samples `rows` as (x, y, weight, present); one whose place is past the end has weight 0.
 
     The last mini-batch of an epoch is short where the batch size does not divide n: it is filled up with samples that
     count nothing, so that every step has the same shapes.
@@ -181,7 +228,7 @@ def gather(data: Data, rows: Array, place: Array, /, *, dtype: Any, xp: Namespac
     y = xp.take(data.y, rows, axis=0)
     weight = None if data.weight is None else xp.take(data.weight, rows)
     n = data.x.shape[0]
-    if n % data.lane.shape[0]:
-        inside = xp.astype(place < n, dtype)
-        weight = inside if weight is None else weight * inside
-    return x, y, weight
+    if n % data.lane.shape[0] == 0:
+        return x, y, weight, None
+    present = xp.astype(place < n, dtype)
+    return x, y, present if weight is None else weight * present, present

@@ -139,15 +139,16 @@ class Trainer:
         data = Data(*train, xp.arange(size, dtype=xp.int32))
         step = net.compiled(TrainingStep(net.model, net.loss, self.optimizer, xp=xp))
         params, opt = self._resume()
+        stats, key = net.stats, net.key
         try:
             while net.epoch < self.last_epoch and not self.stop:
                 begun = time.perf_counter()
                 order = epoch_order(net.seed, net.epoch, n, size, shuffle=shuffle)
-                state = self._fresh(params, opt, order)
+                state = self._fresh(params, opt, stats, key, order)
                 for done, count in chunks(len(order) // size):
                     state = step(state, data, count=count)
-                    params, opt = state.params, state.opt
-                    net._params = params
+                    params, opt, stats, key = state.params, state.opt, state.stats, state.key
+                    net._params, net.stats, net.key = params, stats, key
                     self._call("on_batches", done, len(order) // size)
                 loss, total = (float(net.backend.to_numpy(a)[0]) for a in (state.loss, state.weight))
                 check_finite(loss, net.epoch + 1, history, opt, net)
@@ -167,12 +168,12 @@ class Trainer:
         finally:
             self._keep(params, opt)
 
-    def _fresh(self, params: Params, opt: OptState, order: np.ndarray) -> State:
+    def _fresh(self, params: Params, opt: OptState, stats: Any, key: Any, order: np.ndarray) -> State:
         """Return the state at the beginning of an epoch."""
         net, xp = self.net, self.net.xp
         kind = getattr(xp, net.dtype)
         zeros = (xp.zeros((1,), dtype=xp.int32), xp.zeros((1,), dtype=kind), xp.zeros((1,), dtype=kind))
-        return State(params, opt, net.backend.asarray(order), *zeros)
+        return State(params, opt, stats, key, net.backend.asarray(order), *zeros)
 
     def _resume(self) -> tuple[Params, OptState]:
         """Return parameters and optimizer state to go on from.

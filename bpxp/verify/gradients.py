@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bpxp.backends import get_backend
+from bpxp.dtypes import has_float64
 from bpxp.errors import GradientCheckError, message
-from bpxp.network import Network, has_float64
+from bpxp.network import Network
 from bpxp.nn.checks import positive_int
 from bpxp.nn.sequential import activation_of
 from bpxp.optim import Optimizer
 from bpxp.random import DIRECTION, HostRandom
-from bpxp.step import as_floats
+from bpxp.step import as_floats, training
 from bpxp.tree import named_leaves, tree_map
 
 Vector = dict[str, np.ndarray]  # one host array per quantity: "0/W", "0/b", …, and "x"
@@ -151,12 +152,16 @@ class _Problem:
             net = net.to("numpy")
         self.backend, self.model, self.loss, self.optimizer = net.backend, net.model, net.loss, optimizer
         self.template = tree_map(net.backend.to_numpy, net.params)
+        # Random masks are frozen at the network's next step: the loss is a function of its parameters alone.
+        self.stats = tree_map(lambda a: net.backend.to_numpy(a).astype(np.float64), net.stats)
+        self.key = tree_map(net.backend.to_numpy, net.key)
         inputs = as_floats(host[0], np.float64, xp=get_backend("numpy").xp).astype(np.float64)
         self.y = host[1] if host[1].dtype.kind == "i" else host[1].astype(np.float64)
         self.weight = None if host[2] is None else host[2].astype(np.float64)
         self.point: Vector = {name: a.astype(np.float64) for name, a in named_leaves(self.template)}
         self.point["x"] = inputs
         self._value = self.backend.compile(lambda _, data: self._loss(self.backend.xp, *data)[0])
+        self._constants = self._rest(self._put)
         self.gradient = self._hand_derived()
         self.complex_loss: Callable[[Vector], complex] | None = None
         if all(map(_analytic, (*self.model.layers, self.loss))) and not (optimizer and optimizer.l1):
@@ -167,8 +172,8 @@ class _Problem:
         values = iter(put(vector[name]) for name, _ in named_leaves(self.template))
         return tree_map(lambda _: next(values), self.template), put(vector["x"])
 
-    def _loss(self, xp: Any, params: Any, x: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
-        logits, caches = self.model.forward(params, x, xp=xp)
+    def _loss(self, xp: Any, params: Any, x: Any, y: Any, weight: Any, stats: Any, key: Any) -> tuple[Any, Any, Any]:
+        logits, caches = self.model.forward(params, x, xp=xp, **training(self.model, stats, key, None))
         value, delta = self.loss(logits, y, weight, xp=xp)
         if self.optimizer is not None:
             value = value + self.optimizer.penalty(params, xp=xp)
@@ -177,28 +182,30 @@ class _Problem:
     def _put(self, a: np.ndarray) -> Any:
         return self.backend.asarray(np.array(a))
 
-    def _targets(self) -> tuple[Any, Any]:
-        return self._put(self.y), None if self.weight is None else self._put(self.weight)
+    def _rest(self, put: Callable[[np.ndarray], Any]) -> tuple[Any, Any, Any, Any]:
+        """Return what the loss depends on beside parameters and x: targets, weights, statistics and key."""
+        weight = None if self.weight is None else put(self.weight)
+        return put(self.y), weight, tree_map(put, self.stats), tree_map(put, self.key)
 
     def value(self, vector: Vector) -> float:
         params, x = self._split(vector, self._put)
-        return float(self.backend.to_numpy(self._value((), (params, x, *self._targets()))).reshape(()))
+        return float(self.backend.to_numpy(self._value((), (params, x, *self._constants))).reshape(()))
 
     def _complex_loss(self, vector: Vector) -> complex:
         params, x = self._split(vector, lambda a: a.astype(np.complex128))
-        value = self._loss(get_backend("numpy").xp, params, x, self.y, self.weight)[0]
+        value = self._loss(get_backend("numpy").xp, params, x, *self._rest(lambda a: a))[0]
         return complex(np.asarray(value).reshape(()))
 
     def _hand_derived(self) -> Vector:
         xp = self.backend.xp
         params, x = self._split(self.point, self._put)
-        _, caches, delta = self._loss(xp, params, x, *self._targets())
+        _, caches, delta = self._loss(xp, params, x, *self._constants)
         dx, grads = self.model.backward(params, caches, delta, xp=xp)
         if self.optimizer is not None:
             grads = self.optimizer.add_penalty_gradient(params, grads, xp=xp)
         found = {name: self.backend.to_numpy(a) for name, a in named_leaves(grads)}
         # Training takes another way, which spares dx: both have to say the same.
-        _, caches, delta = self._loss(xp, params, x, *self._targets())
+        _, caches, delta = self._loss(xp, params, x, *self._constants)
         spared = self.model.gradients(params, caches, delta, xp=xp)
         if self.optimizer is not None:
             spared = self.optimizer.add_penalty_gradient(params, spared, xp=xp)

@@ -1,0 +1,44 @@
+"""The dtypes that a network can have, and whether a device has them."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from bpxp.backends import Backend
+from bpxp.errors import InvalidTypeError, InvalidValueError, message
+
+
+def checked_dtype(dtype: Any, backend: Backend) -> str:
+    """Return ``"float32"`` or ``"float64"``, if the device has it."""
+    name = getattr(dtype, "__name__", None) or str(dtype).rsplit(".", 1)[-1]
+    if name not in ("float32", "float64"):
+        raise InvalidTypeError(
+            message(
+                "Network(dtype=…)",
+                "not a dtype to train in",
+                got=repr(dtype),
+                expected="a floating dtype among float32, float64",
+                fix="dtype='float32'",
+            )
+        )
+    if name == "float64" and not has_float64(backend):
+        raise InvalidValueError(
+            message(
+                "Network(dtype=…)",
+                f"device {backend.device} of backend {backend.name} has no float64",
+                fix="dtype='float32'"
+                + (", or jax.config.update('jax_enable_x64', True)" if backend.name.startswith("jax") else ""),
+            )
+        )
+    return name
+
+
+def has_float64(backend: Backend) -> bool:
+    """Return whether the backend really makes float64 arrays."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # JAX warns, and makes float32
+        try:
+            return bool(backend.xp.zeros(1, dtype=backend.xp.float64).dtype == backend.xp.float64)
+        except Exception:  # each library has its own way to refuse
+            return False

@@ -1,0 +1,50 @@
+"""Parameters that come from outside: checked against those that they replace, and copied."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bpxp.backends import Array, Backend
+from bpxp.backends.base import is_host_array
+from bpxp.errors import InvalidValueError, message
+from bpxp.inputs import as_host
+from bpxp.nn.layer import Params
+from bpxp.tree import named_leaves, tree_map
+
+WHERE = "Network.params"
+
+
+def own(a: Any, backend: Backend, dtype: str) -> Array:
+    """Return host numbers as an array on the device that nobody else holds."""
+    return backend.asarray(np.array(a, dtype=dtype))
+
+
+def checked(new: Params, old: Params, backend: Backend, dtype: str) -> Params:
+    """Return a copy of `new` on the backend, in the structure of `old`.
+
+    Raises
+    ------
+    InvalidValueError
+        If names or shapes differ; the message names the first that does.
+    InvalidTypeError
+        If an entry is no array of numbers.
+    """
+    wanted, found = dict(named_leaves(old)), dict(named_leaves(new))
+    if list(wanted) != list(found):
+        names = (", ".join(found) or "nothing", ", ".join(wanted))
+        raise InvalidValueError(message(WHERE, "another structure", got=names[0], expected=names[1]))
+    for name, a in found.items():
+        got, expected = tuple(np.shape(a)), tuple(wanted[name].shape)
+        if got != expected:
+            what = f"{name} has the wrong shape"
+            raise InvalidValueError(message(WHERE, what, got=f"shape {got}", expected=f"shape {expected}"))
+    copies = iter([_copy(a, name, backend, dtype) for name, a in found.items()])
+    return tree_map(lambda _: next(copies), old)  # type: ignore[no-any-return]
+
+
+def _copy(a: Any, name: str, backend: Backend, dtype: str) -> Array:
+    if is_host_array(a):
+        return own(as_host(a, f"{WHERE}: {name}"), backend, dtype)
+    return backend.xp.asarray(backend.asarray(a, dtype=getattr(backend.xp, dtype)), copy=True)

@@ -116,10 +116,11 @@ def _checked_shape(input_shape: Any) -> Shape:
 
 def _fill(entry: int | Layer, **choices: Any) -> Layer:
     """Make an int a dense layer, and give a layer what it leaves open."""
-    layer = Dense(entry) if isinstance(entry, int) else entry
+    layer: Any = Dense(entry) if isinstance(entry, int) else entry
     names = {field.name for field in dataclasses.fields(layer)} if dataclasses.is_dataclass(layer) else set()
     missing = {name: value for name, value in choices.items() if name in names and getattr(layer, name) is None}
-    return dataclasses.replace(layer, **missing) if missing else layer  # type: ignore[type-var]
+    filled: Layer = dataclasses.replace(layer, **missing) if missing else layer
+    return filled
 
 
 FITS = """softmax_cross_entropy, binary_cross_entropy and poisson take logits: output='identity'; \

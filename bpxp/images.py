@@ -38,7 +38,7 @@ def load_digit(path: str | Path, in_shape: tuple[int, ...], *, prepare: bool = T
     path = Path(path)
     height, width = picture_size(in_shape)
     if path.suffix == ".npy":
-        array = np.load(path, allow_pickle=False)
+        array: np.ndarray = np.load(path, allow_pickle=False)
         if array.size != math.prod(in_shape):
             raise DatasetFormatError(
                 message(str(path), "another size", got=f"shape {array.shape}", expected=f"{math.prod(in_shape)} pixels")
@@ -56,7 +56,8 @@ def load_digit(path: str | Path, in_shape: tuple[int, ...], *, prepare: bool = T
     except UnidentifiedImageError as error:
         raise DatasetFormatError(message(str(path), "not a picture that Pillow knows")) from error
     resized = centred(grey, height, width) if prepare else resize(grey, height, width)
-    return np.rint(resized).clip(0, 255).astype(np.uint8).reshape(in_shape)
+    pixels: np.ndarray = np.rint(resized).clip(0, 255).astype(np.uint8)
+    return pixels.reshape(in_shape)
 
 
 def picture_size(in_shape: tuple[int, ...]) -> tuple[int, int]:

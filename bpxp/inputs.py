@@ -39,7 +39,7 @@ def as_host(a: Any, where: str) -> np.ndarray:
                 message(
                     where,
                     "has masked values",
-                    got=f"{np.ma.count_masked(a)} of {a.size} masked",
+                    got=f"{int(np.ma.getmaskarray(a).sum())} of {a.size} masked",
                     fix="pass x.filled(value), or drop the rows",
                 )
             )

@@ -78,7 +78,8 @@ class HostRandom:
         """
         u1, u2 = self.uniform((2, math.prod(shape)))
         # 1 - u1 is in (0, 1]: the logarithm is finite.
-        return (np.sqrt(-2.0 * np.log1p(-u1)) * np.cos(2.0 * np.pi * u2)).reshape(shape)
+        normal: np.ndarray = np.sqrt(-2.0 * np.log1p(-u1)) * np.cos(2.0 * np.pi * u2)
+        return normal.reshape(shape)
 
     def permutation(self, n: int) -> np.ndarray:
         """Return the integers 0 … n-1 in random order, dtype int32: the stable argsort of raw words."""

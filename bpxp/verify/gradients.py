@@ -146,8 +146,9 @@ class _Problem:
     """The loss as a function of host vectors in float64, and its hand-derived gradient."""
 
     def __init__(self, net: Network, x: Any, y: Any, weight: Any, optimizer: Optimizer | None) -> None:
-        arrays = net.prepare((x, y), weight, None, "check_gradients")
-        host = [None if a is None else net.backend.to_numpy(a) for a in arrays]
+        x, y, weight = net.prepare((x, y), weight, None, "check_gradients")
+        x, y = (net.backend.to_numpy(a) for a in (x, y))
+        self.weight = None if weight is None else net.backend.to_numpy(weight).astype(np.float64)
         if not has_float64(net.backend):
             net = net.to("numpy")
         self.backend, self.model, self.loss, self.optimizer = net.backend, net.model, net.loss, optimizer
@@ -155,9 +156,8 @@ class _Problem:
         # Random masks are frozen at the network's next step: the loss is a function of its parameters alone.
         self.stats = tree_map(lambda a: net.backend.to_numpy(a).astype(np.float64), net.stats)
         self.key = tree_map(net.backend.to_numpy, net.key)
-        inputs = as_floats(host[0], np.float64, xp=get_backend("numpy").xp).astype(np.float64)
-        self.y = host[1] if host[1].dtype.kind == "i" else host[1].astype(np.float64)
-        self.weight = None if host[2] is None else host[2].astype(np.float64)
+        inputs = as_floats(x, np.float64, xp=get_backend("numpy").xp).astype(np.float64)
+        self.y = y if y.dtype.kind == "i" else y.astype(np.float64)
         self.point: Vector = {name: a.astype(np.float64) for name, a in named_leaves(self.template)}
         self.point["x"] = inputs
         self._value = self.backend.compile(lambda _, data: self._loss(self.backend.xp, *data)[0])
@@ -267,7 +267,8 @@ def _direction(rng: HostRandom, shape: tuple[int, ...]) -> np.ndarray:
     size = math.prod(shape)
     u = rng.uniform((size,), -1.0, 1.0)
     d = np.where(u < 0.0, -1.0, 1.0) * (0.1 + 0.9 * np.abs(u))
-    return (d / np.sqrt(np.sum(d * d))).reshape(shape)
+    unit: np.ndarray = d / np.sqrt(np.sum(d * d))
+    return unit.reshape(shape)
 
 
 def _fail(problem: _Problem, name: str, d: np.ndarray, rtol: float, atol: float) -> None:

@@ -50,7 +50,8 @@ class CupyBackend:
             return cupy.asarray(own, dtype=dtype)
 
     def to_numpy(self, a: Array, /) -> np.ndarray:
-        return cupy.asnumpy(a)
+        back: np.ndarray = cupy.asnumpy(a)
+        return back
 
     def compile(self, step: StepFunction, /) -> Step:
         def run(state: State, data: Any, /, *, count: int = 1) -> State:

@@ -107,7 +107,8 @@ class TorchBackend:
 
     def to_numpy(self, a: Array, /) -> np.ndarray:
         own = a.detach()
-        return own.numpy().copy() if own.device.type == "cpu" else own.cpu().numpy()
+        back: np.ndarray = own.numpy().copy() if own.device.type == "cpu" else own.cpu().numpy()
+        return back
 
     def compile(self, step: StepFunction, /) -> Step:
         return eager(step)

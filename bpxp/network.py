@@ -26,6 +26,7 @@ from bpxp.tree import named_leaves, tree_map
 
 if TYPE_CHECKING:
     from bpxp.data import Dataset
+    from bpxp.ledger import Ledger
 
 CHUNK = 1000  # samples that evaluate and predict pass through the network at once
 
@@ -126,11 +127,11 @@ class Network:
         """Number of parameters."""
         return sum(math.prod(a.shape) for _, a in named_leaves(self._params))
 
-    def summary(self) -> str:
-        """Return a table of the layers: output shape, activation, number of parameters."""
-        from bpxp.summary import summarize
+    def summary(self) -> Ledger:
+        """Return the shape ledger: shapes of x, W, b, z, a, delta, dW, db of each layer, and its costs; print it."""
+        from bpxp.ledger import make_ledger
 
-        return summarize(self)
+        return make_ledger(self)
 
     # ---------------------------------------------------------------- mathematics on arrays
 

@@ -226,9 +226,7 @@ def test_float64(backend, batch):
 
 
 def test_summary_and_repr(net):
-    text = net.summary()
-    assert "Dense  (5,)    Sigmoid     25" in text
-    assert "43 parameters" in text
+    assert "43 parameters" in str(net.summary())
     assert "4 → 5 → 3" in repr(net)
 
 

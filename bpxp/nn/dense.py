@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from bpxp.errors import InvalidValueError, message
 from bpxp.nn.activations import Activation, get_activation
@@ -54,6 +54,12 @@ class Dense:
     initializer: str | Initializer | None = None
 
     analytic = True
+    symbols: ClassVar[dict[str, str]] = {
+        "x": "(batch, n_in)",
+        "W": "(n_in, n_out)",
+        "b": "(n_out,)",
+        "z": "(batch, n_out)",
+    }
 
     def __post_init__(self) -> None:
         positive_int(self.units, "Dense(units=…)")

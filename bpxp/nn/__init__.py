@@ -22,6 +22,8 @@ from bpxp.nn.activations import (
     get_activation,
 )
 from bpxp.nn.dense import Dense, DenseParams
+from bpxp.nn.dropout import Dropout
+from bpxp.nn.embedding import Embedding, EmbeddingParams
 from bpxp.nn.initializers import (
     INITIALIZERS,
     GlorotNormal,
@@ -54,6 +56,8 @@ from bpxp.nn.losses import (
     softmax,
     softmax_jacobian,
 )
+from bpxp.nn.normalization import BatchNorm, LayerNorm, NormParams, RunningStats
+from bpxp.nn.residual import Residual
 from bpxp.nn.sequential import Sequential
 
 __all__ = [
@@ -64,9 +68,13 @@ __all__ = [
     "LOSSES",
     "SELU",
     "Activation",
+    "BatchNorm",
     "BinaryCrossEntropy",
     "Dense",
     "DenseParams",
+    "Dropout",
+    "Embedding",
+    "EmbeddingParams",
     "GlorotNormal",
     "GlorotUniform",
     "HardSigmoid",
@@ -76,6 +84,7 @@ __all__ = [
     "Identity",
     "Initializer",
     "Layer",
+    "LayerNorm",
     "LeakyReLU",
     "LecunNormal",
     "LecunUniform",
@@ -83,10 +92,13 @@ __all__ = [
     "MeanAbsoluteError",
     "MeanSquaredError",
     "Mish",
+    "NormParams",
     "Normal",
     "Orthogonal",
     "Poisson",
     "ReLU",
+    "Residual",
+    "RunningStats",
     "ScaledNormal",
     "Sequential",
     "SiLU",

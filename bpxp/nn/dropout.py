@@ -1,0 +1,69 @@
+"""Dropout: in training each value is left out at random, so that no unit can rely on another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bpxp.errors import InvalidValueError, message
+from bpxp.nn.checks import number
+from bpxp.nn.layer import Array, Namespace, Shape
+from bpxp.random import HostRandom, Key
+from bpxp.threefry import LEVELS, bernoulli, level
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """Multiply by a random mask in training; the identity in evaluation.
+
+    Parameters
+    ----------
+    rate : float, optional
+        Probability of leaving a value out, in [0, 1). It is rounded to a multiple of 2⁻¹⁶.
+
+    Notes
+    -----
+    With m[n,i] = 1 where a value is kept, and p the probability of that, exactly as the mask was drawn::
+
+        y[n,i]  = x[n,i] m[n,i] / p
+        dx[n,i] = dy[n,i] m[n,i] / p
+
+    The mean of y is x, so that nothing needs scaling in evaluation. The mask is a function of the seed, the step and
+    the place of the layer: the same bits on every backend, and in a run that was resumed. It is kept for the backward
+    pass: drawing it again would cost more than reading it.
+
+    References
+    ----------
+    Srivastava et al., *Dropout: a simple way to prevent neural networks from overfitting*, JMLR 15 (2014), scaled in
+    training instead of in evaluation.
+    """
+
+    rate: float = 0.5
+
+    uses = frozenset({"key"})
+    analytic = True
+
+    def __post_init__(self) -> None:
+        where = "Dropout(rate=…)"
+        if number(self.rate, where, low=0.0) == 1.0:
+            raise InvalidValueError(
+                message(where, "1.0 would drop everything", got=repr(self.rate), expected="a number in [0, 1)")
+            )
+        number(self.rate, where, low=0.0, high=1.0, high_open=True)
+
+    def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[tuple[()], Shape]:
+        return (), in_shape
+
+    def forward(
+        self, params: tuple[()], x: Array, /, *, xp: Namespace, key: Key | None = None
+    ) -> tuple[Array, Array | None]:
+        kept = level(1.0 - self.rate)
+        if key is None or kept == LEVELS:
+            return xp.astype(x, x.dtype, copy=True), None
+        mask = bernoulli(key, x.shape, kept / LEVELS, dtype=x.dtype, xp=xp)
+        mask *= LEVELS / kept
+        return x * mask, mask
+
+    def backward(
+        self, params: tuple[()], mask: Array | None, dy: Array, /, *, xp: Namespace
+    ) -> tuple[Array, tuple[()]]:
+        return (xp.astype(dy, dy.dtype, copy=True) if mask is None else dy * mask), ()

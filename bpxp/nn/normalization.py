@@ -1,0 +1,312 @@
+"""Normalisation, over the batch or over the features: mean 0 and variance 1, then a learned scale and shift."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bpxp.errors import InvalidValueError, message
+from bpxp.nn.checks import number
+from bpxp.nn.functions import constant
+from bpxp.nn.layer import Array, Namespace, Shape
+from bpxp.random import HostRandom
+
+
+class NormParams(NamedTuple):
+    """Scale gamma and shift beta of a normalised value, or their gradients: both (channels,)."""
+
+    gamma: Array
+    beta: Array
+
+
+class RunningStats(NamedTuple):
+    """What `BatchNorm` knows of the data, for evaluation: mean and variance, both (channels,)."""
+
+    mean: Array
+    var: Array
+
+
+class BatchNormCache(NamedTuple):
+    """What `BatchNorm` keeps.
+
+    Attributes
+    ----------
+    xhat : array, like x
+        The normalised input.
+    scale : array, (channels,)
+        1/√(variance + epsilon).
+    gamma : array, (channels,)
+    batch : tuple or None
+        In training: mean and variance of the mini-batch, `present`, and the number m of values behind each mean, an
+        array of shape (1,) where samples are absent.
+    """
+
+    xhat: Array
+    scale: Array
+    batch: tuple[Array, Array, Array | None, Any] | None
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """Batch normalisation of each channel, the last axis: of feature vectors and of images.
+
+    Parameters
+    ----------
+    momentum : float, optional
+        Weight of the newest mini-batch in the running statistics, in (0, 1]; as PyTorch has it, one minus Keras's.
+    epsilon : float, optional
+        Added to the variance.
+
+    Notes
+    -----
+    Let n run over the m values of a channel c: over the batch and, in images, over the places. In training::
+
+        mu[c]      = Σ_n x[n,c] / m
+        var[c]     = Σ_n (x[n,c] - mu[c])² / m
+        xhat[n,c]  = (x[n,c] - mu[c]) s[c],   s[c] = 1/√(var[c] + epsilon)
+        y[n,c]     = gamma[c] xhat[n,c] + beta[c]
+
+        dgamma[c]  = Σ_n dy[n,c] xhat[n,c]
+        dbeta[c]   = Σ_n dy[n,c]
+        dx[n,c]    = gamma[c] s[c] (dy[n,c] - (dbeta[c] + xhat[n,c] dgamma[c]) / m)
+
+    The last line is the chain rule over the three ways from x to y, directly, through mu and through var:
+    ∂xhat[k]/∂x[n] = s (δ_kn - 1/m - xhat[k] xhat[n]/m). The running variance takes the unbiased m/(m - 1) var, as
+    PyTorch's does. Evaluation takes the running statistics in the place of mu and var, and no sample knows of another;
+    then dx = gamma s dy.
+
+    Samples that only fill up the last mini-batch (`present` = 0) do not count in mu, var and m, and their term with 1/m
+    falls away. Should one single value remain, y is beta, and the statistics stay as they are.
+
+    References
+    ----------
+    Ioffe and Szegedy, *Batch normalization*, ICML 2015.
+    """
+
+    momentum: float = 0.1
+    epsilon: float = 1e-5
+
+    uses = frozenset({"training", "stats", "present"})
+    analytic = True
+
+    def __post_init__(self) -> None:
+        number(self.momentum, "BatchNorm(momentum=…)", low=0.0, high=1.0, low_open=True)
+        number(self.epsilon, "BatchNorm(epsilon=…)", low=0.0, low_open=True)
+
+    def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[NormParams, Shape]:
+        return _ones_and_zeros(in_shape, "BatchNorm"), in_shape
+
+    def init_stats(self, params: NormParams, /) -> RunningStats:
+        channels = params.gamma.shape[0]
+        return RunningStats(np.zeros(channels), np.ones(channels))
+
+    def forward(
+        self,
+        params: NormParams,
+        x: Array,
+        /,
+        *,
+        xp: Namespace,
+        training: bool = False,
+        stats: RunningStats | None = None,
+        present: Array | None = None,
+    ) -> tuple[Array, BatchNormCache]:
+        rows = _lanes(x, xp=xp)
+        if training:
+            mean, var, count, xhat = self._batch_statistics(rows, x, present, xp)
+            batch = (mean, var, present, count)
+        else:
+            if stats is None:
+                raise InvalidValueError(
+                    message("BatchNorm", "evaluation needs the running statistics", got="stats=None")
+                )
+            (mean, var), batch = stats, None
+            xhat = rows - _spread(mean, rows, xp=xp)
+        scale = 1.0 / xp.sqrt(var + self.epsilon)
+        xhat *= _spread(scale, rows, xp=xp)
+        y = xhat * _spread(params.gamma, rows, xp=xp)
+        y += _spread(params.beta, rows, xp=xp)
+        return xp.reshape(y, x.shape), BatchNormCache(xhat, scale, batch)
+
+    def _batch_statistics(
+        self, rows: Array, x: Array, present: Array | None, xp: Namespace
+    ) -> tuple[Array, Array, Array | float, Array]:
+        """Return mean, biased variance, count, and x - mean: a new array, in lanes."""
+        count: Array | float = float(math.prod(x.shape[:-1]))
+        if count <= 1.0:
+            raise InvalidValueError(
+                message(
+                    "BatchNorm",
+                    "one value per channel has no variance",
+                    got=f"a training batch of shape {tuple(x.shape)}",
+                    expected="at least two values per channel",
+                    fix="a larger batch_size, or nn.LayerNorm()",
+                )
+            )
+        weight = None
+        if present is not None:
+            weight = _per_row(present, rows, xp=xp)
+            count = xp.reshape(xp.sum(present), (1,)) * (count / x.shape[0])
+        channels = x.shape[-1]
+        mean = _channel_sum(rows if weight is None else rows * weight, channels, xp=xp)
+        mean /= count
+        centred = rows - _spread(mean, rows, xp=xp)
+        squares = centred * centred
+        if weight is not None:
+            squares *= weight
+        var = _channel_sum(squares, channels, xp=xp)
+        var /= count
+        return mean, var, count, centred
+
+    def backward(
+        self, params: NormParams, cache: BatchNormCache, dy: Array, /, *, xp: Namespace
+    ) -> tuple[Array, NormParams]:
+        grads = self.gradients(params, cache, dy, xp=xp)
+        rows = xp.reshape(dy, cache.xhat.shape)
+        factor = _spread(params.gamma * cache.scale, rows, xp=xp)
+        if cache.batch is None:
+            return xp.reshape(rows * factor, dy.shape), grads
+        _, _, present, count = cache.batch
+        dx = cache.xhat * _spread(grads.gamma / (-count), rows, xp=xp)
+        dx -= _spread(grads.beta / count, rows, xp=xp)
+        if present is not None:
+            dx *= _per_row(present, rows, xp=xp)
+        dx += rows
+        dx *= factor
+        return xp.reshape(dx, dy.shape), grads
+
+    def gradients(self, params: NormParams, cache: BatchNormCache, dy: Array, /, *, xp: Namespace) -> NormParams:
+        rows, channels = xp.reshape(dy, cache.xhat.shape), dy.shape[-1]
+        return NormParams(
+            _channel_sum(rows * cache.xhat, channels, xp=xp),
+            _channel_sum(rows, channels, xp=xp),
+        )
+
+    def advance(self, stats: RunningStats, cache: BatchNormCache, /, *, xp: Namespace) -> RunningStats:
+        if cache.batch is None:
+            return stats
+        batch_mean, batch_var, present, count = cache.batch
+        mean, var = stats
+        if present is None:
+            share, unbiased = self.momentum, self.momentum * count / (count - 1.0)
+        else:
+            # A single value says nothing of the variance: its share is 0, and 1/0 is never taken.
+            several = xp.astype(count > 1.0, count.dtype)
+            share = self.momentum * several
+            unbiased = share * count / xp.maximum(count - 1.0, constant(1.0, count, xp=xp))
+        mean *= 1.0 - share
+        mean += batch_mean * share
+        var *= 1.0 - share
+        var += batch_var * unbiased
+        return RunningStats(mean, var)
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """Layer normalisation of each sample (and place) over its features, the last axis: no sample knows of another.
+
+    Parameters
+    ----------
+    epsilon : float, optional
+        Added to the variance.
+
+    Notes
+    -----
+    With c over the C features, and the rest as in `BatchNorm`::
+
+        mu[n]      = Σ_c x[n,c] / C
+        var[n]     = Σ_c (x[n,c] - mu[n])² / C
+        xhat[n,c]  = (x[n,c] - mu[n]) s[n],   s[n] = 1/√(var[n] + epsilon)
+        y[n,c]     = gamma[c] xhat[n,c] + beta[c]
+
+        dgamma[c]  = Σ_n dy[n,c] xhat[n,c]
+        dbeta[c]   = Σ_n dy[n,c]
+        g[n,c]     = gamma[c] dy[n,c]
+        dx[n,c]    = s[n] (g[n,c] - Σ_k g[n,k] / C - xhat[n,c] Σ_k g[n,k] xhat[n,k] / C)
+
+    References
+    ----------
+    Ba, Kiros and Hinton, *Layer normalization*, 2016.
+    """
+
+    epsilon: float = 1e-5
+
+    analytic = True
+
+    def __post_init__(self) -> None:
+        number(self.epsilon, "LayerNorm(epsilon=…)", low=0.0, low_open=True)
+
+    def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[NormParams, Shape]:
+        return _ones_and_zeros(in_shape, "LayerNorm"), in_shape
+
+    def forward(self, params: NormParams, x: Array, /, *, xp: Namespace) -> tuple[Array, tuple[Array, Array]]:
+        xhat = x - _row_mean(x, xp=xp)
+        scale = _row_mean(xhat * xhat, xp=xp)
+        scale += self.epsilon
+        scale = 1.0 / xp.sqrt(scale)
+        xhat *= scale
+        y = xhat * params.gamma
+        y += params.beta
+        return y, (xhat, scale)
+
+    def backward(
+        self, params: NormParams, cache: tuple[Array, Array], dy: Array, /, *, xp: Namespace
+    ) -> tuple[Array, NormParams]:
+        xhat, scale = cache
+        dx = dy * params.gamma
+        along = _row_mean(dx * xhat, xp=xp)
+        dx -= _row_mean(dx, xp=xp)
+        dx -= xhat * along
+        dx *= scale
+        return dx, self.gradients(params, cache, dy, xp=xp)
+
+    def gradients(self, params: NormParams, cache: tuple[Array, Array], dy: Array, /, *, xp: Namespace) -> NormParams:
+        channels = dy.shape[-1]
+        return NormParams(
+            _channel_sum(_lanes(dy * cache[0], xp=xp), channels, xp=xp),
+            _channel_sum(_lanes(dy, xp=xp), channels, xp=xp),
+        )
+
+
+def _ones_and_zeros(in_shape: Shape, where: str) -> NormParams:
+    if not in_shape:
+        raise InvalidValueError(message(where, "a sample needs a last axis, its channels", got="shape ()"))
+    return NormParams(np.ones(in_shape[-1]), np.zeros(in_shape[-1]))
+
+
+# An image of few channels is worked on in lanes: its rows of pixels, (batch·height, width·channels). NumPy's loops then
+# run over width·channels numbers instead of over a few, and sums over a batch are twice to seven times as fast.
+
+
+def _lanes(x: Array, /, *, xp: Namespace) -> Array:
+    """Return x as a matrix whose rows hold the channels one or several times."""
+    return xp.reshape(x, (-1, math.prod(x.shape[max(1, len(x.shape) - 2) :])))
+
+
+def _spread(v: Array, rows: Array, /, *, xp: Namespace) -> Array:
+    """Return (channels,) values repeated to the width of the lanes."""
+    times = rows.shape[1] // v.shape[0]
+    return v if times == 1 else xp.tile(v, (times,))
+
+
+def _per_row(present: Array, rows: Array, /, *, xp: Namespace) -> Array:
+    """Return (batch,) values as a column with one entry for each of the rows."""
+    batch = present.shape[0]
+    column = xp.broadcast_to(xp.reshape(present, (batch, 1)), (batch, rows.shape[0] // batch))
+    return xp.reshape(column, (-1, 1))
+
+
+def _channel_sum(rows: Array, channels: int, /, *, xp: Namespace) -> Array:
+    """Return Σ_n of each channel, (channels,): a new array."""
+    total = xp.sum(rows, axis=0)
+    return total if rows.shape[1] == channels else xp.sum(xp.reshape(total, (-1, channels)), axis=0)
+
+
+def _row_mean(x: Array, /, *, xp: Namespace) -> Array:
+    """Return the mean over the last axis, which stays with length 1: a new array."""
+    total = xp.sum(x, axis=-1, keepdims=True)
+    total *= 1.0 / x.shape[-1]
+    return total

@@ -1,0 +1,123 @@
+"""The residual block, y = x + branch(x): a way around the branch, for activations and for gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bpxp.errors import InvalidTypeError, InvalidValueError, message
+from bpxp.nn.layer import Array, Layer, Namespace, Params, Shape
+from bpxp.nn.sequential import Sequential
+from bpxp.random import HostRandom
+
+
+@dataclass(frozen=True)
+class Residual:
+    """Add to x what a branch of layers makes of it.
+
+    Parameters
+    ----------
+    branch : Layer or sequence of Layer
+        What x passes through. The shape must come out as it went in. A layer of the branch that leaves its
+        activation open has none, and its initialiser is its own default: the network's choices are for the layers
+        in its own row.
+
+    Notes
+    -----
+    With F for the branch::
+
+        y[n,…]  = x[n,…] + F(x)[n,…]
+        dx[n,…] = dy[n,…] + Σ_k dy[n,k] ∂F[k]/∂x[n,…]
+
+    The first term is why depth does no harm: delta reaches the layers below undiminished. Parameters, gradients and
+    statistics are those of the branch, a tuple with one entry per layer.
+
+    References
+    ----------
+    He et al., *Deep residual learning for image recognition*, CVPR 2016.
+
+    Examples
+    --------
+    >>> from bpxp import nn
+    >>> block = nn.Residual([nn.Dense(8, "relu"), nn.Dense(8)])
+    """
+
+    branch: Any
+
+    def __post_init__(self) -> None:
+        if isinstance(self.branch, Sequential):
+            return
+        layers = tuple(self.branch) if isinstance(self.branch, Sequence) else (self.branch,)
+        wrong = [layer for layer in layers if isinstance(layer, type) or not isinstance(layer, Layer)]
+        if wrong or not layers:
+            raise InvalidTypeError(
+                message(
+                    "Residual(branch=…)",
+                    "not layers",
+                    got=repr(wrong[0]) if wrong else "[]",
+                    expected="a layer, or a list of layers",
+                    fix="Residual([nn.Dense(8, 'relu'), nn.Dense(8)])",
+                )
+            )
+        object.__setattr__(self, "branch", Sequential(layers))
+
+    @property
+    def uses(self) -> frozenset[str]:
+        """What any layer of the branch uses."""
+        uses: frozenset[str] = self.branch.uses
+        return uses
+
+    @property
+    def analytic(self) -> bool:
+        """Whether the whole branch is."""
+        return bool(self.branch.analytic)
+
+    def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[Params, Shape]:
+        params, out_shape = self.branch.init(rng, in_shape)
+        if out_shape != in_shape:
+            raise InvalidValueError(_does_not_add_up(in_shape, out_shape))
+        return params, out_shape
+
+    def init_stats(self, params: Params, /) -> tuple[Any, ...]:
+        stats: tuple[Any, ...] = self.branch.init_stats(params)
+        return stats
+
+    def forward(self, params: Params, x: Array, /, *, xp: Namespace, **context: Any) -> tuple[Array, tuple[Any, ...]]:
+        y, caches = self.branch.forward(params, x, xp=xp, **context)
+        return x + y, caches
+
+    def backward(self, params: Params, caches: tuple[Any, ...], dy: Array, /, *, xp: Namespace) -> tuple[Array, Params]:
+        dx, grads = self.branch.backward(params, caches, dy, xp=xp)
+        return dy + dx, grads
+
+    def gradients(self, params: Params, caches: tuple[Any, ...], dy: Array, /, *, xp: Namespace) -> Params:
+        grads: Params = self.branch.gradients(params, caches, dy, xp=xp)
+        return grads
+
+    def advance(self, stats: tuple[Any, ...], caches: tuple[Any, ...], /, *, xp: Namespace) -> tuple[Any, ...]:
+        moved: tuple[Any, ...] = self.branch.advance(stats, caches, xp=xp)
+        return moved
+
+
+def _does_not_add_up(in_shape: Shape, out_shape: Shape) -> str:
+    """Write the equation that fails, with the first two axes that differ."""
+    if len(in_shape) != len(out_shape):
+        where, fix = f"{len(in_shape)} axes and {len(out_shape)} axes", ""
+    else:
+        axis = next(i for i, (a, b) in enumerate(zip(in_shape, out_shape, strict=True)) if a != b)
+        where = f"axis {axis} of x is {in_shape[axis]}, axis {axis} of the branch's output is {out_shape[axis]}"
+        last = axis == len(in_shape) - 1
+        fix = (
+            f"{in_shape[-1]} outputs in the branch's last layer"
+            if last
+            else "padding='same' and stride 1 in the branch"
+        )
+    return message(
+        "Residual",
+        "y = x + branch(x) does not add up",
+        got=f"x {in_shape} and branch(x) {out_shape}",
+        expected="equal shapes",
+        first=where,
+        fix=fix,
+    )

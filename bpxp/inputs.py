@@ -177,7 +177,7 @@ def _vectors(shape: Shape, size: int) -> tuple[str, str]:
         what = "must be 2-D (samples, features)"
         return what, "x[None, :] for one sample, x[:, None] for one feature"
     if len(shape) == 2:
-        what = f"x has {shape[1]} features, the network expects {size}"
+        what = f"x has {shape[1]} features, the network expects {size}: in x W, axis 1 of x must be axis 0 of W"
         if shape[0] == size:
             return f"{what}; it looks transposed: x.T has shape {shape[::-1]}", "x.T"
         return what, ""

@@ -73,8 +73,8 @@ class Dense:
             raise InvalidValueError(
                 message(
                     "Dense",
-                    "the input of a dense layer is a vector per sample",
-                    got=f"shape {in_shape}",
+                    "in z[n,j] = Σ_i x[n,i] W[i,j] a sample is a vector, with the one axis i",
+                    got=f"samples of shape {in_shape}",
                     expected="(n_in,)",
                     fix="put nn.Flatten() before it",
                 )

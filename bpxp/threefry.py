@@ -29,7 +29,7 @@ class Key(NamedTuple):
     step : array, (1,), int32
         The number of the training step.
     place : tuple of int
-        Where in the network: static, so that a traced key has no other arrays than these three.
+        Where in the network. Static: what is traced is the root, with place ().
 
     Notes
     -----

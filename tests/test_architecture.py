@@ -18,7 +18,7 @@ MATHEMATICS = sorted(
     [
         *PACKAGE.glob("nn/**/*.py"),
         *PACKAGE.glob("optim/**/*.py"),
-        *(PACKAGE / name for name in ("metrics.py", "random.py", "step.py", "tree.py")),
+        *(PACKAGE / name for name in ("metrics.py", "random.py", "step.py", "threefry.py", "tree.py")),
     ]
 )
 # What works on the host, beside the `init` of a layer: draws, and the shares that metrics make of their counts.

@@ -38,7 +38,7 @@ def load(path: str | Path, *, backend: str | Backend | None, custom: Sequence[ty
     values = iter([own(tensors[name], net.backend, net.dtype) for name, _ in tensors_of(net)])
     net.params, net.stats = (tree_map(lambda _: next(values), tree) for tree in (net.params, net.stats))
     net.epoch = config["epoch"]
-    net.key = net.key_at(config["steps"]) if net.key else ()
+    net.key = net.key_at(config["steps"]) if net.key or config["steps"] else ()
     return net
 
 

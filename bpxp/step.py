@@ -6,7 +6,7 @@ needs another compilation; nothing returns to the host before the caller asks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from bpxp.nn.sequential import Sequential
 from bpxp.optim.optimizer import Optimizer, OptState
 
 PIXEL = 1.0 / 255.0  # unsigned bytes are pixels: 255 is white
+AUGMENTATION = 2**14 - 2  # the place of its random numbers: no layer has this number
 
 
 class Data(NamedTuple):
@@ -49,7 +50,7 @@ class State(NamedTuple):
     stats : tree
         Running statistics of the layers that have some; () without such layers.
     key : Key or ()
-        Whose random numbers the step takes; () without random layers.
+        Whose random numbers the step takes; () without random layers and augmentation.
     order : array, int32
         The epoch's permutation of the samples, padded with zeros to whole mini-batches.
     position : array, (1,), int32
@@ -72,13 +73,15 @@ class State(NamedTuple):
 class TrainingStep:
     """Gather a mini-batch, go forward, go backward, update.
 
-    Its halves stand apart, so that a data-parallel run can put the sum of the gradients between them.
+    Its halves stand apart, so that a data-parallel run can put the sum of the gradients between them. `augment` are
+    functions (x, y, key, xp=) -> (x, y) that change the mini-batch on its way; see `bpxp.data.augment`.
     """
 
     model: Sequential
     loss: Loss
     optimizer: Optimizer
-    xp: Namespace = field(compare=False, repr=False)
+    augment: tuple[Callable[..., tuple[Array, Array]], ...] = ()
+    xp: Namespace = field(kw_only=True, compare=False, repr=False)
 
     def __call__(self, state: State, data: Data, /) -> State:
         state, grads = self.gradients(state, data)
@@ -89,6 +92,8 @@ class TrainingStep:
         xp = self.xp
         place = state.position + data.lane
         x, y, weight, present = gather(data, xp.take(state.order, place), place, dtype=state.loss.dtype, xp=xp)
+        for i, transform in enumerate(self.augment):
+            x, y = transform(x, y, state.key.at(AUGMENTATION, i), xp=xp)
         context = training(self.model, state.stats, state.key, present)
         value, grads, caches = loss_and_gradients(self.model, self.loss, state.params, x, y, weight, context, xp=xp)
         stats, key = advance(self.model, state.stats, state.key, caches, xp=xp)

@@ -12,12 +12,14 @@ import numpy as np
 
 from bpxp.backends import Array
 from bpxp.callbacks import Callback, Progress
+from bpxp.data.augment import arranged
 from bpxp.data.order import epoch_order, usable_batch_size
 from bpxp.errors import DivergenceError, FitInProgressError, InvalidTypeError, InvalidValueError, message
 from bpxp.history import History, flat
 from bpxp.metrics import Metric
 from bpxp.network import Network, checked_metrics
 from bpxp.nn.layer import Params
+from bpxp.nn.losses.softmax_cross_entropy import one_hot
 from bpxp.optim import Optimizer, OptState, get_optimizer
 from bpxp.random import SPLIT, HostRandom
 from bpxp.step import Data, State, TrainingStep
@@ -80,6 +82,7 @@ class Trainer:
         weight: Any = None,
         class_weight: Any = None,
         shuffle: bool = True,
+        augment: Sequence[Any] = (),
         evaluate_train: bool = False,
     ) -> History:
         """Train for a number of epochs, from where the network stands.
@@ -101,6 +104,8 @@ class Trainer:
             Weight of each class.
         shuffle : bool, optional
             Draw a new order each epoch, a function of the network's seed and the number of the epoch.
+        augment : sequence of transforms, optional
+            Change each mini-batch on its way, by random numbers of the step; see `bpxp.data.augment`.
         evaluate_train : bool, optional
             Evaluate the training data, too, after each epoch.
 
@@ -126,20 +131,31 @@ class Trainer:
         warn_single_class(net.backend.to_numpy(train[1]), "fit: y")
         n = int(train[0].shape[0])
         size = min(32, n) if batch_size is None else usable_batch_size(batch_size, n, "fit(batch_size=…)")
+        step = TrainingStep(net.model, net.loss, self.optimizer, arranged(augment, net.input_shape), xp=net.xp)
         history = History()
         with self._session(epochs):
-            self._epochs(history, train, held_out, size, shuffle, evaluate_train)
+            self._epochs(history, step, train, held_out, size, shuffle, evaluate_train)
         return history
 
     def _epochs(
-        self, history: History, train: Batch, held_out: Batch | None, size: int, shuffle: bool, evaluate_train: bool
+        self,
+        history: History,
+        training: TrainingStep,
+        train: Batch,
+        held_out: Batch | None,
+        size: int,
+        shuffle: bool,
+        evaluate_train: bool,
     ) -> None:
         net, xp = self.net, self.net.xp
         n = int(train[0].shape[0])
-        data = Data(*train, xp.arange(size, dtype=xp.int32))
-        step = net.compiled(TrainingStep(net.model, net.loss, self.optimizer, xp=xp))
+        x, y, weight = train
+        if y.ndim == 1 and any(getattr(transform, "mixes", False) for transform in training.augment):
+            y = one_hot(y, net.output_shape[0], dtype=getattr(xp, net.dtype), xp=xp)
+        data = Data(x, y, weight, xp.arange(size, dtype=xp.int32))
+        step = net.compiled(training)
         params, opt = self._resume()
-        stats, key = net.stats, net.key
+        stats, key = net.stats, net.key or (net.key_at(0) if training.augment else ())
         try:
             while net.epoch < self.last_epoch and not self.stop:
                 begun = time.perf_counter()

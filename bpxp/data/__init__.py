@@ -1,5 +1,6 @@
 """Data: reading it, holding it on a device, and handing it out in mini-batches."""
 
+from bpxp.data import augment
 from bpxp.data.dataset import Dataset, as_dataset
 from bpxp.data.digits import digits
 from bpxp.data.folder import folder_dataset
@@ -12,6 +13,7 @@ __all__ = [
     "Dataset",
     "Loader",
     "as_dataset",
+    "augment",
     "digits",
     "epoch_order",
     "fashion_mnist",

@@ -1,0 +1,29 @@
+"""Augmentation on the device: each mini-batch is changed a little, so that no epoch repeats another.
+
+``trainer.fit(train, …, augment=[Affine(degrees=10, shift=2), ElasticDistortion(), Noise(0.05)])``. A transform is a
+hashable function ``(x, y, key, /, *, xp) -> (x, y)``; one of your own may stand among these. What it draws is a
+function of the network's seed, the number of the training step and the transform's place in the list: the same on
+every array library, and after resuming. Evaluation is not augmented.
+"""
+
+from bpxp.data.augment.affine import Affine, Flip, Rotate, Scale, Shift
+from bpxp.data.augment.compose import Compose, arranged
+from bpxp.data.augment.elastic import ElasticDistortion
+from bpxp.data.augment.geometric import Geometric
+from bpxp.data.augment.mixup import Mixup
+from bpxp.data.augment.pixels import Cutout, Noise
+
+__all__ = [
+    "Affine",
+    "Compose",
+    "Cutout",
+    "ElasticDistortion",
+    "Flip",
+    "Geometric",
+    "Mixup",
+    "Noise",
+    "Rotate",
+    "Scale",
+    "Shift",
+    "arranged",
+]

@@ -1,0 +1,205 @@
+"""Transforms that keep straight lines straight: rotation, scale, shear, shift and flip."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from bpxp.data.augment.geometric import Geometric
+from bpxp.data.augment.resample import Motion
+from bpxp.errors import InvalidTypeError, InvalidValueError, message
+from bpxp.nn.checks import number
+from bpxp.nn.layer import Array, Namespace
+from bpxp.threefry import Key, bernoulli, uniform
+
+
+@dataclass(frozen=True)
+class Affine(Geometric):
+    """Shear, rotate, scale and shift each image, about its centre, each by as much as is drawn for it.
+
+    Parameters
+    ----------
+    degrees : float, optional
+        Rotation by an angle in [-degrees, degrees].
+    scale : float, optional
+        A fraction in [0, 1): the image becomes 1 + s times as large, s in [-scale, scale].
+    shear : float, optional
+        The row y pixels above the centre moves k y pixels to the right, k in [-shear, shear].
+    shift : float, optional
+        Pixels, in each direction, in [-shift, shift].
+    shape : tuple of int, optional
+        (height, width, channels) of the images, where the network takes vectors of them.
+
+    Notes
+    -----
+    All are uniform. With θ the angle (counter-clockwise, as one sees it), r = 1/(1 + s) and (sy, sx) the shift, the
+    pixel (y, x) of the result shows the point (v, u) of the image, y and v pointing down::
+
+        v = r (cos θ (y - sy) + sin θ (x - sx))
+        u = r (cos θ (x - sx) - sin θ (y - sy)) + k v
+    """
+
+    degrees: float = 0.0
+    scale: float = 0.0
+    shear: float = 0.0
+    shift: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, high in (("degrees", 180.0), ("scale", 1.0), ("shear", math.inf), ("shift", math.inf)):
+            where = f"{type(self).__name__}({name}=…)"
+            value = number(getattr(self, name), where, low=0.0, high=high, high_open=name == "scale")
+            object.__setattr__(self, name, value)
+
+    def motion(self, key: Key, batch: int, /, *, dtype: Any, xp: Namespace) -> Motion:
+        u = uniform(key, (batch, 5), dtype=dtype, xp=xp)
+        u *= 2.0
+        u -= 1.0
+        angle, stretch, slope, down, right = (u[:, i] for i in range(5))
+        return affine(
+            angle * math.radians(self.degrees),
+            1.0 + stretch * self.scale,
+            slope * self.shear,
+            down * self.shift,
+            right * self.shift,
+            xp=xp,
+        )
+
+
+def affine(angle: Array, scale: Array, shear: Array, down: Array, right: Array, /, *, xp: Namespace) -> Motion:
+    """Return the motion of these values, (batch,) each; see `Affine` for their meaning."""
+    cos, sin = xp.cos(angle) / scale, xp.sin(angle) / scale
+    xy, xx = shear * cos - sin, shear * sin + cos
+    return Motion(cos, sin, -(cos * down + sin * right), xy, xx, -(xy * down + xx * right))
+
+
+@dataclass(frozen=True)
+class Rotate(Geometric):
+    """Rotate each image about its centre.
+
+    Parameters
+    ----------
+    degrees : float
+        The angle is uniform in [-degrees, degrees].
+    shape : tuple of int, optional
+        See `Affine`.
+    """
+
+    degrees: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "degrees", number(self.degrees, "Rotate(degrees=…)", low=0.0, high=180.0))
+
+    def motion(self, key: Key, batch: int, /, *, dtype: Any, xp: Namespace) -> Motion:
+        return Affine(degrees=self.degrees).motion(key, batch, dtype=dtype, xp=xp)
+
+
+@dataclass(frozen=True)
+class Scale(Geometric):
+    """Make each image larger or smaller, about its centre.
+
+    Parameters
+    ----------
+    fraction : float
+        In [0, 1): the factor is uniform in [1 - fraction, 1 + fraction].
+    shape : tuple of int, optional
+        See `Affine`.
+    """
+
+    fraction: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checked = number(self.fraction, "Scale(fraction=…)", low=0.0, high=1.0, high_open=True)
+        object.__setattr__(self, "fraction", checked)
+
+    def motion(self, key: Key, batch: int, /, *, dtype: Any, xp: Namespace) -> Motion:
+        return Affine(scale=self.fraction).motion(key, batch, dtype=dtype, xp=xp)
+
+
+@dataclass(frozen=True)
+class Shift(Geometric):
+    """Move each image up or down, and to a side; zeros come in.
+
+    Parameters
+    ----------
+    pixels : float
+        At most, in each direction.
+    subpixel : bool, optional
+        False draws one of the 2 pixels + 1 whole numbers. True draws any number in [-pixels, pixels], and interpolates.
+    shape : tuple of int, optional
+        See `Affine`.
+    """
+
+    pixels: float
+    subpixel: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        pixels = number(self.pixels, "Shift(pixels=…)", low=0.0)
+        if not self.subpixel and not pixels.is_integer():
+            raise InvalidValueError(
+                message(
+                    "Shift(pixels=…)",
+                    "not a whole number of pixels",
+                    got=repr(self.pixels),
+                    fix=f"Shift({pixels:g}, subpixel=True)",
+                )
+            )
+        object.__setattr__(self, "pixels", pixels)
+
+    @property
+    def whole(self) -> bool:
+        return not self.subpixel
+
+    def motion(self, key: Key, batch: int, /, *, dtype: Any, xp: Namespace) -> Motion:
+        u = uniform(key, (batch, 2), dtype=dtype, xp=xp)
+        if self.subpixel:
+            u *= 2.0 * self.pixels
+        else:
+            u *= 2.0 * self.pixels + 1.0
+            u = xp.floor(u)
+        u -= self.pixels
+        one, zero = xp.ones((batch,), dtype=dtype), xp.zeros((batch,), dtype=dtype)
+        return Motion(one, zero, -u[:, 0], zero, one, -u[:, 1])
+
+
+@dataclass(frozen=True)
+class Flip(Geometric):
+    """Mirror some of the images.
+
+    Parameters
+    ----------
+    horizontal : bool, optional
+        True swaps left and right, False top and bottom.
+    probability : float, optional
+        Of each image; a multiple of 2⁻¹⁶.
+    shape : tuple of int, optional
+        See `Affine`.
+    """
+
+    horizontal: bool = True
+    probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.horizontal, bool):
+            raise InvalidTypeError(
+                message("Flip(horizontal=…)", "not a bool", got=repr(self.horizontal), fix="Flip(probability=0.5)")
+            )
+        checked = number(self.probability, "Flip(probability=…)", low=0.0, high=1.0)
+        object.__setattr__(self, "probability", checked)
+
+    @property
+    def whole(self) -> bool:
+        return True
+
+    def motion(self, key: Key, batch: int, /, *, dtype: Any, xp: Namespace) -> Motion:
+        one, zero = xp.ones((batch,), dtype=dtype), xp.zeros((batch,), dtype=dtype)
+        if self.probability == 0.0:
+            return Motion(one, zero, zero, zero, one, zero)
+        side = 1.0 - 2.0 * bernoulli(key, (batch,), self.probability, dtype=dtype, xp=xp)
+        yy, xx = (one, side) if self.horizontal else (side, one)
+        return Motion(yy, zero, zero, zero, xx, zero)

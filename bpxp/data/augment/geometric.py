@@ -1,0 +1,82 @@
+"""Geometric transforms: each says where the pixels come from; those in a row share one resampling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+from bpxp.data.augment.resample import Motion, places, resample
+from bpxp.data.augment.shapes import checked_shape, image_shape
+from bpxp.nn.layer import Array, Namespace, Shape
+from bpxp.threefry import Key
+
+
+@dataclass(frozen=True)
+class Geometric:
+    """A transform that moves pixels: by a motion, by a field of displacements, or not at all.
+
+    Parameters
+    ----------
+    shape : tuple of int, optional
+        (height, width, channels) of the images that the samples are, where the network takes vectors.
+    """
+
+    _: KW_ONLY
+    shape: Shape | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", checked_shape(self.shape, f"{type(self).__name__}(shape=…)"))
+
+    @property
+    def whole(self) -> bool:
+        """Whether pixels go to pixels, so that nothing has to be interpolated."""
+        return False
+
+    def motion(self, key: Key, batch: int, /, *, dtype: Any, xp: Namespace) -> Motion | None:
+        """Draw an affine map per sample, or None."""
+        return None
+
+    def field(self, key: Key, batch: int, shape: Shape, /, *, dtype: Any, xp: Namespace) -> Array | None:
+        """Draw displacements, (2, batch, height · width), or None."""
+        return None
+
+    def __call__(self, x: Array, y: Array, key: Key, /, *, xp: Namespace) -> tuple[Array, Array]:
+        return warp((self,), x, (key,), xp=xp), y
+
+
+def warp(transforms: Sequence[Geometric], x: Array, keys: Sequence[Key], /, *, xp: Namespace) -> Array:
+    """Apply geometric transforms, one after another, with one resampling.
+
+    Parameters
+    ----------
+    transforms : sequence of Geometric
+        All of the same `shape`.
+    x : array, (batch, *in_shape)
+    keys : sequence of Key
+        One for each transform.
+
+    Notes
+    -----
+    Motions are composed. Displacements are added to where these lead: that another motion would have turned and
+    stretched the field does not matter, for it is random, and all directions and places in it are alike.
+    """
+    batch = x.shape[0]
+    shape = image_shape(transforms[0].shape, tuple(x.shape[1:]), type(transforms[0]).__name__)
+    motion: Motion | None = None
+    fields = []
+    for transform, key in zip(transforms, keys, strict=True):
+        own = transform.motion(key, batch, dtype=x.dtype, xp=xp)
+        if own is not None:
+            motion = own if motion is None else own.after(motion)
+        field = transform.field(key, batch, shape, dtype=x.dtype, xp=xp)
+        if field is not None:
+            fields.append(field)
+    if motion is None and not fields:
+        return x
+    at = places(motion, *shape[:2], dtype=x.dtype, xp=xp)
+    for field in fields:
+        field += at
+        at = field
+    whole = all(transform.whole for transform in transforms)
+    return xp.reshape(resample(xp.reshape(x, (batch, *shape)), at, whole=whole, xp=xp), x.shape)

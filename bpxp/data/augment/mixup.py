@@ -1,0 +1,97 @@
+"""Mixup: each sample becomes a mixture of two, and so does its target."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from bpxp.errors import InvalidTypeError, message
+from bpxp.nn.checks import number
+from bpxp.nn.layer import Array, Namespace
+from bpxp.threefry import Key, uniform
+
+
+@dataclass(frozen=True)
+class Mixup:
+    """Mix each sample with another of the mini-batch: x ← (1 - s) x + s x', y ← (1 - s) y + s y'.
+
+    Parameters
+    ----------
+    alpha : float, optional
+        > 0: the share s of the other has the distribution Beta(alpha, alpha). Small means that mostly one of the two
+        is seen, large that both are mixed half and half; 1 is uniform.
+
+    Notes
+    -----
+    The other is the sample that stands r places further in the mini-batch, r in 1 … batch - 1 drawn once per step. The
+    weight of a sample stays its own. Targets have to be rows; the trainer makes them of class indices.
+
+    References
+    ----------
+    H. Zhang, M. Cisse, Y. Dauphin, D. Lopez-Paz, *mixup: beyond empirical risk minimization*, ICLR 2018.
+    """
+
+    alpha: float = 0.2
+
+    mixes = True  # the targets: the trainer makes rows of class indices
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "alpha", number(self.alpha, "Mixup(alpha=…)", low=0.0, low_open=True))
+
+    def __call__(self, x: Array, y: Array, key: Key, /, *, xp: Namespace) -> tuple[Array, Array]:
+        if len(y.shape) != 2:
+            raise InvalidTypeError(
+                message(
+                    "Mixup",
+                    "class indices cannot be mixed",
+                    got=f"y of shape {tuple(y.shape)}",
+                    expected="rows (batch, n_out)",
+                    fix="one_hot(y, classes, dtype=x.dtype, xp=xp)",
+                )
+            )
+        batch = x.shape[0]
+        share = symmetric_beta(key.at(0), self.alpha, batch, dtype=x.dtype, xp=xp)
+        turn = xp.floor(uniform(key.at(1), (1,), dtype=x.dtype, xp=xp) * float(batch - 1))
+        other = xp.arange(batch, dtype=xp.int32) + (xp.astype(turn, xp.int32) + 1)
+        other -= batch * xp.astype(other >= batch, xp.int32)
+        return _mixed(x, other, share, xp), _mixed(y, other, share, xp)
+
+
+def _mixed(a: Array, other: Array, share: Array, xp: Namespace) -> Array:
+    b = xp.take(a, other, axis=0)
+    b -= a
+    b *= xp.reshape(share, (-1,) + (1,) * (len(a.shape) - 1))
+    b += a
+    return b
+
+
+def symmetric_beta(key: Key, alpha: float, size: int, /, *, dtype: Any, xp: Namespace) -> Array:
+    """Return independent numbers of the distribution Beta(alpha, alpha), (size,), without rejection.
+
+    Notes
+    -----
+    With U, V uniform, p > 1/2 and c = √(1 - U^(2/(2p - 1))) cos 2πV, the number B = (1 + c)/2 is Beta(p, p) (Ulrich).
+    It is also the share G/(G + G') of a Gamma(p) among two, of which their sum is independent; and with W uniform,
+    G W^(1/alpha) is Gamma(alpha) if G is Gamma(alpha + 1). So p = alpha + 1 and the odds::
+
+        s/(1 - s) = B/(1 - B) (W/W')^(1/alpha)
+
+    are those of Beta(alpha, alpha), for every alpha > 0. Their logarithm is 2 artanh c + (log W - log W')/alpha.
+
+    References
+    ----------
+    L. Devroye, *Non-uniform random variate generation*, 1986, IX.3.5 and IX.4.
+    """
+    u = 1.0 - uniform(key, (size, 4), dtype=dtype, xp=xp)  # in (0, 1]
+    c = xp.sqrt(1.0 - u[:, 0] ** (2.0 / (2.0 * alpha + 1.0)))
+    c *= xp.cos(u[:, 1] * (2.0 * math.pi))
+    c *= 1.0 - 1e-6  # below 1 after rounding, too
+    half = xp.log(u[:, 2])
+    half -= xp.log(u[:, 3])
+    half *= 0.5 / alpha
+    half += xp.atanh(c)
+    s = xp.tanh(half)
+    s += 1.0
+    s *= 0.5
+    return s

@@ -1,0 +1,93 @@
+"""Transforms that leave pixels where they are and change what they show: noise, and a hole."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+from bpxp.data.augment.shapes import checked_shape, image_shape
+from bpxp.nn.checks import number, positive_int
+from bpxp.nn.layer import Array, Namespace, Shape
+from bpxp.threefry import Key, uniform
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Add normal numbers to whatever the samples are: x + std n. The result may leave the range of x.
+
+    Parameters
+    ----------
+    std : float
+        Standard deviation; pixels are in [0, 1].
+    """
+
+    std: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "std", number(self.std, "Noise(std=…)", low=0.0))
+
+    def __call__(self, x: Array, y: Array, key: Key, /, *, xp: Namespace) -> tuple[Array, Array]:
+        noise = normal(key, tuple(x.shape), dtype=x.dtype, xp=xp)
+        noise *= self.std
+        noise += x
+        return noise, y
+
+
+def normal(key: Key, shape: tuple[int, ...], /, *, dtype: Any, xp: Namespace) -> Array:
+    """Return standard normal numbers, by Box and Muller's transformation of the key's uniform numbers.
+
+    The logarithm, cosine and sine are the array library's own: across libraries the last bits may differ.
+    """
+    size = math.prod(shape)
+    u = uniform(key, (2, -(-size // 2)), dtype=dtype, xp=xp)
+    radius = 1.0 - u[0, :]  # in (0, 1]: the logarithm is finite
+    radius = xp.log(radius)
+    radius *= -2.0
+    radius = xp.sqrt(radius)
+    angle = u[1, :] * (2.0 * math.pi)
+    both = xp.stack((xp.cos(angle), xp.sin(angle)))
+    both *= radius
+    return xp.reshape(xp.reshape(both, (-1,))[:size], shape)
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """Set a square of each image to zero; its centre is any pixel, so that part of it may lie outside.
+
+    Parameters
+    ----------
+    size : int
+        Side of the square, in pixels.
+    shape : tuple of int, optional
+        (height, width, channels) of the images, where the network takes vectors of them.
+
+    References
+    ----------
+    T. DeVries, G. Taylor, *Improved regularization of convolutional neural networks with cutout*, 2017.
+    """
+
+    size: int
+    _: KW_ONLY
+    shape: Shape | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", positive_int(self.size, "Cutout(size=…)"))
+        object.__setattr__(self, "shape", checked_shape(self.shape, "Cutout(shape=…)"))
+
+    def __call__(self, x: Array, y: Array, key: Key, /, *, xp: Namespace) -> tuple[Array, Array]:
+        batch, (height, width, channels) = x.shape[0], image_shape(self.shape, tuple(x.shape[1:]), "Cutout")
+        centre = uniform(key, (batch, 2), dtype=x.dtype, xp=xp)
+        inside = [
+            xp.astype(self._covered(centre[:, i], length, xp), x.dtype) for i, length in enumerate((height, width))
+        ]
+        keep = xp.expand_dims(inside[0], axis=2) * xp.expand_dims(inside[1], axis=1)
+        keep = 1.0 - keep
+        images = xp.reshape(x, (batch, height, width, channels)) * xp.expand_dims(keep, axis=3)
+        return xp.reshape(images, x.shape), y
+
+    def _covered(self, u: Array, length: int, xp: Namespace) -> Array:
+        """Return whether a row, or column, is covered, (batch, length); u in [0, 1) says where the centre is."""
+        first = xp.floor(u * float(length)) - float(self.size // 2)
+        offset = xp.arange(length, dtype=u.dtype) - xp.expand_dims(first, axis=1)
+        return (offset >= 0.0) & (offset < float(self.size))

@@ -1,0 +1,68 @@
+"""Which images stand in an input: the transforms act on (batch, height, width, channels)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from bpxp.errors import InvalidTypeError, InvalidValueError, message
+from bpxp.nn.checks import positive_int
+from bpxp.nn.layer import Shape
+
+
+def checked_shape(shape: Any, where: str) -> Shape | None:
+    """Return a given shape of images as a tuple of three; None stays None.
+
+    Raises
+    ------
+    InvalidTypeError, InvalidValueError
+        If it is no (height, width, channels).
+    """
+    if shape is None:
+        return None
+    if not isinstance(shape, (tuple, list)) or len(shape) != 3:
+        raise InvalidTypeError(
+            message(where, "not the shape of an image", got=repr(shape), expected="(28, 28, 1), say")
+        )
+    return tuple(positive_int(n, where) for n in shape)
+
+
+def image_shape(shape: Shape | None, in_shape: Shape, name: str) -> Shape:
+    """Return (height, width, channels) of the images that samples of `in_shape` are.
+
+    Parameters
+    ----------
+    shape : tuple of int or None
+        What the transform was given.
+    in_shape : tuple of int
+        Of one sample, as it goes to the network.
+    name : str
+        The transform, for the message.
+
+    Raises
+    ------
+    InvalidValueError
+        If they are none, or others.
+    """
+    if shape is None and len(in_shape) == 3:
+        return in_shape
+    if shape is not None and math.prod(shape) == math.prod(in_shape):
+        return shape
+    where = f"{name}(shape={'…' if shape is None else shape})"
+    if shape is None:
+        raise InvalidValueError(
+            message(
+                where,
+                "the samples are not images",
+                got=f"samples of shape {in_shape}",
+                expected="(height, width, channels)",
+                fix=f"{name}(…, shape=(28, 28, 1)) says how a vector of 784 is an image",
+            )
+        )
+    raise InvalidValueError(
+        message(
+            where,
+            f"an image of {' × '.join(map(str, shape))} has {math.prod(shape)} numbers",
+            got=f"samples of shape {in_shape}, {math.prod(in_shape)} numbers",
+        )
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 import bpxp
 from bpxp.nn import Activation, BatchNorm, Dense, Dropout, Embedding, LayerNorm, Residual, Sequential
 from bpxp.random import HostRandom, make_key

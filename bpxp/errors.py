@@ -85,6 +85,14 @@ class GradientCheckError(BpxpError, AssertionError):
     """A gradient differs from the numerical derivative of the loss."""
 
 
+class EquationError(InvalidValueError):
+    """A line of `Equations` is not in the notation, or cannot be evaluated."""
+
+
+class DerivationError(BpxpError, AssertionError):
+    """The code computes something else than its equation says."""
+
+
 def message(where: str, what: str, *, got: str = "", expected: str = "", first: str = "", fix: str = "") -> str:
     """Write an error by the house's template.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
+from bpxp.equations import Equations
 from bpxp.errors import InvalidValueError, message
 from bpxp.nn.activations import Activation, get_activation
 from bpxp.nn.checks import fits_in_memory, positive_int
@@ -37,12 +38,7 @@ class Dense:
 
     Notes
     -----
-    For a batch x of shape (batch, n_in) and delta = ∂J/∂z of shape (batch, n_out)::
-
-        z[n,j]  = Σ_i x[n,i] W[i,j] + b[j]
-        dW[i,j] = Σ_n x[n,i] delta[n,j]
-        db[j]   = Σ_n delta[n,j]
-        dx[n,i] = Σ_j delta[n,j] W[i,j]
+    x is (batch, n_in), z and delta = ∂J/∂z are (batch, n_out); the equations stand below, in index notation.
 
     References
     ----------
@@ -60,6 +56,13 @@ class Dense:
         "b": "(n_out,)",
         "z": "(batch, n_out)",
     }
+
+    equations = Equations(
+        forward="z[n,j] = sum_i x[n,i]*W[i,j] + b[j]",
+        dW="dW[i,j] = sum_n x[n,i]*delta[n,j]",
+        db="db[j] = sum_n delta[n,j]",
+        dx="dx[n,i] = sum_j delta[n,j]*W[i,j]",
+    )
 
     def __post_init__(self) -> None:
         positive_int(self.units, "Dense(units=…)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bpxp.equations import Equations
 from bpxp.errors import InvalidValueError, message
 from bpxp.nn.checks import number
 from bpxp.nn.layer import Array, Namespace, Shape
@@ -41,6 +42,11 @@ class Dropout:
 
     uses = frozenset({"key"})
     analytic = True
+
+    equations = Equations(
+        forward="y[n,i] = x[n,i]*m[n,i]/p",
+        dx="dx[n,i] = dy[n,i]*m[n,i]/p",
+    )
 
     def __post_init__(self) -> None:
         where = "Dropout(rate=…)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from bpxp.equations import Equations
 from bpxp.errors import InvalidValueError, message
 from bpxp.nn.checks import fits_in_memory, positive_int
 from bpxp.nn.functions import constant
@@ -54,6 +55,12 @@ class Embedding:
     count: int
     dim: int
     initializer: str | Initializer = "normal"
+
+    equations = Equations(
+        forward="y[n,j] = W[x[n],j]",
+        dW="dW[i,j] = sum_n [x[n] == i]*dy[n,j]",
+        dx="dx[n] = 0",
+    )
 
     def __post_init__(self) -> None:
         positive_int(self.count, "Embedding(count=…)")

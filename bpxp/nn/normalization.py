@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from bpxp.equations import Equations
 from bpxp.errors import InvalidValueError, message
 from bpxp.nn.checks import number
 from bpxp.nn.functions import constant
@@ -90,6 +91,19 @@ class BatchNorm:
 
     uses = frozenset({"training", "stats", "present"})
     analytic = True
+
+    equations = Equations(
+        mean="mu[c] = mean_n x[n,c]",
+        variance="v[c] = mean_n (x[n,c] - mu[c])^2",
+        scale="s[c] = 1/sqrt(v[c] + epsilon)",
+        normalised="xhat[n,c] = (x[n,c] - mu[c])*s[c]",
+        forward="y[n,c] = gamma[c]*xhat[n,c] + beta[c]",
+        dgamma="dgamma[c] = sum_n dy[n,c]*xhat[n,c]",
+        dbeta="dbeta[c] = sum_n dy[n,c]",
+        dx="dx[n,c] = gamma[c]*s[c]*(dy[n,c] - (dbeta[c] + xhat[n,c]*dgamma[c])/count_n)",
+        running_mean="mean'[c] = (1 - momentum)*mean[c] + momentum*mu[c]",
+        running_variance="var'[c] = (1 - momentum)*var[c] + momentum*v[c]*count_n/(count_n - 1)",
+    )
 
     def __post_init__(self) -> None:
         number(self.momentum, "BatchNorm(momentum=…)", low=0.0, high=1.0, low_open=True)
@@ -234,6 +248,18 @@ class LayerNorm:
     epsilon: float = 1e-5
 
     analytic = True
+
+    equations = Equations(
+        mean="mu[n] = mean_c x[n,c]",
+        variance="v[n] = mean_c (x[n,c] - mu[n])^2",
+        scale="s[n] = 1/sqrt(v[n] + epsilon)",
+        normalised="xhat[n,c] = (x[n,c] - mu[n])*s[n]",
+        forward="y[n,c] = gamma[c]*xhat[n,c] + beta[c]",
+        dgamma="dgamma[c] = sum_n dy[n,c]*xhat[n,c]",
+        dbeta="dbeta[c] = sum_n dy[n,c]",
+        dxhat="dxhat[n,c] = gamma[c]*dy[n,c]",
+        dx="dx[n,c] = s[n]*(dxhat[n,c] - mean_k dxhat[n,k] - xhat[n,c]*mean_k dxhat[n,k]*xhat[n,k])",
+    )
 
     def __post_init__(self) -> None:
         number(self.epsilon, "LayerNorm(epsilon=…)", low=0.0, low_open=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from bpxp.equations import Equations
 from bpxp.optim.optimizer import Array, Namespace, Optimizer, Params
 from bpxp.optim.schedules import Schedule
 from bpxp.tree import tree_map
@@ -40,6 +41,11 @@ class Adagrad(Optimizer):
 
     learning_rate: float | Schedule = 1e-2
     epsilon: float = 1e-10
+
+    equations = Equations(
+        total="s' = s + g^2",
+        step="p' = p - learning_rate*g/(sqrt(s') + epsilon)",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

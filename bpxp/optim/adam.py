@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from bpxp.equations import Equations
 from bpxp.optim.optimizer import Array, Namespace, Optimizer, Params
 from bpxp.optim.schedules import Schedule
 from bpxp.tree import tree_map
@@ -50,6 +51,14 @@ class Adam(Optimizer):
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
+
+    equations = Equations(
+        mean="m' = beta1*m + (1 - beta1)*g",
+        square="v' = beta2*v + (1 - beta2)*g^2",
+        mean_corrected="mhat = m'/(1 - beta1^t)",
+        square_corrected="vhat = v'/(1 - beta2^t)",
+        step="p' = p - learning_rate*mhat/(sqrt(vhat) + epsilon)",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

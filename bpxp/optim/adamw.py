@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from bpxp.equations import Equations
 from bpxp.optim.adam import Adam
 
 
@@ -35,3 +36,11 @@ class AdamW(Adam):
     """
 
     weight_decay: float = field(default=0.01, kw_only=True)
+
+    equations = Equations(
+        mean="m' = beta1*m + (1 - beta1)*g",
+        square="v' = beta2*v + (1 - beta2)*g^2",
+        mean_corrected="mhat = m'/(1 - beta1^t)",
+        square_corrected="vhat = v'/(1 - beta2^t)",
+        step="p' = p - learning_rate*weight_decay*p - learning_rate*mhat/(sqrt(vhat) + epsilon)",
+    )

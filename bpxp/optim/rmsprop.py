@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from bpxp.equations import Equations
 from bpxp.optim.optimizer import Array, Namespace, Optimizer, Params
 from bpxp.optim.schedules import Schedule
 from bpxp.tree import tree_map
@@ -44,6 +45,11 @@ class RMSprop(Optimizer):
     learning_rate: float | Schedule = 1e-2
     alpha: float = 0.99
     epsilon: float = 1e-8
+
+    equations = Equations(
+        mean="v' = alpha*v + (1 - alpha)*g^2",
+        step="p' = p - learning_rate*g/(sqrt(v') + epsilon)",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

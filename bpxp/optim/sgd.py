@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from bpxp.equations import Equations
 from bpxp.errors import InvalidValueError, message
 from bpxp.optim.optimizer import Array, Namespace, Optimizer, Params
 from bpxp.optim.schedules import Schedule
@@ -47,6 +48,11 @@ class SGD(Optimizer):
     learning_rate: float | Schedule = 0.1
     momentum: float = 0.0
     nesterov: bool = False
+
+    equations = Equations(
+        velocity="v' = momentum*v + g",
+        step="p' = p - learning_rate*(v'*[not nesterov] + (g + momentum*v')*[nesterov])",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

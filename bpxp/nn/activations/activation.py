@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bpxp.equations import Equations
 from bpxp.nn.layer import Array, Cache, Namespace, Shape
 from bpxp.random import HostRandom
 
@@ -35,6 +36,11 @@ class Identity(Activation):
     """a = z, dz = da. `Sequential` leaves it out: it is the copy that costs."""
 
     analytic = True
+
+    equations = Equations(
+        forward="a[n,j] = z[n,j]",
+        dz="dz[n,j] = da[n,j]",
+    )
 
     def forward(self, params: tuple[()], z: Array, /, *, xp: Namespace) -> tuple[Array, None]:
         return xp.astype(z, z.dtype, copy=True), None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from bpxp.equations import Equations
 from bpxp.errors import InvalidValueError, message
 from bpxp.nn.activations.activation import Activation
 from bpxp.nn.functions import constant, decay, logistic, logistic_pair, normal_tail, positive
@@ -20,6 +21,11 @@ class SiLU(Activation):
     S. Elfwing, E. Uchibe, K. Doya, *Sigmoid-weighted linear units for neural network function approximation in
     reinforcement learning*, Neural Networks 107 (2018).
     """
+
+    equations = Equations(
+        forward="a[n,j] = z[n,j]*sigma(z[n,j])",
+        dz="dz[n,j] = da[n,j]*sigma(z[n,j])*(1 + z[n,j]*(1 - sigma(z[n,j])))",
+    )
 
     def forward(self, params: tuple[()], z: Array, /, *, xp: Namespace) -> tuple[Array, tuple[Array, Array]]:
         gate = logistic(z, xp=xp)
@@ -51,6 +57,12 @@ class Mish(Activation):
     D. Misra, *Mish: a self regularized non-monotonic activation function*, BMVC 2020.
     """
 
+    equations = Equations(
+        gate="t[n,j] = tanh(log(1 + exp(z[n,j])))",
+        forward="a[n,j] = z[n,j]*t[n,j]",
+        dz="dz[n,j] = da[n,j]*(t[n,j] + z[n,j]*(1 - t[n,j]^2)*sigma(z[n,j]))",
+    )
+
     def forward(self, params: tuple[()], z: Array, /, *, xp: Namespace) -> tuple[Array, tuple[Array, Array]]:
         n = decay(z, xp=xp)
         square, above = n * n, positive(z, xp=xp)
@@ -74,6 +86,15 @@ class Mish(Activation):
         return dz, ()
 
 
+SLOPE = 2.0 * math.sqrt(2.0 / math.pi)
+TANH_FORM = Equations(
+    argument="w[n,j] = sqrt(2/pi)*(z[n,j] + 0.044715*z[n,j]^3)",
+    forward="a[n,j] = z[n,j]*(1 + tanh(w[n,j]))/2",
+    slope="s[n,j] = sqrt(2/pi)*(1 + 3*0.044715*z[n,j]^2)",
+    dz="dz[n,j] = da[n,j]/2*(1 + tanh(w[n,j]) + z[n,j]*(1 - tanh(w[n,j])^2)*s[n,j])",
+)
+
+
 @dataclass(frozen=True)
 class GELU(Activation):
     """a = z Φ(z), dz = da (Φ(z) + z φ(z)), with Φ and φ of the standard normal distribution.
@@ -92,6 +113,11 @@ class GELU(Activation):
 
     approximate: str = "none"
 
+    equations = Equations(
+        forward="a[n,j] = z[n,j]*Phi(z[n,j])",
+        dz="dz[n,j] = da[n,j]*(Phi(z[n,j]) + z[n,j]*phi(z[n,j]))",
+    )
+
     def __post_init__(self) -> None:
         if self.approximate not in ("none", "tanh"):
             raise InvalidValueError(
@@ -103,6 +129,8 @@ class GELU(Activation):
                     fix="GELU(approximate='tanh')",
                 )
             )
+        if self.approximate == "tanh":
+            object.__setattr__(self, "equations", TANH_FORM)
 
     def forward(self, params: tuple[()], z: Array, /, *, xp: Namespace) -> tuple[Array, tuple[Array, ...]]:
         if self.approximate == "tanh":
@@ -154,9 +182,6 @@ class GELU(Activation):
         dz *= gate
         dz *= da
         return dz
-
-
-SLOPE = 2.0 * math.sqrt(2.0 / math.pi)
 
 
 def clamped(z: Array, xp: Namespace) -> Array:

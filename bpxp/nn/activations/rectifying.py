@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bpxp.equations import Equations
 from bpxp.nn.activations.activation import Activation
 from bpxp.nn.checks import number
 from bpxp.nn.functions import constant, positive, softplus
@@ -13,6 +14,11 @@ from bpxp.nn.layer import Array, Namespace
 @dataclass(frozen=True)
 class ReLU(Activation):
     """a = max(z, 0), dz = da [z > 0]; the derivative at 0 is 0, as in PyTorch."""
+
+    equations = Equations(
+        forward="a[n,j] = max(z[n,j], 0)",
+        dz="dz[n,j] = da[n,j]*[z[n,j] > 0]",
+    )
 
     def forward(self, params: tuple[()], z: Array, /, *, xp: Namespace) -> tuple[Array, Array]:
         a = xp.maximum(z, xp.zeros((), dtype=z.dtype))
@@ -44,6 +50,11 @@ class LeakyReLU(Activation):
 
     slope: float = 0.01
 
+    equations = Equations(
+        forward="a[n,j] = max(z[n,j], slope*z[n,j])",
+        dz="dz[n,j] = da[n,j]*([z[n,j] > 0] + slope*[z[n,j] <= 0])",
+    )
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "slope", number(self.slope, "LeakyReLU(slope=…)", low=0.0, high=1.0))
 
@@ -74,6 +85,11 @@ class ELU(Activation):
 
     alpha: float = 1.0
 
+    equations = Equations(
+        forward="a[n,j] = z[n,j]*[z[n,j] > 0] + alpha*(exp(z[n,j]) - 1)*[z[n,j] <= 0]",
+        dz="dz[n,j] = da[n,j]*([z[n,j] > 0] + alpha*exp(z[n,j])*[z[n,j] <= 0])",
+    )
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "alpha", number(self.alpha, "ELU(alpha=…)", low=0.0))
 
@@ -85,6 +101,10 @@ class ELU(Activation):
         dz = exponential_linear_derivative(a, 1.0, self.alpha, xp)
         dz *= da
         return dz, ()
+
+
+SELU_ALPHA = 1.6732632423543772848170429916717
+SELU_SCALE = 1.0507009873554804934193349852946
 
 
 @dataclass(frozen=True)
@@ -100,6 +120,13 @@ class SELU(Activation):
     G. Klambauer et al., *Self-normalizing neural networks*, NeurIPS 2017, equations 2 and 14.
     """
 
+    alpha, scale = SELU_ALPHA, SELU_SCALE
+
+    equations = Equations(
+        forward="a[n,j] = scale*(z[n,j]*[z[n,j] > 0] + alpha*(exp(z[n,j]) - 1)*[z[n,j] <= 0])",
+        dz="dz[n,j] = da[n,j]*scale*([z[n,j] > 0] + alpha*exp(z[n,j])*[z[n,j] <= 0])",
+    )
+
     def forward(self, params: tuple[()], z: Array, /, *, xp: Namespace) -> tuple[Array, Array]:
         a = exponential_linear(z, SELU_SCALE, SELU_SCALE * SELU_ALPHA, xp)
         return a, a
@@ -108,10 +135,6 @@ class SELU(Activation):
         dz = exponential_linear_derivative(a, SELU_SCALE, SELU_SCALE * SELU_ALPHA, xp)
         dz *= da
         return dz, ()
-
-
-SELU_ALPHA = 1.6732632423543772848170429916717
-SELU_SCALE = 1.0507009873554804934193349852946
 
 
 def exponential_linear(z: Array, scale: float, level: float, xp: Namespace) -> Array:
@@ -151,6 +174,11 @@ class Softplus(Activation):
     ----------
     C. Dugas et al., *Incorporating second-order functional knowledge for better option pricing*, NeurIPS 2000.
     """
+
+    equations = Equations(
+        forward="a[n,j] = log(1 + exp(z[n,j]))",
+        dz="dz[n,j] = da[n,j]*sigma(z[n,j])",
+    )
 
     def forward(self, params: tuple[()], z: Array, /, *, xp: Namespace) -> tuple[Array, Array]:
         a = softplus(z, xp=xp)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bpxp.equations import Equations
 from bpxp.nn.activations.activation import Activation
 from bpxp.nn.functions import constant
 from bpxp.nn.layer import Array, Namespace
@@ -20,6 +21,11 @@ class Sigmoid(Activation):
     """
 
     analytic = True
+
+    equations = Equations(
+        forward="a[n,j] = 1/(1 + exp(-z[n,j]))",
+        dz="dz[n,j] = da[n,j]*a[n,j]*(1 - a[n,j])",
+    )
 
     def forward(self, params: tuple[()], z: Array, /, *, xp: Namespace) -> tuple[Array, Array]:
         a = xp.tanh(z * 0.5)
@@ -39,6 +45,11 @@ class Tanh(Activation):
     """a = tanh(z), dz = da (1 - a²)."""
 
     analytic = True
+
+    equations = Equations(
+        forward="a[n,j] = tanh(z[n,j])",
+        dz="dz[n,j] = da[n,j]*(1 - a[n,j]^2)",
+    )
 
     def forward(self, params: tuple[()], z: Array, /, *, xp: Namespace) -> tuple[Array, Array]:
         a = xp.tanh(z)
@@ -64,6 +75,11 @@ class Softsign(Activation):
     Montréal, 2009.
     """
 
+    equations = Equations(
+        forward="a[n,j] = z[n,j]/(1 + abs(z[n,j]))",
+        dz="dz[n,j] = da[n,j]/(1 + abs(z[n,j]))^2",
+    )
+
     def forward(self, params: tuple[()], z: Array, /, *, xp: Namespace) -> tuple[Array, Array]:
         d = xp.abs(z)
         d += 1.0
@@ -87,6 +103,11 @@ class HardSigmoid(Activation):
     ----------
     A. Howard et al., *Searching for MobileNetV3*, ICCV 2019.
     """
+
+    equations = Equations(
+        forward="a[n,j] = min(max(z[n,j] + 3, 0), 6)/6",
+        dz="dz[n,j] = da[n,j]/6*[-3 < z[n,j] < 3]",
+    )
 
     def forward(self, params: tuple[()], z: Array, /, *, xp: Namespace) -> tuple[Array, Array]:
         a = xp.minimum(z, constant(3.0, z, xp=xp))  # first, so that z + 3 cannot overflow

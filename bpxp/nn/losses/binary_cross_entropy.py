@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bpxp.equations import Equations
 from bpxp.errors import InvalidValueError, message
 from bpxp.nn.checks import number
 from bpxp.nn.functions import constant, decay, logistic, positive
@@ -45,6 +46,14 @@ class BinaryCrossEntropy:
     label_smoothing: float = 0.0
 
     targets = "labels"
+
+    equations = Equations(
+        share="u[n] = w[n]/(sum_m w[m])",
+        target="t[n,k] = (1 - label_smoothing)*y[n,k] + label_smoothing/2",
+        activate="a[n,k] = 1/(1 + exp(-z[n,k]))",
+        J="J = -sum_n u[n]*sum_k (pos_weight[k]*t[n,k]*log(a[n,k]) + (1 - t[n,k])*log(1 - a[n,k]))",
+        delta="delta[n,k] = u[n]*((1 - t[n,k])*a[n,k] - pos_weight[k]*t[n,k]*(1 - a[n,k]))",
+    )
 
     def __post_init__(self) -> None:
         smoothing = number(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bpxp.equations import Equations
 from bpxp.nn.checks import number
 from bpxp.nn.functions import constant, sign
 from bpxp.nn.losses.loss import Array, Namespace, sample_weights, targets_like, weighted_mean
@@ -41,6 +42,12 @@ class MeanSquaredError(Regression):
 
     analytic = True
 
+    equations = Equations(
+        share="u[n] = w[n]/(sum_m w[m])",
+        J="J = sum_n u[n]*mean_k (z[n,k] - y[n,k])^2",
+        delta="delta[n,k] = u[n]*2*(z[n,k] - y[n,k])/count_k",
+    )
+
     def elementwise(self, z: Array, y: Array, xp: Namespace) -> tuple[Array, Array]:
         difference = z - y
         squares = difference * difference
@@ -51,6 +58,12 @@ class MeanSquaredError(Regression):
 @dataclass(frozen=True)
 class MeanAbsoluteError(Regression):
     """J = 1/m Σ_k |z_k - y_k|, delta = sign(z - y)/m; the derivative at z = y is 0, as in PyTorch."""
+
+    equations = Equations(
+        share="u[n] = w[n]/(sum_m w[m])",
+        J="J = sum_n u[n]*mean_k abs(z[n,k] - y[n,k])",
+        delta="delta[n,k] = u[n]*sign(z[n,k] - y[n,k])/count_k",
+    )
 
     def elementwise(self, z: Array, y: Array, xp: Namespace) -> tuple[Array, Array]:
         difference = z - y
@@ -80,6 +93,13 @@ class Huber(Regression):
 
     threshold: float = 1.0
 
+    equations = Equations(
+        share="u[n] = w[n]/(sum_m w[m])",
+        clamped="c[n,k] = min(max(z[n,k] - y[n,k], -threshold), threshold)",
+        J="J = sum_n u[n]*mean_k c[n,k]*(z[n,k] - y[n,k] - c[n,k]/2)",
+        delta="delta[n,k] = u[n]*c[n,k]/count_k",
+    )
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "threshold", number(self.threshold, "Huber(threshold=…)", low=0.0, low_open=True))
 
@@ -105,6 +125,13 @@ class Poisson(Regression):
 
     targets = "counts"
     analytic = True
+
+    equations = Equations(
+        share="u[n] = w[n]/(sum_m w[m])",
+        activate="a[n,k] = exp(z[n,k])",
+        J="J = sum_n u[n]*mean_k (exp(z[n,k]) - y[n,k]*z[n,k])",
+        delta="delta[n,k] = u[n]*(a[n,k] - y[n,k])/count_k",
+    )
 
     def elementwise(self, z: Array, y: Array, xp: Namespace) -> tuple[Array, Array]:
         rate = xp.exp(z)

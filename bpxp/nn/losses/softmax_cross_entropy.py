@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bpxp.equations import Equations
 from bpxp.errors import InvalidValueError, message
 from bpxp.nn.checks import number
 from bpxp.nn.losses.loss import Array, Namespace, sample_weights, targets_like, weighted_mean
@@ -39,6 +40,14 @@ class SoftmaxCrossEntropy:
 
     targets = "classes"
     analytic = True
+
+    equations = Equations(
+        share="u[n] = w[n]/(sum_m w[m])",
+        target="t[n,k] = (1 - label_smoothing)*y[n,k] + label_smoothing/count_k",
+        activate="a[n,k] = exp(z[n,k])/(sum_j exp(z[n,j]))",
+        J="J = -sum_n u[n]*sum_k t[n,k]*log(a[n,k])",
+        delta="delta[n,k] = u[n]*(a[n,k] - t[n,k])",
+    )
 
     def __post_init__(self) -> None:
         checked = number(

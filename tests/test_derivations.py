@@ -9,9 +9,14 @@ import numpy as np
 import pytest
 
 from bpxp import nn, optim
+from bpxp.backends import get_backend
 from bpxp.equations import Equations, parse
 from bpxp.errors import BpxpError, DerivationError, EquationError, InvalidTypeError
 from bpxp.latex import block, to_latex
+from bpxp.nn.normalization import RunningStats
+from bpxp.random import make_key
+from bpxp.threefry import bernoulli
+from bpxp.tree import tree_map
 from bpxp.verify import check_equations
 from bpxp.verify.loops import evaluate
 
@@ -38,6 +43,31 @@ def test_the_code_computes_its_equations(backend, name):
     report = check_equations(THINGS[name], backend=backend.name)
     assert report.checks
     assert report.worst <= 1e-12
+
+
+def test_dropout_multiplies_by_its_mask(backend):
+    key = make_key(3)
+    on_backend = tree_map(lambda a: a if isinstance(a, int) else backend.asarray(a), key)
+    mask = bernoulli(key, (3, 4), 0.75, dtype=np.float64, xp=get_backend("numpy").xp)
+    assert 0 < np.sum(mask) < mask.size
+    given, context = {"m": mask, "p": 0.75}, {"key": on_backend}
+    assert check_equations(nn.Dropout(0.25), given=given, context=context, backend=backend.name).worst <= 1e-15
+
+
+def test_an_embedding_is_a_table(backend):
+    assert check_equations(nn.Embedding(4, 2), np.array([3, 0, 3, 1, 3]), backend=backend.name).worst <= 1e-15
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (2, 3, 2, 2)], ids=["vectors", "images"])
+def test_normalisation(backend, shape):
+    assert check_equations(nn.LayerNorm(), shape, backend=backend.name).worst <= 1e-12
+    stats = RunningStats(
+        *(backend.asarray(np.array(a)) for a in ([0.5, -1.0, 2.0][: shape[-1]], [1.0, 2.0, 0.5][: shape[-1]]))
+    )
+    context = {"training": True, "stats": stats}
+    report = check_equations(nn.BatchNorm(0.3, 0.01), shape, context=context, backend=backend.name)
+    assert report.worst <= 1e-12
+    assert len(report.checks) == 6  # y, three gradients, two statistics
 
 
 def test_every_public_layer_loss_and_rule_states_its_equations():

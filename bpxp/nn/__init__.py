@@ -21,6 +21,7 @@ from bpxp.nn.activations import (
     Tanh,
     get_activation,
 )
+from bpxp.nn.conv import Conv2D, ConvParams, ConvWeights
 from bpxp.nn.dense import Dense, DenseParams
 from bpxp.nn.dropout import Dropout
 from bpxp.nn.embedding import Embedding, EmbeddingParams
@@ -57,6 +58,8 @@ from bpxp.nn.losses import (
     softmax_jacobian,
 )
 from bpxp.nn.normalization import BatchNorm, LayerNorm, NormParams, RunningStats
+from bpxp.nn.pooling import AvgPool2D, GlobalAvgPool2D, MaxPool2D
+from bpxp.nn.reshaping import Flatten, Reshape
 from bpxp.nn.residual import Residual
 from bpxp.nn.sequential import Sequential
 
@@ -68,13 +71,19 @@ __all__ = [
     "LOSSES",
     "SELU",
     "Activation",
+    "AvgPool2D",
     "BatchNorm",
     "BinaryCrossEntropy",
+    "Conv2D",
+    "ConvParams",
+    "ConvWeights",
     "Dense",
     "DenseParams",
     "Dropout",
     "Embedding",
     "EmbeddingParams",
+    "Flatten",
+    "GlobalAvgPool2D",
     "GlorotNormal",
     "GlorotUniform",
     "HardSigmoid",
@@ -89,6 +98,7 @@ __all__ = [
     "LecunNormal",
     "LecunUniform",
     "Loss",
+    "MaxPool2D",
     "MeanAbsoluteError",
     "MeanSquaredError",
     "Mish",
@@ -97,6 +107,7 @@ __all__ = [
     "Orthogonal",
     "Poisson",
     "ReLU",
+    "Reshape",
     "Residual",
     "RunningStats",
     "ScaledNormal",

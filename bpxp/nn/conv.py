@@ -1,0 +1,258 @@
+"""The convolution of images: each window of pixels times the same kernel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+from bpxp.errors import InvalidValueError, message
+from bpxp.nn import windows
+from bpxp.nn.activations import Activation, get_activation
+from bpxp.nn.checks import fits_in_memory, positive_int
+from bpxp.nn.initializers import Initializer, get_initializer
+from bpxp.nn.layer import Array, Namespace, Shape
+from bpxp.nn.windows import Grid, Pair
+from bpxp.random import HostRandom
+
+FEW = 4  # fewer channels than this are too short a row to gather: each tap is copied as an image instead
+
+
+class ConvParams(NamedTuple):
+    """Parameters of `Conv2D`, or their gradients: W (kh, kw, channels/groups, filters) and b (filters,)."""
+
+    W: Array
+    b: Array
+
+
+class ConvWeights(NamedTuple):
+    """Parameters of a `Conv2D` without biases, or their gradients: W (kh, kw, channels/groups, filters)."""
+
+    W: Array
+
+
+@dataclass(frozen=True)
+class Conv2D:
+    """Convolutional layer: every output pixel sees a window of the input, all through the same kernel.
+
+    Parameters
+    ----------
+    filters : int
+        Number of output channels.
+    kernel : int or pair of int
+        Height and width of the window, kh and kw.
+    stride : int or pair of int, optional
+        Pixels from a window to the next, s.
+    padding : {"valid", "same"}, int, pair of int or pair of pairs, optional
+        Pixels of zeros around the image, p: none; as many as give ⌈n/s⌉ windows along an axis, an odd one at the end
+        (as TensorFlow, JAX, and PyTorch for stride 1); so many on each side; (height, width);
+        ((top, bottom), (left, right)).
+    dilation : int or pair of int, optional
+        Pixels from a tap of the kernel to the next, d.
+    groups : int, optional
+        Channels and filters are cut into so many groups, and a group of filters sees only its group of channels.
+        ``groups=channels`` is a depthwise convolution.
+    activation, initializer : optional
+        As for `Dense`. fan_in is kh kw channels/groups, fan_out is kh kw filters/groups.
+    bias : bool, optional
+        Whether there is a b; a normalisation right after the layer would only subtract it again.
+
+    Notes
+    -----
+    For images x of shape (batch, height, width, channels) and delta = ∂J/∂z of shape (batch, out_h, out_w, filters),
+    with x = 0 in the padding::
+
+        z[n,y,x,f]  = Σ_r,q,c x[n, y s + r d - p, x s + q d - p, c] W[r,q,c,f] + b[f]
+        dW[r,q,c,f] = Σ_n,y,x x[n, y s + r d - p, x s + q d - p, c] delta[n,y,x,f]
+        db[f]       = Σ_n,y,x delta[n,y,x,f]
+        dx[n,i,j,c] = Σ_r,q,f delta[n, (i + p - r d)/s, (j + p - q d)/s, f] W[r,q,c,f]
+
+    the last over the r and q for which the divisions leave nothing and the window exists. As in every library of
+    neural networks it is a cross-correlation: the kernel is not turned round.
+
+    It is computed as a matrix product: a row of the matrix of patches holds what one window sees. Backwards,
+    delta W^T says what each window gives back to each of its taps, and each pixel gathers from the windows that see
+    it; nothing is scattered. Only x is kept for the way back. Patches are made again there, for as many samples at a
+    time as fit the workspace (`windows.WORKSPACE`: 1 MiB, but at least one sample), so the memory beyond x, z and
+    their gradients is two such blocks.
+
+    References
+    ----------
+    V. Dumoulin, F. Visin, *A guide to convolution arithmetic for deep learning*, 2016. K. Chellapilla, S. Puri,
+    P. Simard, *High performance convolutional neural networks for document processing*, 2006 (the matrix of patches).
+    """
+
+    filters: int
+    kernel: int | Pair
+    stride: int | Pair = 1
+    padding: int | Pair | windows.Padding = "valid"
+    dilation: int | Pair = 1
+    groups: int = 1
+    activation: str | Activation | None = None
+    initializer: str | Initializer | None = None
+    bias: bool = True
+
+    analytic = True
+
+    def __post_init__(self) -> None:
+        positive_int(self.filters, "Conv2D(filters=…)")
+        positive_int(self.groups, "Conv2D(groups=…)")
+        for name in ("kernel", "stride", "dilation"):
+            object.__setattr__(self, name, windows.pair(getattr(self, name), f"Conv2D({name}=…)"))
+        object.__setattr__(self, "padding", windows.padding(self.padding, "Conv2D(padding=…)"))
+        if self.activation is not None:
+            object.__setattr__(self, "activation", get_activation(self.activation))
+        if self.initializer is not None:
+            object.__setattr__(self, "initializer", get_initializer(self.initializer))
+        if self.filters % self.groups:
+            fix = f"filters={-(-self.filters // self.groups) * self.groups}"
+            raise InvalidValueError(self._indivisible("filters", self.filters, fix))
+
+    def _indivisible(self, what: str, number: int, fix: str) -> str:
+        return message(
+            f"Conv2D(groups={self.groups})",
+            f"each group has as many {what}: {what} mod groups = {number} mod {self.groups} = {number % self.groups}",
+            expected="0",
+            fix=f"{fix}, or groups={math.gcd(number, self.groups)}",
+        )
+
+    def grid(self, shape: Sequence[int]) -> Grid:
+        """Return the windows over an image of shape (height, width, …)."""
+        kernel, stride, dilation = (cast(Pair, p) for p in (self.kernel, self.stride, self.dilation))
+        return windows.grid(shape, kernel, stride, dilation, cast(windows.Padding, self.padding))
+
+    def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[ConvParams | ConvWeights, Shape]:
+        where = f"Conv2D({self.filters}, {self.kernel})"
+        _, _, channels = windows.image_shape(in_shape, where)
+        if channels % self.groups:
+            raise InvalidValueError(self._indivisible("channels", channels, "groups=1"))
+        grid = windows.checked(self.grid(in_shape), where)
+        taps, seen = _taps(grid), channels // self.groups
+        fits_in_memory(taps * seen * self.filters, where)
+        initializer = get_initializer("glorot_uniform" if self.initializer is None else self.initializer)
+        shape = (grid.rows.kernel, grid.columns.kernel, seen, self.filters)
+        fans = {"fan_in": taps * seen, "fan_out": taps * self.filters // self.groups}
+        W = initializer.draw(rng.at(0), shape, **fans)
+        out = (grid.rows.out, grid.columns.out, self.filters)
+        if not self.bias:
+            return ConvWeights(W), out
+        return ConvParams(W, initializer.bias(rng.at(1), (self.filters,))), out
+
+    def forward(self, params: ConvParams, x: Array, /, *, xp: Namespace) -> tuple[Array, Array]:
+        grid = self.grid(x.shape[1:])
+        height, width = grid.rows.out, grid.columns.out
+        W = self._matrix(params.W, xp)
+        # One long row of biases per row of pixels: adding short rows costs NumPy more than the addition.
+        b = xp.tile(params.b, (width,)) if self.bias else None
+        index = windows.seen(grid, xp=xp)
+        parts = []
+        for block in self._blocks(x, grid, xp):
+            z = self._ungrouped(xp.matmul(self._patches(x[block], grid, index, xp), W), xp)
+            if b is not None:
+                z = xp.reshape(z, (-1, width * self.filters))
+                z += b
+            parts.append(xp.reshape(z, (-1, height, width, self.filters)))
+        return windows.joined(parts, xp=xp), x
+
+    def backward(self, params: ConvParams, x: Array, delta: Array, /, *, xp: Namespace) -> tuple[Array, ConvParams]:
+        _, height, width, channels = x.shape
+        grid = self.grid(x.shape[1:])
+        taps, count = _taps(grid), grid.rows.out * grid.columns.out
+        WT = xp.matrix_transpose(self._matrix(params.W, xp))
+        seers = windows.seers(grid, xp=xp)
+        index = xp.where(seers.inside, seers.window * taps + seers.tap, count * taps)
+        parts = []
+        for block in self._blocks(x, grid, xp):
+            rows = self._grouped(xp.reshape(delta[block], (-1, count, self.filters)), xp)
+            if not _pointwise(grid):
+                rows = windows.with_zeros(rows, xp=xp)  # of delta, so of what it gives back
+            given = xp.matmul(xp.reshape(rows, (*self._lead, -1, rows.shape[-1])), WT)
+            given = xp.reshape(given, (*rows.shape[:-2], rows.shape[-2] * taps, channels // self.groups))
+            if _pointwise(grid):
+                dx = given
+            else:
+                dx = xp.take(given, index[0, :], axis=-2)
+                for way in range(1, index.shape[0]):
+                    dx += xp.take(given, index[way, :], axis=-2)
+            if self.groups > 1:
+                dx = xp.permute_dims(dx, (1, 2, 0, 3))
+            parts.append(xp.reshape(dx, (-1, height, width, channels)))
+        return windows.joined(parts, xp=xp), self.gradients(params, x, delta, xp=xp)
+
+    def gradients(self, params: ConvParams, x: Array, delta: Array, /, *, xp: Namespace) -> ConvParams:
+        grid = self.grid(x.shape[1:])
+        count, width = grid.rows.out * grid.columns.out, grid.columns.out
+        index = windows.seen(grid, xp=xp)
+        dW = None
+        for block in self._blocks(x, grid, xp):
+            rows = self._grouped(xp.reshape(delta[block], (-1, count, self.filters)), xp)
+            rows = xp.reshape(rows, (*self._lead, -1, rows.shape[-1]))
+            part = xp.matmul(xp.matrix_transpose(self._patches(x[block], grid, index, xp)), rows)
+            if dW is None:
+                dW = part
+            else:
+                dW += part
+        if self.groups > 1:
+            kernels = (self.groups, _taps(grid), *params.W.shape[2:3], self.filters // self.groups)
+            dW = xp.permute_dims(xp.reshape(dW, kernels), (1, 2, 0, 3))
+        dW = xp.reshape(dW, params.W.shape)
+        if not self.bias:
+            return cast(ConvParams, ConvWeights(dW))
+        db = xp.sum(xp.reshape(delta, (-1, width * self.filters)), axis=0)  # long rows, as for b
+        return ConvParams(dW, xp.sum(xp.reshape(db, (width, self.filters)), axis=0))
+
+    def _blocks(self, x: Array, grid: Grid, xp: Namespace) -> list[slice]:
+        numbers = grid.rows.out * grid.columns.out * _taps(grid) * x.shape[3]
+        return windows.blocks(x.shape[0], numbers, x.dtype, xp=xp)
+
+    def _patches(self, x: Array, grid: Grid, index: Array, xp: Namespace) -> Array:
+        """Return what each window sees, ([groups,] batch · windows, taps · channels/groups)."""
+        batch, height, width, channels = x.shape
+        if channels < FEW and self.groups == 1 and not _pointwise(grid):
+            planes = xp.permute_dims(windows.padded(x, grid, 0.0, xp=xp), (3, 0, 1, 2))
+            rows = windows.views(planes, 2, grid.rows)
+            taps = [tap for row in rows for tap in windows.views(row, 3, grid.columns)]
+            return xp.matrix_transpose(xp.reshape(xp.stack(taps, axis=0), (len(taps) * channels, -1)))
+        pixels = self._grouped(xp.reshape(x, (batch, height * width, channels)), xp)
+        if not _pointwise(grid):
+            if windows.has_padding(grid):
+                pixels = windows.with_zeros(pixels, xp=xp)
+            pixels = xp.take(pixels, index, axis=-2)
+        return xp.reshape(pixels, (*self._lead, -1, _taps(grid) * (channels // self.groups)))
+
+    # A group is an entry of a leading axis, which matrix products run over; without groups there is no such axis.
+
+    @property
+    def _lead(self) -> tuple[int, ...]:
+        return () if self.groups == 1 else (self.groups,)
+
+    def _matrix(self, W: Array, xp: Namespace) -> Array:
+        """Return W as ([groups,] taps · channels/groups, filters/groups)."""
+        kh, kw, seen, filters = W.shape
+        if self.groups == 1:
+            return xp.reshape(W, (kh * kw * seen, filters))
+        W = xp.reshape(W, (kh * kw * seen, self.groups, filters // self.groups))
+        return xp.permute_dims(W, (1, 0, 2))
+
+    def _grouped(self, rows: Array, xp: Namespace) -> Array:
+        """Return (batch, n, c) as ([groups,] batch, n, c/groups)."""
+        if self.groups == 1:
+            return rows
+        batch, n, c = rows.shape
+        return xp.permute_dims(xp.reshape(rows, (batch, n, self.groups, c // self.groups)), (2, 0, 1, 3))
+
+    def _ungrouped(self, rows: Array, xp: Namespace) -> Array:
+        """Return ([groups,] n, c/groups) as (n, c)."""
+        if self.groups == 1:
+            return rows
+        return xp.reshape(xp.permute_dims(rows, (1, 0, 2)), (rows.shape[1], -1))
+
+
+def _taps(grid: Grid) -> int:
+    return grid.rows.kernel * grid.columns.kernel
+
+
+def _pointwise(grid: Grid) -> bool:
+    """Return whether every window is one pixel, and every pixel a window."""
+    return windows.each_once(grid) and _taps(grid) == 1 and not windows.has_padding(grid)

@@ -1,0 +1,91 @@
+"""Layers that change the shape of a sample and none of its numbers.
+
+They return the input under another shape, without a copy where the library needs none: nobody writes into what a layer
+was given or has returned.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from dataclasses import dataclass
+from typing import Any
+
+from bpxp.errors import InvalidTypeError, InvalidValueError, message
+from bpxp.nn.layer import Array, Namespace, Shape
+from bpxp.random import HostRandom
+
+
+@dataclass(frozen=True)
+class Flatten:
+    """A sample becomes a vector, row by row: (height, width, channels) to (height · width · channels,)."""
+
+    analytic = True
+
+    def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[tuple[()], Shape]:
+        return (), (math.prod(in_shape),)
+
+    def forward(self, params: tuple[()], x: Array, /, *, xp: Namespace) -> tuple[Array, Array]:
+        return _reshaped(x, (math.prod(x.shape[1:]),), xp)
+
+    def backward(self, params: tuple[()], like: Array, dy: Array, /, *, xp: Namespace) -> tuple[Array, tuple[()]]:
+        return xp.reshape(dy, (dy.shape[0], *like.shape[1:])), ()
+
+
+@dataclass(frozen=True)
+class Reshape:
+    """A sample gets another shape of as many numbers, row by row.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Without the batch, ``(28, 28, 1)``; one entry may be -1, what is left for it.
+    """
+
+    shape: Shape
+
+    analytic = True
+
+    def __post_init__(self) -> None:
+        where = "Reshape(shape=…)"
+        sizes: Any = (self.shape,) if isinstance(self.shape, numbers.Integral) else self.shape
+        if not isinstance(sizes, (tuple, list)) or any(
+            isinstance(n, bool) or not isinstance(n, numbers.Integral) for n in sizes
+        ):
+            raise InvalidTypeError(message(where, "not a shape", got=repr(self.shape), expected="a tuple of ints"))
+        if not sizes or any(n < 1 and n != -1 for n in sizes) or list(sizes).count(-1) > 1:
+            expected = "sizes >= 1, of which one may be -1"
+            raise InvalidValueError(message(where, "not a shape", got=repr(self.shape), expected=expected))
+        object.__setattr__(self, "shape", tuple(int(n) for n in sizes))
+
+    def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[tuple[()], Shape]:
+        count, known = math.prod(in_shape), math.prod(n for n in self.shape if n != -1)
+        whole = count % known == 0 if -1 in self.shape else count == known
+        if not whole:
+            raise InvalidValueError(
+                message(
+                    f"Reshape({self.shape})",
+                    f"{_product(in_shape)} numbers do not fill {_product(self.shape)}",
+                    got=f"a sample of shape {in_shape}",
+                    fix="Reshape((-1,)), or sizes with that product",
+                )
+            )
+        return (), tuple(count // known if n == -1 else n for n in self.shape)
+
+    def forward(self, params: tuple[()], x: Array, /, *, xp: Namespace) -> tuple[Array, Array]:
+        _, shape = self.init(HostRandom(0), x.shape[1:])
+        return _reshaped(x, shape, xp)
+
+    def backward(self, params: tuple[()], like: Array, dy: Array, /, *, xp: Namespace) -> tuple[Array, tuple[()]]:
+        return xp.reshape(dy, (dy.shape[0], *like.shape[1:])), ()
+
+
+def _reshaped(x: Array, shape: Shape, xp: Namespace) -> tuple[Array, Array]:
+    """Return x in the shape, and an empty array that remembers the old one: it holds no memory."""
+    return xp.reshape(x, (x.shape[0], *shape)), xp.zeros((0, *x.shape[1:]), dtype=x.dtype)
+
+
+def _product(shape: Shape) -> str:
+    if -1 in shape:
+        return " · ".join("?" if n == -1 else str(n) for n in shape)
+    return f"{' · '.join(str(n) for n in shape)} = {math.prod(shape)}"

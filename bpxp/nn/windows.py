@@ -1,0 +1,279 @@
+"""Sliding windows over images: how many fit, which pixels each one sees, and which windows see a pixel.
+
+Everything is said per axis first. Window o of an axis starts at ``o s - p`` and its tap t sees pixel
+``o s + t d - p``, with stride s, dilation d and p pixels of padding before the first. There are
+
+    out = ⌊(n + p + p' - d (k - 1) - 1) / s⌋ + 1
+
+of them, with kernel k and padding p' after the last.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from bpxp.errors import InvalidTypeError, InvalidValueError, message
+from bpxp.nn.checks import positive_int
+from bpxp.nn.layer import Array, Namespace, Shape
+
+Pair = tuple[int, int]
+Padding = str | tuple[Pair, Pair]  # "valid", "same", or ((top, bottom), (left, right))
+
+# Patches are made for as many samples at a time as fit into this: what a processor core has near it. A namespace
+# may say otherwise in `workspace`: where memory is far and every call is dear, a GPU's, more is better.
+WORKSPACE = 1 << 20
+
+
+class Axis(NamedTuple):
+    """The windows along one axis: n pixels, kernel, stride, dilation, padding before and after, number of windows."""
+
+    n: int
+    kernel: int
+    stride: int
+    dilation: int
+    before: int
+    after: int
+    out: int
+
+
+class Grid(NamedTuple):
+    """The windows of an image: an axis of rows and one of columns."""
+
+    rows: Axis
+    columns: Axis
+
+
+def pair(value: Any, where: str) -> Pair:
+    """Return (v, v) for an int v >= 1, or the checked pair."""
+    if isinstance(value, (tuple, list)):
+        if len(value) != 2:
+            raise InvalidValueError(message(where, "not a pair", got=repr(value), expected="an int or (height, width)"))
+        return positive_int(value[0], where), positive_int(value[1], where)
+    both = positive_int(value, where)
+    return both, both
+
+
+def padding(value: Any, where: str) -> Padding:
+    """Return "valid", "same" or ((top, bottom), (left, right)) of an int, of a pair, or of two pairs."""
+    if value == "valid" or value == "same":
+        return str(value)
+    both = (value, value) if isinstance(value, numbers.Integral) else value
+    fault = message(
+        where,
+        "not a padding",
+        got=repr(value),
+        expected="'valid', 'same', an int >= 0, (height, width) or ((top, bottom), (left, right))",
+    )
+    if isinstance(value, str):
+        raise InvalidValueError(fault)
+    if not isinstance(both, (tuple, list)) or len(both) != 2:
+        raise InvalidTypeError(fault)
+    ends = [side if isinstance(side, (tuple, list)) else (side, side) for side in both]
+    if any(len(side) != 2 or any(not _is_int(n) for n in side) for side in ends):
+        raise InvalidTypeError(fault)
+    if any(n < 0 for side in ends for n in side):
+        raise InvalidValueError(fault)
+    (top, bottom), (left, right) = ends
+    return (int(top), int(bottom)), (int(left), int(right))
+
+
+def _is_int(n: Any) -> bool:
+    return isinstance(n, numbers.Integral) and not isinstance(n, bool)
+
+
+def grid(shape: Sequence[int], kernel: Pair, stride: Pair, dilation: Pair, padding: Padding) -> Grid:
+    """Return the windows over an image of shape (height, width, …); those that do not fit are counted as < 1."""
+    rows, columns = (
+        _axis(shape[i], kernel[i], stride[i], dilation[i], padding if isinstance(padding, str) else padding[i])
+        for i in (0, 1)
+    )
+    return Grid(rows, columns)
+
+
+def _axis(n: int, kernel: int, stride: int, dilation: int, padding: str | Pair) -> Axis:
+    reach = dilation * (kernel - 1) + 1
+    if padding == "same":  # out = ⌈n/s⌉, and an odd pixel goes to the end: as TensorFlow, JAX and PyTorch have it
+        total = max((-(-n // stride) - 1) * stride + reach - n, 0)
+        before, after = total // 2, total - total // 2
+    else:
+        before, after = (0, 0) if isinstance(padding, str) else padding
+    return Axis(n, kernel, stride, dilation, before, after, (n + before + after - reach) // stride + 1)
+
+
+def checked(grid: Grid, where: str) -> Grid:
+    """Return the grid.
+
+    Raises
+    ------
+    InvalidValueError
+        If no window fits: the equation that fails, with its numbers.
+    """
+    for name, axis in zip(("height", "width"), grid, strict=True):
+        if axis.out < 1:
+            n, k, s, d, before, after, out = axis
+            lacking = d * (k - 1) + 1 - n - before - after
+            raise InvalidValueError(
+                message(
+                    where,
+                    f"the kernel is larger than the padded input: {name} out = ⌊(n + p + p' - d (k - 1) - 1)/s⌋ + 1"
+                    f" = ⌊({n} + {before} + {after} - {d}·({k} - 1) - 1)/{s}⌋ + 1 = {out}",
+                    expected="out >= 1",
+                    fix=f"padding='same', or {lacking} more pixels of padding, or a smaller kernel or dilation",
+                )
+            )
+    return grid
+
+
+def image_shape(in_shape: Shape, where: str) -> tuple[int, int, int]:
+    """Return (height, width, channels).
+
+    Raises
+    ------
+    InvalidValueError
+        If a sample is no image.
+    """
+    if len(in_shape) != 3:
+        raise InvalidValueError(
+            message(
+                where,
+                "a sample is an image",
+                got=f"shape {in_shape}",
+                expected="(height, width, channels)",
+                fix="nn.Reshape((height, width, channels)) before it, or input_shape=(28, 28, 1)",
+            )
+        )
+    height, width, channels = in_shape
+    return height, width, channels
+
+
+# ---------------------------------------------------------------- which pixels a window sees
+
+
+def views(x: Array, axis: int, along: Axis) -> list[Array]:
+    """Return for each tap what the windows see through it along an axis of the padded x: no copies."""
+    before: tuple[Any, ...] = (slice(None),) * axis
+    length = along.stride * (along.out - 1) + 1
+    starts = [t * along.dilation for t in range(along.kernel)]
+    return [x[(*before, slice(start, start + length, along.stride))] for start in starts]
+
+
+def padded(x: Array, grid: Grid, value: float, /, *, xp: Namespace) -> Array:
+    """Return images (batch, height, width, channels) with `value` around them; x itself where there is no padding."""
+    for i, axis in enumerate(grid, start=1):
+        sizes = axis.before, axis.after
+        if any(sizes):
+            ends = [xp.full((*x.shape[:i], n, *x.shape[i + 1 :]), value, dtype=x.dtype) for n in sizes]
+            x = xp.concat([ends[0], x, ends[1]], axis=i)
+    return x
+
+
+def has_padding(grid: Grid) -> bool:
+    """Return whether a window may reach over an edge."""
+    return any(axis.before or axis.after for axis in grid)
+
+
+def seen(grid: Grid, /, *, xp: Namespace) -> Array:
+    """Return which pixel each tap of each window sees, (windows · kh · kw,), int32.
+
+    Pixels and windows are numbered row by row; a tap in the padding sees pixel number height · width, a row of zeros.
+    """
+    (h, inside_h), (w, inside_w) = (_pixels(axis, xp) for axis in grid)
+    rows, columns = (grid.rows.out, 1, grid.rows.kernel, 1), (1, grid.columns.out, 1, grid.columns.kernel)
+    pixel = xp.reshape(h, rows) * grid.columns.n + xp.reshape(w, columns)
+    if has_padding(grid):
+        inside = xp.logical_and(xp.reshape(inside_h, rows), xp.reshape(inside_w, columns))
+        pixel = xp.where(inside, pixel, grid.rows.n * grid.columns.n)
+    return xp.reshape(pixel, (-1,))
+
+
+def _pixels(axis: Axis, xp: Namespace) -> tuple[Array, Array]:
+    """Return o s + t d - p, and whether it is a pixel, both (out, kernel)."""
+    start = xp.reshape(xp.arange(axis.out, dtype=xp.int32), (-1, 1)) * axis.stride
+    offset = xp.reshape(xp.arange(axis.kernel, dtype=xp.int32), (1, -1)) * axis.dilation - axis.before
+    pixel = start + offset
+    return pixel, xp.logical_and(pixel >= 0, pixel < axis.n)
+
+
+# ---------------------------------------------------------------- which windows see a pixel
+
+
+class Seers(NamedTuple):
+    """The windows that see each pixel, one row per way to be seen: all int32, (ways, height · width).
+
+    Attributes
+    ----------
+    window : array
+        Number of the window, row by row.
+    tap : array
+        The tap of the kernel through which it sees the pixel, row by row.
+    inside : array, bool
+        Whether there is such a window.
+    """
+
+    window: Array
+    tap: Array
+    inside: Array
+
+
+def seers(grid: Grid, /, *, xp: Namespace) -> Seers:
+    """Return the inverse of `seen`: what a gradient comes back from.
+
+    A pixel is seen in at most ⌈k/s⌉ ways along an axis (in k ways where the kernel is dilated): once where windows lie
+    side by side. So the sum over what a scatter would add becomes a sum of a few gathers.
+    """
+    found = []
+    for axis, shape in zip(grid, [(-1, 1, grid.rows.n, 1), (1, -1, 1, grid.columns.n)], strict=True):
+        found.append([xp.reshape(a, shape) for a in _windows(axis, xp)])
+    (window_h, tap_h, inside_h), (window_w, tap_w, inside_w) = found
+    flat = (-1, grid.rows.n * grid.columns.n)
+    return Seers(
+        xp.reshape(window_h * grid.columns.out + window_w, flat),
+        xp.reshape(tap_h * grid.columns.kernel + tap_w, flat),
+        xp.reshape(xp.logical_and(inside_h, inside_w), flat),
+    )
+
+
+def _windows(axis: Axis, xp: Namespace) -> tuple[Array, Array, Array]:
+    """Return (o, t, whether there is such a window) with o s + t d - p = pixel, each (ways, n)."""
+    place = xp.reshape(xp.arange(axis.n, dtype=xp.int32), (1, -1)) + axis.before
+    ways = axis.kernel if axis.dilation > 1 else -(-axis.kernel // axis.stride)
+    way = xp.reshape(xp.arange(ways, dtype=xp.int32), (-1, 1))
+    if axis.dilation > 1:
+        tap = way + place * 0
+        start = place - tap * axis.dilation
+        window = start // axis.stride
+        inside = start == window * axis.stride
+    else:  # the taps that are congruent to the place, modulo the stride
+        newest = place // axis.stride
+        window = newest - way
+        tap = place - window * axis.stride
+        inside = tap < axis.kernel
+    inside = xp.logical_and(inside, xp.logical_and(window >= 0, window < axis.out))
+    return window, tap, inside
+
+
+def each_once(grid: Grid) -> bool:
+    """Return whether every pixel is seen by exactly one window."""
+    return all(a.kernel == a.stride and a.dilation == 1 and a.n + a.before + a.after == a.out * a.stride for a in grid)
+
+
+def with_zeros(rows: Array, /, *, xp: Namespace) -> Array:
+    """Return (…, n, c) with a row of zeros behind the last: what an index of n gathers."""
+    return xp.concat([rows, xp.zeros((*rows.shape[:-2], 1, rows.shape[-1]), dtype=rows.dtype)], axis=-2)
+
+
+# ---------------------------------------------------------------- memory
+
+
+def blocks(batch: int, numbers: int, dtype: Any, /, *, xp: Namespace) -> list[slice]:
+    """Return the batch in slices of at least one sample, of which the patches, `numbers` each, fit the workspace."""
+    room: int = getattr(xp, "workspace", WORKSPACE)
+    size = max(1, room // (numbers * xp.finfo(dtype).bits // 8))
+    return [slice(i, min(i + size, batch)) for i in range(0, batch, size)]
+
+
+def joined(parts: list[Array], /, *, xp: Namespace) -> Array:
+    """Return the blocks of a batch as one array."""
+    return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import time
 from collections.abc import Callable
 
@@ -56,4 +57,4 @@ def report(epoch: Callable[[], float], epochs: int) -> None:
         loss = epoch()
         seconds.append(time.perf_counter() - begun)
     values = [1e3 * s / STEPS for s in seconds]
-    print(json.dumps({"value": sorted(values)[len(values) // 2], "epochs": values, "loss": loss}))
+    print(json.dumps({"value": statistics.median(values), "epochs": values, "loss": loss}))

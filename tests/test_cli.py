@@ -29,7 +29,7 @@ def test_train_ends_with_the_accuracy(capsys):
     assert main(["train"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert float(re.fullmatch(r"test accuracy: (0\.\d+)", lines[-1])[1]) >= 0.97
-    assert any(line.startswith("epoch  1/30") for line in lines)
+    assert any(line.startswith("epoch  1/80") for line in lines)
 
 
 def test_train_with_every_option(capsys, tmp_path):

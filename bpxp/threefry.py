@@ -160,7 +160,8 @@ def bernoulli(key: Key, shape: tuple[int, ...], probability: float, /, *, dtype:
     word, low and high half of the second. So the rows of a mask are the same in a larger batch. The half is compared as
     a signed number: integers only, hence the same mask on every array library.
 
-    Without a kernel of the backend's own, 32768 numbers cost 0.4 ms on NumPy; 16 bits of PCG64 each, compared, 0.08 ms.
+    32768 numbers cost 0.25 ms on NumPy (0.3 ms without the kernel of `bpxp.backends.host_threefry`), where 16 bits of
+    PCG64 for each, compared, cost 0.08 ms; 0.1 ms under `jax.jit`. Times of one core of two, 2026.
     """
     size, kept = math.prod(shape), level(probability)
     if kept >= LEVELS:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+import types
 
 import numpy as np
 import pytest
 
+from bpxp.backends import base
 from bpxp.errors import InvalidValueError
 from bpxp.random import MASK, HostRandom, key_words, make_key
 from bpxp.threefry import LEVELS, Key, bernoulli, level, place_words, random_bits, signed, threefry, uniform
@@ -89,6 +91,16 @@ def test_blocks_of_many_counters_are_those_of_few(backend):
     few = threefry(k0, k1, backend.asarray(np.array(picked, np.int32)), step, xp=backend.xp)
     for a, b in zip(many, few, strict=True):
         np.testing.assert_array_equal(backend.to_numpy(a)[picked], backend.to_numpy(b))
+
+
+def test_kernels_have_the_bits_of_the_portable_form(backend, rng):
+    bare = types.SimpleNamespace(**{k: v for k, v in vars(backend.xp).items() if k not in base.KERNELS})
+    for n in (1, 8191, 8192, 8193):
+        own = words(backend, *rng.integers(0, 2**32, 2), rng.integers(0, 2**32, n), rng.integers(0, 2**32))
+        for a, b in zip(threefry(*own, xp=backend.xp), threefry(*own, xp=bare), strict=True):
+            assert a.dtype == b.dtype == backend.xp.int32
+            np.testing.assert_array_equal(backend.to_numpy(a), backend.to_numpy(b))
+    assert backend.name not in ("numpy", "torch") or hasattr(backend.xp, "threefry")
 
 
 def map_int(values):

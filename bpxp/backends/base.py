@@ -35,6 +35,10 @@ CREATION = "arange asarray empty eye from_dlpack full linspace ones zeros".split
 CONSTANTS = "e inf nan newaxis pi".split()
 DTYPES = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float32 float64 complex64 complex128".split()
 
+# What a backend may add: a kernel that does what a function of the mathematics does, to the same bits, but faster.
+# The function takes it where it is there, and is complete without it.
+KERNELS = ["threefry"]
+
 
 @runtime_checkable
 class Step(Protocol):

@@ -23,6 +23,7 @@ from bpxp.backends.base import (
     namespace,
     no_such_device,
 )
+from bpxp.backends.host_threefry import threefry
 from bpxp.errors import InvalidValueError, message
 
 
@@ -39,6 +40,10 @@ def _extremum(function: Any) -> Any:
 
 def _astype(x: Array, dtype: Any, /, *, copy: bool = True) -> Array:
     return x.to(dtype, copy=copy)
+
+
+def _threefry(*words: Array) -> tuple[Array, ...]:
+    return tuple(torch.from_numpy(a) for a in threefry(*(word.numpy() for word in words)))
 
 
 # Where torch's own function already means what the standard says for operands of one dtype (which is all that the
@@ -80,7 +85,8 @@ class TorchBackend:
         self.device = torch.device(device or "cpu")
         if self.device.type == "cuda" and self.device.index is None:
             self.device = torch.device("cuda", torch.cuda.current_device())
-        self.xp = namespace(compat, self.device, **NATIVE)
+        own = {"threefry": _threefry} if self.device.type == "cpu" else {}
+        self.xp = namespace(compat, self.device, **NATIVE, **own)
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
         if isinstance(a, torch.Tensor):

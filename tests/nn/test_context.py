@@ -111,3 +111,17 @@ def test_training_is_the_same_on_every_backend(backend, rng):
     whole = nets[1].backend.to_numpy(nets[1].predict_proba(x))
     one = nets[1].backend.to_numpy(nets[1].predict_proba(x[:1]))
     np.testing.assert_allclose(one[0], whole[0], rtol=1e-5)
+
+
+def test_a_saved_network_goes_on_with_the_same_masks_and_statistics(tmp_path, rng):
+    x, y = rng.standard_normal((16, 4)), rng.integers(0, 3, 16)
+    net = network("numpy")
+    for _ in range(3):
+        net.gradient_descent((x, y), 0.1)
+    net.save(tmp_path / "net.bpxp")
+    again = bpxp.Network.load(tmp_path / "net.bpxp", backend="numpy")
+    np.testing.assert_array_equal(again.predict_proba(x), net.predict_proba(x))
+    for one in (net, again):
+        one.gradient_descent((x, y), 0.1)
+    for a, b in zip(*(bpxp.tree.leaves((n.params, n.stats)) for n in (net, again)), strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -22,18 +22,18 @@ Printed: (2 CPU cores, NumPy 2.4.6)
 import bpxp
 
 train, test = bpxp.data.mnist()
-x_train, x_test = (part.x.reshape(-1, 784) for part in (train, test))  # uint8 pixels; the network scales them to 0 … 1
+vectors = train.flatten()  # of uint8 pixels; the network scales them to 0 … 1
 
 
 def learn(init: str, learning_rate: float) -> None:
     net = bpxp.Network([784, 30, 10], init=init, seed=0)
-    batches = bpxp.data.Loader((x_train, train.y), batch_size=10, seed=0)
+    batches = bpxp.data.Loader(vectors, batch_size=10, seed=0)
     peak = 0.0
     print(f"init={init!r}, learning rate {learning_rate}")
     for epoch in range(1, 31):
         for x, y in batches:
             net.gradient_descent((x, y), learning_rate=learning_rate)
-        accuracy = net.evaluate(x_test, test.y)["accuracy"]
+        accuracy = net.evaluate(test)["accuracy"]
         peak = max(peak, accuracy)
         print(f"epoch {epoch:2}: {accuracy:.2%} of the test images right", flush=True)
     print(f"peak: {peak:.2%}\n")

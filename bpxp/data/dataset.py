@@ -152,6 +152,13 @@ class Dataset:
         x, y, weight = parts
         return replace(self, x=x, y=y, weight=weight, name=self.name if name is None else name)
 
+    def flatten(self) -> Dataset:
+        """Return the same samples as vectors: x of shape (N, height * width * channels)."""
+        n = len(self)
+        if self.backend is not None:
+            return replace(self, x=self.backend.xp.reshape(self.x, (n, -1)))
+        return replace(self, x=self.x.reshape((n, -1)))
+
     def subset(self, n: int) -> Dataset:
         """Return the first `n` samples."""
         if positive_int(n, "Dataset.subset(n)") > len(self):

@@ -192,3 +192,13 @@ def test_as_dataset(data: Dataset) -> None:
     for wrong in (data.x, (data.x,), None, "xy", (1, 2, 3, 4)):
         with pytest.raises(InvalidTypeError, match=r"fit\(data\).*a Dataset, \(x, y\) or \(x, y, weight\)"):
             as_dataset(wrong, "fit(data)")
+
+
+def test_flatten_makes_vectors_of_images(backend: Backend) -> None:
+    images = np.arange(24, dtype=np.uint8).reshape(2, 3, 4, 1)
+    for data in (Dataset(images, [0, 1]), Dataset(images, [0, 1]).to(backend)):
+        flat = data.flatten()
+        assert tuple(flat.x.shape) == (2, 12)
+        x = flat.x if flat.backend is None else flat.backend.to_numpy(flat.x)
+        assert np.array_equal(x, images.reshape(2, 12))
+        assert flat.y is data.y

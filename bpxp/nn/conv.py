@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
+from bpxp.equations import Equations
 from bpxp.errors import InvalidValueError, message
 from bpxp.nn import windows
 from bpxp.nn.activations import Activation, get_activation
@@ -95,6 +96,17 @@ class Conv2D:
 
     analytic = True
 
+    equations = Equations(
+        row="row[p,i] = stride[0]*p + dilation[0]*i - before[0]",
+        column="col[q,j] = stride[1]*q + dilation[1]*j - before[1]",
+        group="g[f] = count_c*floor(f*groups/filters)",
+        forward="z[n,p,q,f] = sum_{i,j,c} x[n, row[p,i], col[q,j], g[f] + c]*W[i,j,c,f] + b[f]",
+        dW="dW[i,j,c,f] = sum_{n,p,q} x[n, row[p,i], col[q,j], g[f] + c]*delta[n,p,q,f]",
+        db="db[f] = sum_{n,p,q} delta[n,p,q,f]",
+        dx="dx[n,h,w,k] = sum_{p,q,i,j,c,f} delta[n,p,q,f]*W[i,j,c,f]"
+        "*[row[p,i] == h and col[q,j] == w and g[f] + c == k]",
+    )
+
     def __post_init__(self) -> None:
         positive_int(self.filters, "Conv2D(filters=…)")
         positive_int(self.groups, "Conv2D(groups=…)")
@@ -148,7 +160,7 @@ class Conv2D:
         index = windows.seen(grid, xp=xp)
         parts = []
         for block in self._blocks(x, grid, xp):
-            z = self._ungrouped(xp.matmul(self._patches(x[block], grid, index, xp), W), xp)
+            z = self._ungrouped(xp.matmul(self._patches(x[block, ...], grid, index, xp), W), xp)
             if b is not None:
                 z = xp.reshape(z, (-1, width * self.filters))
                 z += b
@@ -164,7 +176,7 @@ class Conv2D:
         index = xp.where(seers.inside, seers.window * taps + seers.tap, count * taps)
         parts = []
         for block in self._blocks(x, grid, xp):
-            rows = self._grouped(xp.reshape(delta[block], (-1, count, self.filters)), xp)
+            rows = self._grouped(xp.reshape(delta[block, ...], (-1, count, self.filters)), xp)
             if not _pointwise(grid):
                 rows = windows.with_zeros(rows, xp=xp)  # of delta, so of what it gives back
             given = xp.matmul(xp.reshape(rows, (*self._lead, -1, rows.shape[-1])), WT)
@@ -186,9 +198,9 @@ class Conv2D:
         index = windows.seen(grid, xp=xp)
         dW = None
         for block in self._blocks(x, grid, xp):
-            rows = self._grouped(xp.reshape(delta[block], (-1, count, self.filters)), xp)
+            rows = self._grouped(xp.reshape(delta[block, ...], (-1, count, self.filters)), xp)
             rows = xp.reshape(rows, (*self._lead, -1, rows.shape[-1]))
-            part = xp.matmul(xp.matrix_transpose(self._patches(x[block], grid, index, xp)), rows)
+            part = xp.matmul(xp.matrix_transpose(self._patches(x[block, ...], grid, index, xp)), rows)
             if dW is None:
                 dW = part
             else:

@@ -156,7 +156,7 @@ def views(x: Array, axis: int, along: Axis) -> list[Array]:
     before: tuple[Any, ...] = (slice(None),) * axis
     length = along.stride * (along.out - 1) + 1
     starts = [t * along.dilation for t in range(along.kernel)]
-    return [x[(*before, slice(start, start + length, along.stride))] for start in starts]
+    return [x[(*before, slice(start, start + length, along.stride), ...)] for start in starts]
 
 
 def padded(x: Array, grid: Grid, value: float, /, *, xp: Namespace) -> Array:

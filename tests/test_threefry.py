@@ -94,13 +94,15 @@ def test_blocks_of_many_counters_are_those_of_few(backend):
 
 
 def test_kernels_have_the_bits_of_the_portable_form(backend, rng):
+    assert hasattr(backend.xp, "threefry") or backend.name not in ("numpy", "torch")
+    if not hasattr(backend.xp, "threefry"):
+        return  # the portable form is what all the other tests here are about
     bare = types.SimpleNamespace(**{k: v for k, v in vars(backend.xp).items() if k not in base.KERNELS})
     for n in (1, 8191, 8192, 8193):
         own = words(backend, *rng.integers(0, 2**32, 2), rng.integers(0, 2**32, n), rng.integers(0, 2**32))
         for a, b in zip(threefry(*own, xp=backend.xp), threefry(*own, xp=bare), strict=True):
             assert a.dtype == b.dtype == backend.xp.int32
             np.testing.assert_array_equal(backend.to_numpy(a), backend.to_numpy(b))
-    assert backend.name not in ("numpy", "torch") or hasattr(backend.xp, "threefry")
 
 
 def map_int(values):

@@ -70,12 +70,39 @@ def test_normalisation(backend, shape):
     assert len(report.checks) == 6  # y, three gradients, two statistics
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Conv2D(2, 2, padding=1), (2, 3, 2, 1)),
+        (nn.Conv2D(2, (2, 3), stride=(2, 1), padding="same", dilation=(1, 2)), (1, 4, 5, 1)),
+        (nn.Conv2D(4, 2, stride=2, groups=2), (1, 5, 4, 2)),
+        (nn.MaxPool2D(2), (2, 4, 5, 2)),
+        (nn.MaxPool2D((3, 2), stride=(2, 1), padding=1), (1, 4, 4, 1)),
+        (nn.AvgPool2D(3, stride=2, padding=1), (1, 4, 5, 1)),
+        (nn.GlobalAvgPool2D(), (2, 3, 2, 2)),
+    ],
+    ids=lambda a: type(a).__name__ if dataclasses.is_dataclass(a) else "x".join(map(str, a)),
+)
+def test_what_slides_over_images(backend, layer, shape):
+    assert check_equations(layer, shape, backend=backend.name).worst <= 1e-12
+
+
+def test_ties_in_a_window_go_to_the_first(backend):
+    x = np.zeros((1, 3, 3, 1))
+    assert check_equations(nn.MaxPool2D(2, stride=1), x, backend=backend.name).worst == 0.0
+
+
+def test_a_convolution_without_bias():
+    assert check_equations(nn.Conv2D(2, 2, bias=False), (1, 3, 3, 1), given={"b": 0.0}, backend="numpy").worst <= 1e-12
+
+
 def test_every_public_layer_loss_and_rule_states_its_equations():
     room = [getattr(nn, name) for name in nn.__all__] + [getattr(optim, name) for name in optim.__all__]
     parts = [thing for thing in room if isinstance(thing, type) and any(
         hasattr(thing, method) for method in ("backward", "__call__", "rule")
     )]  # fmt: skip
     composed = {"Activation", "Layer", "Loss", "Optimizer", "Sequential", "Residual"}
+    composed |= {"Flatten", "Reshape"}  # every number stays what it is
     computing = {t.__name__ for t in parts if hasattr(t, "backward") or hasattr(t, "activate") or hasattr(t, "rule")}
     without = {t.__name__ for t in parts if not isinstance(getattr(t, "equations", None), Equations)} & computing
     assert without <= composed

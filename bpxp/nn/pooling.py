@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from bpxp.equations import Equations
 from bpxp.errors import InvalidValueError, message
 from bpxp.nn import windows
 from bpxp.nn.layer import Array, Namespace, Shape
@@ -73,6 +74,15 @@ class MaxPool2D(_Pool2D):
     The padding never wins: it is -∞.
     """
 
+    equations = Equations(
+        ranges="i < pool[0], j < pool[1]",
+        row="row[p,i] = stride[0]*p + i - before[0]",
+        column="col[q,j] = stride[1]*q + j - before[1]",
+        winner="m[n,p,q,c] = argmax_{i,j} x[n, row[p,i], col[q,j], c]",
+        forward="y[n,p,q,c] = max_{i,j} x[n, row[p,i], col[q,j], c]",
+        dx="dx[n,h,w,c] = sum_{p,q,i,j} dy[n,p,q,c]*[row[p,i] == h and col[q,j] == w and m[n,p,q,c] == pool[1]*i + j]",
+    )
+
     def forward(self, params: tuple[()], x: Array, /, *, xp: Namespace) -> tuple[Array, tuple[Array, Array]]:
         rows, columns = grid = self.grid(x.shape[1:])
         # First along the rows, then down the columns: k + k comparisons in place of k².
@@ -127,6 +137,14 @@ class AvgPool2D(_Pool2D):
 
     analytic = True
 
+    equations = Equations(
+        ranges="i < pool[0], j < pool[1]",
+        row="row[p,i] = stride[0]*p + i - before[0]",
+        column="col[q,j] = stride[1]*q + j - before[1]",
+        forward="y[n,p,q,c] = mean_{i,j} x[n, row[p,i], col[q,j], c]",
+        dx="dx[n,h,w,c] = sum_{p,q,i,j} dy[n,p,q,c]*[row[p,i] == h and col[q,j] == w]/(pool[0]*pool[1])",
+    )
+
     def forward(self, params: tuple[()], x: Array, /, *, xp: Namespace) -> tuple[Array, Array]:
         rows, columns = grid = self.grid(x.shape[1:])
         narrow = _total(windows.views(windows.padded(x, grid, 0.0, xp=xp), 2, columns))
@@ -153,6 +171,11 @@ class GlobalAvgPool2D:
     """
 
     analytic = True
+
+    equations = Equations(
+        forward="y[n,c] = mean_{h,w} x[n,h,w,c]",
+        dx="dx[n,h,w,c] = dy[n,c]/(count_h*count_w)",
+    )
 
     def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[tuple[()], Shape]:
         return (), windows.image_shape(in_shape, "GlobalAvgPool2D()")[2:]

@@ -91,8 +91,9 @@ def check_equations(
     -----
     The names that the code's arguments and results have in the equations: a layer maps x to the left side of its
     equation ``forward``, an activation z to a; the gradient that comes in is ``d`` and the name of the output, or
-    ``delta``; a parameter's gradient is ``d`` and its name. A loss has z, y, w, J, delta, and a for what `activate`
-    returns. A rule has p, g, t, and a primed name for each new value, in the order of its slots.
+    ``delta``; a parameter's gradient is ``d`` and its name. A layer of windows has before, the padding above and on
+    the left. A loss has z, y, w, J, delta, and a for what `activate` returns. A rule has p, g, t, and a primed name
+    for each new value, in the order of its slots.
 
     Where an array has more axes than its equation has indices, the first index stands for all the leading ones.
 
@@ -144,24 +145,33 @@ class _Case:
     def layer(self, x: Any, context: Values) -> DerivationReport:
         """Compare forward, backward and the running statistics of a layer or an activation."""
         x = 2.0 * self.normal(0, x) if isinstance(x, tuple) else np.array(x, dtype=np.float64)
-        params, _ = self.thing.init(self.rng.at(1), x.shape[1:])
+        params, out_shape = self.thing.init(self.rng.at(1), x.shape[1:])
         # Biases that start at 0 and scales that start at 1 would hide mistakes.
         params = tree_map(lambda a: a + self.normal(2, a.shape), params)
-        ours = tree_map(self.put, params)
-        y, cache = self.thing.forward(ours, self.put(x), xp=self.xp, **context)
-        dy = self.normal(3, tuple(y.shape))
-        dx, grads = self.thing.backward(ours, cache, self.put(dy), xp=self.xp)
+        dy = self.normal(3, (x.shape[0], *out_shape))
+        arrays = {name: a for name, a in context.items() if isinstance(a, tuple)}
+        static = {name: a for name, a in context.items() if name not in arrays}
+
+        def both_ways(_: Any, data: Any) -> tuple[Any, ...]:
+            params, x, dy, arrays = data
+            y, cache = self.thing.forward(params, x, xp=self.xp, **arrays, **static)
+            dx, grads = self.thing.backward(params, cache, dy, xp=self.xp)
+            stats = tree_map(lambda a: self.xp.astype(a, a.dtype, copy=True), arrays.get("stats", ()))
+            return y, dx, grads, self.thing.advance(stats, cache, xp=self.xp) if stats else ()
+
+        data = (tree_map(self.put, params), self.put(x), self.put(dy), arrays)
+        y, dx, grads, advanced = self.backend.compile(both_ways)((), data)
         given_name = "z" if isinstance(self.thing, Activation) else "x"
         out_name = self.equations["forward"].target.name
         names = getattr(params, "_fields", ())
         given = {given_name: x, "delta": dy, f"d{out_name}": dy, **dict(zip(names, params, strict=True))}
         results = {out_name: y, f"d{given_name}": dx} | {f"d{n}": g for n, g in zip(names, grads, strict=True)}
-        if "stats" in context:
-            stats = context["stats"]
-            old = tree_map(lambda a: self.backend.to_numpy(a).copy(), stats)
-            new = self.thing.advance(tree_map(self.put, old), cache, xp=self.xp)
-            given |= dict(zip(stats._fields, old, strict=True))
-            results |= {f"{name}'": a for name, a in zip(stats._fields, new, strict=True)}
+        if hasattr(self.thing, "grid"):
+            given["before"] = [axis.before for axis in self.thing.grid(x.shape[1:])]
+        if advanced:
+            old = context["stats"]
+            given |= {name: self.backend.to_numpy(a) for name, a in zip(old._fields, old, strict=True)}
+            results |= {f"{name}'": a for name, a in zip(old._fields, advanced, strict=True)}
         self.compare(given, results)
         return self.report()
 

@@ -1,0 +1,80 @@
+"""Puts the equations that stand beside the code into the pages, as mathematics.
+
+``{equations} bpxp.nn.Dense`` prints all lines of `Dense.equations`; the option ``:lines: forward, dW`` chooses some.
+The page of each class in the reference gets them by itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, ClassVar
+
+from docutils import nodes
+from docutils.parsers.rst import Directive, directives
+from sphinx.transforms import SphinxTransform
+
+from bpxp.equations import Equations
+from bpxp.latex import block
+
+
+def find(path: str) -> Any:
+    """Return the object of a dotted path."""
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def chosen(equations: Equations, lines: str) -> Equations:
+    """Return some lines of a thing's equations, by their names."""
+    names = [name.strip() for name in lines.split(",")]
+    return Equations(**{name: equations.lines[name] for name in names})
+
+
+class EquationsDirective(Directive):
+    """The equations of one class."""
+
+    required_arguments = 1
+    option_spec: ClassVar = {"lines": directives.unchanged}
+
+    def run(self) -> list[nodes.Node]:
+        path = self.arguments[0]
+        try:
+            equations = find(path).equations
+            if "lines" in self.options:
+                equations = chosen(equations, self.options["lines"])
+            text = block(equations)
+        except (ImportError, AttributeError, KeyError, ValueError) as error:
+            raise self.error(f"no equations of {path}: {error!r}") from None
+        formula = nodes.math_block(text, text, number=None, label=None, nowrap=False)
+        formula["no-wrap"] = False
+        self.add_name(formula)
+        source = nodes.paragraph("", "", classes=["equations-source"])
+        source += [nodes.Text("as the tests run them, from "), nodes.literal(path, f"{path}.equations")]
+        return [nodes.container("", formula, source, classes=["equations"])]
+
+
+def into_docstring(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Put the equations of a class after the first paragraph of its docstring."""
+    equations = vars(thing).get("equations") if what == "class" else None
+    if isinstance(equations, Equations):
+        place = lines.index("") if "" in lines else len(lines)
+        lines[place:place] = ["", f".. equations:: {thing.__module__}.{thing.__qualname__}", ""]
+
+
+class AbsoluteValues(SphinxTransform):
+    """Leave ``|z|`` in a docstring what it is: an absolute value, where no substitution has that name."""
+
+    default_priority = 210  # before docutils' own, which would not find it
+
+    def apply(self, **_: Any) -> None:
+        for reference in list(self.document.findall(nodes.substitution_reference)):
+            if reference["refname"] not in self.document.substitution_defs:
+                reference.replace_self(nodes.Text(f"|{reference.astext()}|"))
+
+
+def setup(app: Any) -> dict[str, Any]:
+    """Register with Sphinx."""
+    app.add_transform(AbsoluteValues)
+    app.add_directive("equations", EquationsDirective)
+    # After numpydoc (500) has taken the docstring apart and put it together again.
+    app.connect("autodoc-process-docstring", into_docstring, priority=900)
+    return {"parallel_read_safe": True}

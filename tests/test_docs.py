@@ -1,0 +1,84 @@
+"""The pages: their Python runs, the code that they show is there, and the reference leaves nothing out."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from bpxp.equations import Equations
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = sorted(page for page in DOCS.rglob("*.md") if "generated" not in page.parts and "_build" not in page.parts)
+TEXTS = {page.relative_to(DOCS).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
+
+
+def programs(name: str) -> list[str]:
+    """Return the Python of a page, each block on the lines where it stands, so that a failure says where."""
+    text, found = TEXTS[name], []
+    for block in re.finditer(r"^```python\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE):
+        found.append("\n" * text[: block.start(1)].count("\n") + block[1])
+    return found
+
+
+def directives(name: str) -> list[tuple[str, str, dict[str, str]]]:
+    """Return (directive, argument, options) of each fenced directive of a page."""
+    found = re.findall(r"^```\{(\w[\w-]*)\} ?(.*)\n((?::.*\n)*)", TEXTS[name], flags=re.MULTILINE)
+    return [(kind, argument, dict(re.findall(r":([\w-]+): (.*)", options))) for kind, argument, options in found]
+
+
+@pytest.mark.parametrize("name", [name for name in TEXTS if programs(name)])
+def test_the_python_of_a_page_runs_from_top_to_bottom(name, monkeypatch, capsys):
+    monkeypatch.setenv("BPXP_BACKEND", "numpy")
+    names: dict[str, object] = {"__name__": name}
+    monkeypatch.setitem(importlib.sys.modules, name, type(importlib)(name))  # where dataclasses look themselves up
+    for program in programs(name):
+        exec(compile(program, str(DOCS / name), "exec"), names)
+
+
+@pytest.mark.parametrize("name", [name for name in TEXTS if "{equations}" in TEXTS[name]])
+def test_the_equations_that_a_page_prints_are_there(name):
+    for kind, path, options in directives(name):
+        if kind == "equations":
+            module, _, thing = path.rpartition(".")
+            equations = getattr(importlib.import_module(module), thing).equations
+            assert isinstance(equations, Equations)
+            chosen = options.get("lines", "")
+            assert {line.strip() for line in chosen.split(",") if line} <= set(equations), (path, chosen)
+
+
+@pytest.mark.parametrize("name", [name for name in TEXTS if "{literalinclude}" in TEXTS[name]])
+def test_the_code_that_a_page_shows_is_there(name):
+    for kind, path, options in directives(name):
+        if kind == "literalinclude":
+            source = (DOCS / name).parent.joinpath(path).resolve().read_text(encoding="utf-8")
+            last = options["pyobject"].rpartition(".")[2]
+            assert re.search(rf"^ *(def|class) {last}\b", source, flags=re.MULTILINE), (path, last)
+
+
+def test_every_derived_thing_is_derived_on_a_page():
+    derived = "".join(text for name, text in TEXTS.items() if name.startswith("derivation/"))
+    for thing in "Dense Conv2D MaxPool2D AvgPool2D BatchNorm LayerNorm Dropout Embedding".split():
+        assert f"{{equations}} bpxp.nn.{thing}\n" in derived
+    for thing in "SoftmaxCrossEntropy BinaryCrossEntropy".split():
+        assert f"{{equations}} bpxp.nn.{thing}\n" in derived
+    for thing in "SGD RMSprop Adagrad Adam AdamW".split():
+        assert f"{{equations}} bpxp.optim.{thing}\n" in derived
+
+
+@pytest.mark.parametrize("room", ["nn", "optim", "data", "verify", "backends"])
+def test_the_reference_lists_every_public_name(room):
+    module = importlib.import_module(f"bpxp.{room}")
+    listed = set(re.findall(r"^   ([\w.]+)$", TEXTS[f"api/{room}.md"], flags=re.MULTILINE))
+    classes_and_functions = {name for name in module.__all__ if callable(getattr(module, name))}
+    assert classes_and_functions - listed <= {"Array", "Namespace", "Step"}  # aliases of types
+    assert {name for name in listed if "." not in name} <= set(module.__all__)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_links_lead_somewhere(name):
+    page = DOCS / name
+    targets = [t for t in re.findall(r"\]\(((?!https?:)[^)#\s]+\.md)", TEXTS[name]) if t]
+    assert [target for target in targets if not (page.parent / target).exists()] == []

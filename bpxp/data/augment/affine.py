@@ -6,12 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from bpxp.data.augment.geometric import Geometric
+from bpxp.data.augment.geometric import Geometric, unit
 from bpxp.data.augment.resample import Motion
 from bpxp.errors import InvalidTypeError, InvalidValueError, message
 from bpxp.nn.checks import number
-from bpxp.nn.layer import Array, Namespace
-from bpxp.threefry import Key, bernoulli, uniform
+from bpxp.nn.layer import Array, Namespace, Shape
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,11 @@ class Affine(Geometric):
             value = number(getattr(self, name), where, low=0.0, high=high, high_open=name == "scale")
             object.__setattr__(self, name, value)
 
-    def motion(self, key: Key, batch: int, /, *, dtype: Any, xp: Namespace) -> Motion:
-        u = uniform(key, (batch, 5), dtype=dtype, xp=xp)
+    def words(self, batch: int, shape: Shape, /) -> int:
+        return 5 * batch
+
+    def motion(self, words: Array, batch: int, /, *, dtype: Any, xp: Namespace) -> Motion:
+        u = unit(words, (batch, 5), dtype=dtype, xp=xp)
         u *= 2.0
         u -= 1.0
         angle, stretch, slope, down, right = (u[:, i] for i in range(5))
@@ -92,8 +94,11 @@ class Rotate(Geometric):
         super().__post_init__()
         object.__setattr__(self, "degrees", number(self.degrees, "Rotate(degrees=…)", low=0.0, high=180.0))
 
-    def motion(self, key: Key, batch: int, /, *, dtype: Any, xp: Namespace) -> Motion:
-        return Affine(degrees=self.degrees).motion(key, batch, dtype=dtype, xp=xp)
+    def words(self, batch: int, shape: Shape, /) -> int:
+        return 5 * batch
+
+    def motion(self, words: Array, batch: int, /, *, dtype: Any, xp: Namespace) -> Motion:
+        return Affine(degrees=self.degrees).motion(words, batch, dtype=dtype, xp=xp)
 
 
 @dataclass(frozen=True)
@@ -115,8 +120,11 @@ class Scale(Geometric):
         checked = number(self.fraction, "Scale(fraction=…)", low=0.0, high=1.0, high_open=True)
         object.__setattr__(self, "fraction", checked)
 
-    def motion(self, key: Key, batch: int, /, *, dtype: Any, xp: Namespace) -> Motion:
-        return Affine(scale=self.fraction).motion(key, batch, dtype=dtype, xp=xp)
+    def words(self, batch: int, shape: Shape, /) -> int:
+        return 5 * batch
+
+    def motion(self, words: Array, batch: int, /, *, dtype: Any, xp: Namespace) -> Motion:
+        return Affine(scale=self.fraction).motion(words, batch, dtype=dtype, xp=xp)
 
 
 @dataclass(frozen=True)
@@ -154,8 +162,11 @@ class Shift(Geometric):
     def whole(self) -> bool:
         return not self.subpixel
 
-    def motion(self, key: Key, batch: int, /, *, dtype: Any, xp: Namespace) -> Motion:
-        u = uniform(key, (batch, 2), dtype=dtype, xp=xp)
+    def words(self, batch: int, shape: Shape, /) -> int:
+        return 2 * batch
+
+    def motion(self, words: Array, batch: int, /, *, dtype: Any, xp: Namespace) -> Motion:
+        u = unit(words, (batch, 2), dtype=dtype, xp=xp)
         if self.subpixel:
             u *= 2.0 * self.pixels
         else:
@@ -175,7 +186,7 @@ class Flip(Geometric):
     horizontal : bool, optional
         True swaps left and right, False top and bottom.
     probability : float, optional
-        Of each image; a multiple of 2⁻¹⁶.
+        Of each image; a multiple of 2⁻²⁴.
     shape : tuple of int, optional
         See `Affine`.
     """
@@ -196,10 +207,14 @@ class Flip(Geometric):
     def whole(self) -> bool:
         return True
 
-    def motion(self, key: Key, batch: int, /, *, dtype: Any, xp: Namespace) -> Motion:
+    def words(self, batch: int, shape: Shape, /) -> int:
+        return batch
+
+    def motion(self, words: Array, batch: int, /, *, dtype: Any, xp: Namespace) -> Motion:
         one, zero = xp.ones((batch,), dtype=dtype), xp.zeros((batch,), dtype=dtype)
-        if self.probability == 0.0:
-            return Motion(one, zero, zero, zero, one, zero)
-        side = 1.0 - 2.0 * bernoulli(key, (batch,), self.probability, dtype=dtype, xp=xp)
+        mirrored = xp.astype(
+            unit(words, (batch,), dtype=dtype, xp=xp) < round(self.probability * 2**24) * 2.0**-24, dtype
+        )
+        side = 1.0 - 2.0 * mirrored
         yy, xx = (one, side) if self.horizontal else (side, one)
         return Motion(yy, zero, zero, zero, xx, zero)

@@ -38,12 +38,11 @@ class Compose:
 
     def __call__(self, x: Array, y: Array, key: Key, /, *, xp: Namespace) -> tuple[Array, Array]:
         for places in self._groups:
-            keys = [key.at(i) for i in places]
-            first = self.transforms[places[0]]
-            if len(places) > 1:
-                x = warp([self.transforms[i] for i in places], x, keys, xp=xp)  # type: ignore[misc]
+            own, group = key.at(places[0]), [self.transforms[i] for i in places]
+            if len(group) > 1:
+                x = warp(group, x, own, xp=xp)  # type: ignore[arg-type]
             else:
-                x, y = first(x, y, keys[0], xp=xp)
+                x, y = group[0](x, y, own, xp=xp)
         return x, y
 
     @functools.cached_property

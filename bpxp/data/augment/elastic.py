@@ -9,7 +9,6 @@ from typing import Any
 from bpxp.data.augment.geometric import Geometric
 from bpxp.nn.checks import number
 from bpxp.nn.layer import Array, Namespace, Shape
-from bpxp.threefry import Key, random_bits
 
 BYTE_STD = math.sqrt((256**2 - 1) / 12.0)  # of a uniform byte
 REACH = 3.0  # times sigma: where the Gaussian is taken to end
@@ -54,15 +53,20 @@ class ElasticDistortion(Geometric):
         object.__setattr__(self, "alpha", number(self.alpha, "ElasticDistortion(alpha=…)", low=0.0))
         object.__setattr__(self, "sigma", number(self.sigma, "ElasticDistortion(sigma=…)", low=1.0))
 
-    def field(self, key: Key, batch: int, shape: Shape, /, *, dtype: Any, xp: Namespace) -> Array:
+    def words(self, batch: int, shape: Shape, /) -> int:
+        height, width, _ = shape
+        return -(-nodes(height, self.sigma) * nodes(width, self.sigma) * 2 * batch // 4)
+
+    def field(self, words: Array, batch: int, shape: Shape, /, *, dtype: Any, xp: Namespace) -> Array:
         height, width, _ = shape
         smooth_y = smoothing(height, self.sigma, dtype=dtype, xp=xp)
         smooth_x = smoothing(width, self.sigma, dtype=dtype, xp=xp)
         smooth_x *= self.alpha / (math.sqrt(3.0) * BYTE_STD)
         rows, columns = smooth_y.shape[1], smooth_x.shape[1]
         # The axes stand so that both sums are plain products of matrices: (rows, 2 · batch · columns) first.
-        noise = _bytes(key, rows * 2 * batch * columns, xp=xp)
-        noise = xp.astype(xp.reshape(noise, (rows, -1)), dtype)
+        size = rows * 2 * batch * columns
+        noise = xp.reshape(xp.stack([(words >> shift) & 255 for shift in (0, 8, 16, 24)]), (-1,))[:size]
+        noise = xp.astype(xp.reshape(noise, (rows, 2 * batch * columns)), dtype)
         noise -= 127.5
         half = xp.reshape(xp.matmul(smooth_y, noise), (height, 2 * batch, columns))
         half = xp.reshape(xp.permute_dims(half, (1, 0, 2)), (-1, columns))
@@ -75,10 +79,8 @@ def smoothing(size: int, sigma: float, /, *, dtype: Any, xp: Namespace) -> Array
     Its rows have the same sum of squares as those of the Gaussian on the fine grid, 1/(2 √π sigma).
     """
     step = int(sigma)
-    beyond = math.ceil(REACH * sigma / step)
-    grid = math.ceil((size - 1) / step) + 1 + 2 * beyond
-    node = xp.arange(grid, dtype=dtype)
-    node -= float(beyond)
+    node = xp.arange(nodes(size, sigma), dtype=dtype)
+    node -= float(_beyond(sigma))
     node *= float(step)
     g = xp.expand_dims(xp.arange(size, dtype=dtype), axis=1) - node
     g *= g
@@ -88,7 +90,10 @@ def smoothing(size: int, sigma: float, /, *, dtype: Any, xp: Namespace) -> Array
     return g
 
 
-def _bytes(key: Key, size: int, /, *, xp: Namespace) -> Array:
-    """Return random integers 0 … 255, four of each word."""
-    words = random_bits(key, -(-size // 4), xp=xp)
-    return xp.reshape(xp.stack([(words >> shift) & 255 for shift in (0, 8, 16, 24)]), (-1,))[:size]
+def nodes(size: int, sigma: float) -> int:
+    """Return how many places of noise `size` pixels need: those among them, and those whose noise reaches in."""
+    return -(-(size - 1) // int(sigma)) + 1 + 2 * _beyond(sigma)
+
+
+def _beyond(sigma: float) -> int:
+    return math.ceil(REACH * sigma / int(sigma))

@@ -9,7 +9,7 @@ from typing import Any
 from bpxp.data.augment.resample import Motion, places, resample
 from bpxp.data.augment.shapes import checked_shape, image_shape
 from bpxp.nn.layer import Array, Namespace, Shape
-from bpxp.threefry import Key
+from bpxp.threefry import Key, random_bits
 
 
 @dataclass(frozen=True)
@@ -33,19 +33,32 @@ class Geometric:
         """Whether pixels go to pixels, so that nothing has to be interpolated."""
         return False
 
-    def motion(self, key: Key, batch: int, /, *, dtype: Any, xp: Namespace) -> Motion | None:
-        """Draw an affine map per sample, or None."""
+    def words(self, batch: int, shape: Shape, /) -> int:
+        """Return how many random words `motion` or `field` takes, for images of `shape`."""
+        return 0
+
+    def motion(self, words: Array, batch: int, /, *, dtype: Any, xp: Namespace) -> Motion | None:
+        """Make of random words (int32, 1-d) an affine map per sample; or None."""
         return None
 
-    def field(self, key: Key, batch: int, shape: Shape, /, *, dtype: Any, xp: Namespace) -> Array | None:
-        """Draw displacements, (2, batch, height · width), or None."""
+    def field(self, words: Array, batch: int, shape: Shape, /, *, dtype: Any, xp: Namespace) -> Array | None:
+        """Make of random words displacements, (2, batch, height · width), a new array; or None."""
         return None
 
     def __call__(self, x: Array, y: Array, key: Key, /, *, xp: Namespace) -> tuple[Array, Array]:
-        return warp((self,), x, (key,), xp=xp), y
+        return warp((self,), x, key, xp=xp), y
 
 
-def warp(transforms: Sequence[Geometric], x: Array, keys: Sequence[Key], /, *, xp: Namespace) -> Array:
+def unit(words: Array, shape: tuple[int, ...], /, *, dtype: Any, xp: Namespace) -> Array:
+    """Return one number k/2²⁴, k = 0 … 2²⁴ - 1, of each random word: exact in float32."""
+    k = words >> 8
+    k &= 2**24 - 1
+    u = xp.astype(xp.reshape(k, shape), dtype)
+    u *= 2.0**-24
+    return u
+
+
+def warp(transforms: Sequence[Geometric], x: Array, key: Key, /, *, xp: Namespace) -> Array:
     """Apply geometric transforms, one after another, with one resampling.
 
     Parameters
@@ -53,8 +66,8 @@ def warp(transforms: Sequence[Geometric], x: Array, keys: Sequence[Key], /, *, x
     transforms : sequence of Geometric
         All of the same `shape`.
     x : array, (batch, *in_shape)
-    keys : sequence of Key
-        One for each transform.
+    key : Key
+        For all of them: the words of one draw are handed out in order, for a draw has its price.
 
     Notes
     -----
@@ -65,11 +78,15 @@ def warp(transforms: Sequence[Geometric], x: Array, keys: Sequence[Key], /, *, x
     shape = image_shape(transforms[0].shape, tuple(x.shape[1:]), type(transforms[0]).__name__)
     motion: Motion | None = None
     fields = []
-    for transform, key in zip(transforms, keys, strict=True):
-        own = transform.motion(key, batch, dtype=x.dtype, xp=xp)
+    counts = [transform.words(batch, shape) for transform in transforms]
+    words, begin = random_bits(key, sum(counts), xp=xp), 0
+    for transform, count in zip(transforms, counts, strict=True):
+        part = words[begin : begin + count]
+        begin += count
+        own = transform.motion(part, batch, dtype=x.dtype, xp=xp)
         if own is not None:
             motion = own if motion is None else own.after(motion)
-        field = transform.field(key, batch, shape, dtype=x.dtype, xp=xp)
+        field = transform.field(part, batch, shape, dtype=x.dtype, xp=xp)
         if field is not None:
             fields.append(field)
     if motion is None and not fields:

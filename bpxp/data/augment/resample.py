@@ -42,24 +42,18 @@ def places(motion: Motion | None, height: int, width: int, /, *, dtype: object, 
     Without a motion a pixel comes from where it is, the same for all: (2, 1, height · width).
     """
     down, right = (height - 1) / 2.0, (width - 1) / 2.0
-    n = xp.arange(height * width, dtype=xp.int32)
-    y = n // width
-    x = xp.astype(n - y * width, dtype)
-    y = xp.astype(y, dtype)
+    y, x = xp.arange(height, dtype=dtype), xp.arange(width, dtype=dtype)
     if motion is None:
-        return xp.reshape(xp.stack((y, x)), (2, 1, -1))
+        unit = xp.eye(2, dtype=dtype)
+        by_y, by_x = (xp.reshape(unit[i, :], (2, 1, 1)) for i in (0, 1))
+        return xp.reshape(xp.expand_dims(by_y * y, axis=3) + xp.expand_dims(by_x * x, axis=2), (2, 1, -1))
     y -= down
     x -= right
-    along = (xp.reshape(xp.stack(pair), (2, -1, 1)) for pair in _columns(motion, down, right))
-    by_y, by_x, start = along
-    at = by_y * y
-    at += by_x * x
-    at += start
-    return at
-
-
-def _columns(motion: Motion, down: float, right: float) -> tuple[tuple[Array, Array], ...]:
-    return (motion.yy, motion.xy), (motion.yx, motion.xx), (motion.y0 + down, motion.x0 + right)
+    pairs = (motion.yy, motion.xy), (motion.yx, motion.xx), (motion.y0 + down, motion.x0 + right)
+    by_y, by_x, start = (xp.expand_dims(xp.stack(pair), axis=2) for pair in pairs)
+    along = by_x * x
+    along += start
+    return xp.reshape(xp.expand_dims(by_y * y, axis=3) + xp.expand_dims(along, axis=2), (2, -1, height * width))
 
 
 def resample(images: Array, at: Array, /, *, whole: bool = False, xp: Namespace) -> Array:

@@ -23,6 +23,8 @@ from bpxp.backends.base import (
 )
 from bpxp.errors import InvalidValueError, message
 
+ALIGNMENT = 64  # bytes: JAX shares host memory only at such addresses
+
 
 class JaxBackend:
     """JAX arrays on one device; float64 needs ``jax.config.update("jax_enable_x64", True)``."""
@@ -38,10 +40,21 @@ class JaxBackend:
                 foreign(a, self, jnp.from_dlpack, self._dlpack_device)  # raises, naming both devices
             return a if dtype is None or a.dtype == dtype else a.astype(dtype)
         if is_host_array(a):
-            # A copy: device_put would alias 64-byte aligned host memory, and see later writes to it.
-            return jnp.array(host(a), dtype=dtype, device=self.device)
+            return self._from_host(host(a), dtype)
         own = foreign(a, self, _from_dlpack, self._dlpack_device)
         return own if dtype is None or own.dtype == dtype else own.astype(dtype)
+
+    def _from_host(self, a: np.ndarray, dtype: Any) -> Array:
+        if self.device.platform != "cpu":
+            return jnp.array(a, dtype=dtype, device=self.device)
+        # On the CPU `device_put` shares aligned memory, and would see later writes to it: give it a copy that nobody
+        # else has. That is one copy; `jnp.array` needs room for two.
+        kind = a.dtype if dtype is None else np.dtype(dtype)
+        memory = np.empty(a.size * kind.itemsize + ALIGNMENT, np.uint8)
+        begin = -memory.ctypes.data % ALIGNMENT
+        copy = memory[begin : begin + a.size * kind.itemsize].view(kind).reshape(a.shape)
+        np.copyto(copy, a, casting="unsafe")
+        return jax.device_put(copy, self.device)
 
     @property
     def _dlpack_device(self) -> tuple[int, int]:

@@ -90,6 +90,16 @@ def test_to_numpy_is_a_copy_that_one_may_write(backend):
     np.testing.assert_array_equal(backend.to_numpy(array), PLAIN)
 
 
+def test_the_hosts_later_writes_are_not_seen_where_arrays_never_change():
+    pytest.importorskip("jax")
+    backend = get_backend("jax:cpu")
+    for given in (aligned(PLAIN), PLAIN.copy(), aligned(PLAIN).T, aligned(PLAIN.astype(">f4"))):
+        array = backend.asarray(given)
+        before = backend.to_numpy(array)
+        given[...] = -1.0
+        np.testing.assert_array_equal(backend.to_numpy(array), before)
+
+
 def test_creation_functions_create_on_the_backends_device(backend):
     xp = backend.xp
     like = backend.asarray(PLAIN)

@@ -151,6 +151,15 @@ def test_jax_takes_the_states_buffers():
     np.testing.assert_array_equal(backend.to_numpy(x), X)
 
 
+def test_a_state_that_came_from_the_host_is_given_away_too(backend, readonly):
+    host = readonly([1.0, 1.0], "float32")
+    state = start(backend)._replace(W=backend.xp.asarray(backend.asarray(host), copy=True))
+    step, x = backend.compile(make_step(backend.xp, [])), backend.asarray(X)
+    state = step(step(state, x), x, count=2)
+    np.testing.assert_allclose(backend.to_numpy(state.W), expected(3)[0])
+    np.testing.assert_array_equal(host, [1.0, 1.0])
+
+
 @pytest.mark.parametrize("name", ["numpy", "torch"])
 def test_in_place_where_the_library_can(name):
     if name != "numpy":

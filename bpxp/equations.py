@@ -212,6 +212,9 @@ class Equations(Mapping[str, Equation]):
     def __len__(self) -> int:
         return len(self.lines)
 
+    def __str__(self) -> str:
+        return "\n".join(self.lines.values())
+
     def __repr__(self) -> str:
         return f"Equations({', '.join(f'{name}={line!r}' for name, line in self.lines.items())})"
 

@@ -106,7 +106,7 @@ def _node(node: Node) -> tuple[str, int]:
         case Count(index):
             return index.upper(), ATOM
         case Bracket(conditions):
-            inner = r" \text{ and } ".join(_render(condition, SUM) for condition in conditions)
+            inner = r",\; ".join(_render(condition, SUM) for condition in conditions)
             return rf"\left[{inner}\right]", ATOM
         case Not(of):
             return r"\text{not } " + _render(of, ATOM), ATOM

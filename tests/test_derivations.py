@@ -286,6 +286,7 @@ def test_equations_are_a_mapping_in_order():
     assert list(lines) == ["b", "a"]
     assert lines["a"].text == "a = b + 1"
     assert repr(lines) == "Equations(b='b = 1', a='a = b + 1')"
+    assert str(lines) == "b = 1\na = b + 1"
 
 
 # --- printed
@@ -315,7 +316,7 @@ def test_equations_are_a_mapping_in_order():
         ("a = 2*3", r"a &= 2 \cdot 3"),
         ("a = log(b + 1) + log(c)", r"a &= \log\left(b + 1\right) + \log c"),
         ("a = x[s*p + i - 1, c]", r"a &= x_{s \, p + i - 1,\,c}"),
-        ("a = b*[0 < c <= 1 and d]", r"a &= b \, \left[0 < c \le 1 \text{ and } d\right]"),
+        ("a = b*[0 < c <= 1 and d]", r"a &= b \, \left[0 < c \le 1,\; d\right]"),
         ("a[k] = 1/count_k", r"a_{k} &= \frac{1}{K}"),
         ("a = mean_i x[i]", r"a &= \operatorname*{mean}_{i} x_{i}"),
         ("a = some_name*1e-3", r"a &= \mathrm{some\_name} \, 1 \cdot 10^{-3}"),

@@ -61,15 +61,8 @@ class Conv2D:
 
     Notes
     -----
-    For images x of shape (batch, height, width, channels) and delta = ∂J/∂z of shape (batch, out_h, out_w, filters),
-    with x = 0 in the padding::
-
-        z[n,y,x,f]  = Σ_r,q,c x[n, y s + r d - p, x s + q d - p, c] W[r,q,c,f] + b[f]
-        dW[r,q,c,f] = Σ_n,y,x x[n, y s + r d - p, x s + q d - p, c] delta[n,y,x,f]
-        db[f]       = Σ_n,y,x delta[n,y,x,f]
-        dx[n,i,j,c] = Σ_r,q,f delta[n, (i + p - r d)/s, (j + p - q d)/s, f] W[r,q,c,f]
-
-    the last over the r and q for which the divisions leave nothing and the window exists. As in every library of
+    x is (batch, height, width, channels), and z and delta = ∂J/∂z are (batch, out_h, out_w, filters). In the equations
+    p and q are the place of a window, i and j a tap of the kernel, and x is 0 in the padding. As in every library of
     neural networks it is a cross-correlation: the kernel is not turned round.
 
     It is computed as a matrix product: a row of the matrix of patches holds what one window sees. Backwards,

@@ -23,11 +23,7 @@ class Dropout:
 
     Notes
     -----
-    With m[n,i] = 1 where a value is kept, and p the probability of that, exactly as the mask was drawn::
-
-        y[n,i]  = x[n,i] m[n,i] / p
-        dx[n,i] = dy[n,i] m[n,i] / p
-
+    In the equations m[n,i] is 1 where a value is kept, and p the probability of that, exactly as the mask was drawn.
     The mean of y is x, so that nothing needs scaling in evaluation. The mask is a function of the seed, the step and
     the place of the layer: the same bits on every backend, and in a run that was resumed. It is kept for the backward
     pass: drawing it again would cost more than reading it.

@@ -38,12 +38,9 @@ class Embedding:
 
     Notes
     -----
-    With h[n,i] = 1 where x[n] = i::
+    y is the product of the one-hot matrix h[n,i] = [x[n] = i] with W, and dW that of its transpose with dy.
 
-        y[n,j]  = Σ_i h[n,i] W[i,j] = W[x[n],j]
-        dW[i,j] = Σ_n h[n,i] dy[n,j]
-
-    The sum over n is a matrix product with the one-hot matrix h, in blocks of at most 64 MiB: no two threads add to one
+    dW is computed as this product, in blocks of h of at most 64 MiB: no two threads add to one
     number, and the order of the summands is fixed. It costs count · dim operations per number of x, which
     bounds the vocabularies that this layer is for to some ten thousands.
 

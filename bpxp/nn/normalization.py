@@ -62,23 +62,14 @@ class BatchNorm:
 
     Notes
     -----
-    Let n run over the m values of a channel c: over the batch and, in images, over the places. In training::
-
-        mu[c]      = Σ_n x[n,c] / m
-        var[c]     = Σ_n (x[n,c] - mu[c])² / m
-        xhat[n,c]  = (x[n,c] - mu[c]) s[c],   s[c] = 1/√(var[c] + epsilon)
-        y[n,c]     = gamma[c] xhat[n,c] + beta[c]
-
-        dgamma[c]  = Σ_n dy[n,c] xhat[n,c]
-        dbeta[c]   = Σ_n dy[n,c]
-        dx[n,c]    = gamma[c] s[c] (dy[n,c] - (dbeta[c] + xhat[n,c] dgamma[c]) / m)
-
-    The last line is the chain rule over the three ways from x to y, directly, through mu and through var:
-    ∂xhat[k]/∂x[n] = s (δ_kn - 1/m - xhat[k] xhat[n]/m). The running variance takes the unbiased m/(m - 1) var, as
-    PyTorch's does. Evaluation takes the running statistics in the place of mu and var, and no sample knows of another;
+    In the equations n runs over all values of a channel c: over the batch and, in images, over the places. m and v are
+    mean and variance of the mini-batch, `mean` and `var` the running statistics. dx is the chain rule over the three
+    ways from x to y, directly, through the mean and through the variance, with N values per channel:
+    ∂xhat[k]/∂x[n] = s ([k = n] - 1/N - xhat[k] xhat[n]/N). The running variance takes the unbiased N/(N - 1) v, as
+    PyTorch's does. Evaluation takes the running statistics in the place of m and v, and no sample knows of another;
     then dx = gamma s dy.
 
-    Samples that only fill up the last mini-batch (`present` = 0) do not count in mu, var and m, and their term with 1/m
+    Samples that only fill up the last mini-batch (`present` = 0) do not count in m, v and N, and their term with 1/N
     falls away. Should one single value remain, y is beta, and the statistics stay as they are.
 
     References
@@ -93,15 +84,15 @@ class BatchNorm:
     analytic = True
 
     equations = Equations(
-        mean="mu[c] = mean_n x[n,c]",
-        variance="v[c] = mean_n (x[n,c] - mu[c])^2",
+        mean="m[c] = mean_n x[n,c]",
+        variance="v[c] = mean_n (x[n,c] - m[c])^2",
         scale="s[c] = 1/sqrt(v[c] + epsilon)",
-        normalised="xhat[n,c] = (x[n,c] - mu[c])*s[c]",
+        normalised="xhat[n,c] = (x[n,c] - m[c])*s[c]",
         forward="y[n,c] = gamma[c]*xhat[n,c] + beta[c]",
         dgamma="dgamma[c] = sum_n dy[n,c]*xhat[n,c]",
         dbeta="dbeta[c] = sum_n dy[n,c]",
         dx="dx[n,c] = gamma[c]*s[c]*(dy[n,c] - (dbeta[c] + xhat[n,c]*dgamma[c])/count_n)",
-        running_mean="mean'[c] = (1 - momentum)*mean[c] + momentum*mu[c]",
+        running_mean="mean'[c] = (1 - momentum)*mean[c] + momentum*m[c]",
         running_variance="var'[c] = (1 - momentum)*var[c] + momentum*v[c]*count_n/(count_n - 1)",
     )
 
@@ -228,17 +219,8 @@ class LayerNorm:
 
     Notes
     -----
-    With c over the C features, and the rest as in `BatchNorm`::
-
-        mu[n]      = Σ_c x[n,c] / C
-        var[n]     = Σ_c (x[n,c] - mu[n])² / C
-        xhat[n,c]  = (x[n,c] - mu[n]) s[n],   s[n] = 1/√(var[n] + epsilon)
-        y[n,c]     = gamma[c] xhat[n,c] + beta[c]
-
-        dgamma[c]  = Σ_n dy[n,c] xhat[n,c]
-        dbeta[c]   = Σ_n dy[n,c]
-        g[n,c]     = gamma[c] dy[n,c]
-        dx[n,c]    = s[n] (g[n,c] - Σ_k g[n,k] / C - xhat[n,c] Σ_k g[n,k] xhat[n,k] / C)
+    As `BatchNorm`, with means over the features c of one sample. gamma differs from feature to feature, and so stands
+    within the means of dx.
 
     References
     ----------
@@ -250,10 +232,10 @@ class LayerNorm:
     analytic = True
 
     equations = Equations(
-        mean="mu[n] = mean_c x[n,c]",
-        variance="v[n] = mean_c (x[n,c] - mu[n])^2",
+        mean="m[n] = mean_c x[n,c]",
+        variance="v[n] = mean_c (x[n,c] - m[n])^2",
         scale="s[n] = 1/sqrt(v[n] + epsilon)",
-        normalised="xhat[n,c] = (x[n,c] - mu[n])*s[n]",
+        normalised="xhat[n,c] = (x[n,c] - m[n])*s[n]",
         forward="y[n,c] = gamma[c]*xhat[n,c] + beta[c]",
         dgamma="dgamma[c] = sum_n dy[n,c]*xhat[n,c]",
         dbeta="dbeta[c] = sum_n dy[n,c]",

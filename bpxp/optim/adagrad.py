@@ -26,10 +26,7 @@ class Adagrad(Optimizer):
 
     Notes
     -----
-    With s = 0 at the start::
-
-        s ← s + g²
-        p ← p - η g / (√s + ε)
+    s is 0 at the start.
 
     ε stands outside the root, as in torch; Keras has √(s + ε), and starts at s = 0.1.
 

@@ -29,11 +29,7 @@ class Adam(Optimizer):
 
     Notes
     -----
-    At update t = 1, 2, …, with m = v = 0 at the start::
-
-        m ← β₁ m + (1 - β₁) g            m̂ = m / (1 - β₁ᵗ)
-        v ← β₂ v + (1 - β₂) g²           v̂ = v / (1 - β₂ᵗ)
-        p ← p - η m̂ / (√v̂ + ε)
+    m and v are 0 at the start, and t = 1, 2, … is the number of the update.
 
     ε stands outside the root and beside the *corrected* v̂, as in algorithm 1 of the paper and in torch. Others differ,
     visibly so where |g| is of the order of ε: the paper's section 2 and TensorFlow have "ε̂", beside the uncorrected

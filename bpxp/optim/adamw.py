@@ -23,10 +23,6 @@ class AdamW(Adam):
 
     Notes
     -----
-    ::
-
-        p ← p - η λ p          then Adam's step
-
     The decay is multiplied by the learning rate, as in torch; the paper's algorithm 2 multiplies it by the schedule
     alone. It acts on weights only; torch's ``AdamW(net.parameters())`` decays biases too, here ``decay_biases=True``.
 

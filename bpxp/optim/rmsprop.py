@@ -28,10 +28,7 @@ class RMSprop(Optimizer):
 
     Notes
     -----
-    With v = 0 at the start::
-
-        v ← α v + (1 - α) g²
-        p ← p - η g / (√v + ε)
+    v is 0 at the start.
 
     ε stands outside the root, as in torch; TensorFlow and Keras have √(v + ε). The mean starts at zero and is not
     corrected, so the first steps are larger than η, by up to 1/√(1 - α).

@@ -29,11 +29,7 @@ class SGD(Optimizer):
 
     Notes
     -----
-    With v = 0 at the start::
-
-        plain      p ← p - η g
-        momentum   v ← μ v + g;   p ← p - η v
-        nesterov   v ← μ v + g;   p ← p - η (g + μ v)
+    v is 0 at the start; with μ = 0 it is not kept, and the step is p - η g.
 
     This is torch's convention (without dampening): a new learning rate acts at once. Sutskever et al. and Keras keep
     η inside the velocity, v ← μ v - η g, p ← p + v: the same for a constant η, not for a schedule.

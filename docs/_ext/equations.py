@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import Directive, directives
+from sphinx import addnodes
 from sphinx.transforms import SphinxTransform
 
 from bpxp.equations import Equations
@@ -48,7 +49,16 @@ class EquationsDirective(Directive):
         formula["no-wrap"] = False
         self.add_name(formula)
         source = nodes.paragraph("", "", classes=["equations-source"])
-        source += [nodes.Text("as the tests run them, from "), nodes.literal(path, f"{path}.equations")]
+        link = addnodes.pending_xref(
+            "",
+            nodes.literal(path, path),
+            refdomain="py",
+            reftype="class",
+            reftarget=path,
+            refexplicit=True,
+            refwarn=False,
+        )
+        source += [nodes.Text("as the tests run them, from "), link]
         return [nodes.container("", formula, source, classes=["equations"])]
 
 
@@ -56,7 +66,8 @@ def into_docstring(app: Any, what: str, name: str, thing: Any, options: Any, lin
     """Put the equations of a class after the first paragraph of its docstring."""
     equations = vars(thing).get("equations") if what == "class" else None
     if isinstance(equations, Equations):
-        place = lines.index("") if "" in lines else len(lines)
+        begin = next(i for i, line in enumerate(lines) if line)
+        place = lines.index("", begin) if "" in lines[begin:] else len(lines)
         lines[place:place] = ["", f".. equations:: {thing.__module__}.{thing.__qualname__}", ""]
 
 

@@ -136,11 +136,11 @@ class Network:
     # ---------------------------------------------------------------- mathematics on arrays
 
     def loss_and_gradients(self, x: Any, y: Any, weight: Any = None) -> tuple[Array, Params]:
-        """Return the mean loss over a batch (a 0-d array) and its gradients, in the structure of `params`.
+        r"""Return the mean loss over a batch (a 0-d array) and its gradients, in the structure of `params`.
 
         Parameters
         ----------
-        x : array_like, (batch, *input_shape)
+        x : array_like, (batch, \*input_shape)
         y : array_like, (batch,) or (batch, n_out)
         weight : array_like, (batch,), optional
             Weight of each sample; the mean is weighted.

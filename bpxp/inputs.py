@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bpxp.backends import Array, Backend
+from bpxp.backends import Array, Backend, get_backend
 from bpxp.backends.base import is_host_array
 from bpxp.errors import InvalidTypeError, InvalidValueError, message
 
@@ -136,7 +136,7 @@ def as_inputs(x: Any, in_shape: Shape, backend: Backend, dtype: str, where: str)
         if not xp.isdtype(array.dtype, ("bool", "integral", "real floating")):
             raise InvalidTypeError(message(where, "not real numbers", got=f"dtype {array.dtype}", fix="pass x.real"))
         array = array if array.dtype == target else xp.astype(array, target)
-        if not bool(backend.to_numpy(xp.all(xp.isfinite(array)))):
+        if not all_finite(array, backend):
             raise InvalidValueError(_not_finite(backend.to_numpy(backend.asarray(x)), dtype, where))
         return array
     host = as_host(x, where)
@@ -145,9 +145,22 @@ def as_inputs(x: Any, in_shape: Shape, backend: Backend, dtype: str, where: str)
         return backend.asarray(host)
     with np.errstate(over="ignore", invalid="ignore"):
         cast = host.astype(dtype, copy=False)
-    if not np.isfinite(cast).all():
+    if not all_finite(cast, get_backend("numpy")):
         raise InvalidValueError(_not_finite(host, dtype, where))
     return backend.asarray(cast)
+
+
+def all_finite(array: Array, backend: Backend) -> bool:
+    """Return whether no number is NaN or infinite.
+
+    The sum of finite numbers is finite, unless it overflows; only then is each looked at, since that takes a mask of
+    the array's size.
+    """
+    xp = backend.xp
+    with np.errstate(over="ignore", invalid="ignore"):
+        if math.isfinite(float(backend.to_numpy(xp.sum(array)))):
+            return True
+    return bool(backend.to_numpy(xp.all(xp.isfinite(array))))
 
 
 def check_shape(shape: Shape, in_shape: Shape, where: str) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 import bpxp
 from bpxp.errors import BpxpError, BpxpWarning
+from bpxp.inputs import all_finite
 
 NAN, INF = float("nan"), float("inf")
 
@@ -207,3 +208,9 @@ def test_arrays_of_the_own_backend_are_taken_as_they_are(net, rng):
     bad = x.copy()
     bad[2, 1] = NAN
     refused(net, lambda: net.predict(net.backend.asarray(bad)), ValueError, r"1 NaN and 0 inf. First at \[2, 1\]")
+
+
+def test_finite_numbers_whose_sum_is_not(backend, on):
+    assert all_finite(on(backend, [3e38, 3e38, 3e38], "float32"), backend)
+    for bad in ([1.0, np.nan], [np.inf, 1.0], [np.inf, -np.inf], [3e38, 3e38, -np.inf]):
+        assert not all_finite(on(backend, bad, "float32"), backend)

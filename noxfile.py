@@ -107,8 +107,9 @@ def examples(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure bpxp beside PyTorch, JAX and scikit-learn; the results go to benchmarks/results."""
     session.install("-e", ".[jax]", *group("bench", "torch-cpu"))
-    for name in ("imports", "memory", "mlp"):
-        session.run("python", "-m", f"benchmarks.{name}", *session.posargs)
+    for path in sorted((ROOT / "benchmarks").glob("*.py")):
+        if path.stem not in ("__init__", "harness", "gpu"):
+            session.run("python", "-m", f"benchmarks.{path.stem}", *session.posargs)
 
 
 @nox.session(venv_backend="none")

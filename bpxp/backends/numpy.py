@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bpxp.backends.base import Array, Step, StepFunction, eager, foreign, host, is_host_array, namespace
+from bpxp.backends.base import CACHE, Array, Step, StepFunction, eager, foreign, host, is_host_array, namespace
 from bpxp.backends.host_threefry import threefry
 from bpxp.errors import InvalidValueError, message
 
@@ -81,7 +81,7 @@ class NumpyBackend:
     device = "cpu"
 
     def __init__(self, device: str = "") -> None:
-        self.xp = namespace(np, None, argsort=_argsort, sort=_sort, threefry=threefry, **LEAN)
+        self.xp = namespace(np, None, argsort=_argsort, sort=_sort, threefry=threefry, workspace=CACHE, **LEAN)
         keep_freed_memory()
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:

@@ -68,8 +68,8 @@ class Conv2D:
     It is computed as a matrix product: a row of the matrix of patches holds what one window sees. Backwards,
     delta W^T says what each window gives back to each of its taps, and each pixel gathers from the windows that see
     it; nothing is scattered. Only x is kept for the way back. Patches are made again there, for as many samples at a
-    time as fit the workspace (`windows.WORKSPACE`: 1 MiB, but at least one sample), so the memory beyond x, z and
-    their gradients is two such blocks.
+    time as fit the workspace (1 MiB for NumPy and for PyTorch on the CPU, 64 MiB elsewhere; at least one), so the
+    memory beyond x, z and their gradients is two such blocks.
 
     References
     ----------

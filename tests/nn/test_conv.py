@@ -177,11 +177,11 @@ def test_full_size_is_dense(rng):
 def test_blocks_of_the_batch_change_nothing(name, rng):
     layer, shape = LAYERS[name]
     x, delta, W, b = example(layer, shape, 7, rng)
-    whole = run(layer, ConvParams(W, b), x, delta, SimpleNamespace(**vars(XP), workspace=1 << 30))
+    whole = run(layer, ConvParams(W, b), x, delta, SimpleNamespace(**{**vars(XP), "workspace": 1 << 30}))
     for samples in (0, 1, 3):
         taps = layer.kernel[0] * layer.kernel[1] * shape[2]
         room = samples * 8 * taps * delta.shape[1] * delta.shape[2]
-        z, dx, grads = run(layer, ConvParams(W, b), x, delta, SimpleNamespace(**vars(XP), workspace=room))
+        z, dx, grads = run(layer, ConvParams(W, b), x, delta, SimpleNamespace(**{**vars(XP), "workspace": room}))
         for own, expected in zip((z, dx, *grads), (*whole[:2], *whole[2]), strict=True):
             close(own, expected)
 

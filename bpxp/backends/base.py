@@ -39,8 +39,9 @@ DTYPES = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float32 float64
 # The function takes it where it is there, and is complete without it.
 KERNELS = ["threefry"]
 
-# And what it may tell. `workspace`: how many bytes the mathematics may take at a time for what it makes only to multiply
-# it. A backend of the CPU says what a core has near it; without it the memory of a GPU, or a compiler's own plan, decides.
+# And what it may tell. `workspace`: how many bytes the mathematics may take at a time for what it makes only to
+# multiply it. A backend of the CPU says what a core has near it; where none is told, the mathematics takes more: a GPU
+# and a compiler are better with few large pieces.
 HINTS = ["workspace"]
 CACHE = 1 << 20
 

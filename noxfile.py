@@ -115,5 +115,4 @@ def bench(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def gpu(session: nox.Session) -> None:
     """Test and measure on this machine's GPU, with the libraries that are installed here."""
-    out = os.environ.get("OUT", "benchmarks/results/gpu")
-    session.run("python", "-m", "benchmarks.gpu", "--out", out, *session.posargs)
+    session.run("python", "-m", "benchmarks.gpu", *(session.posargs or ["--out", "benchmarks/results"]))

@@ -1,0 +1,33 @@
+"""A plain multilayer perceptron past 99 % on MNIST: dropout, and digits that are moved and bent anew in every epoch.
+
+It shows `bpxp.data.augment` and layers among sizes. 784-1024-1024-10, ReLU, dropout 0.3 after each hidden layer,
+Nesterov's momentum with a one-cycle learning rate. Augmentation runs on the device, inside the step. Without both, such
+a network ends near 98.5 %.
+
+Run:  BPXP_BACKEND=jax python examples/mlp_augmented.py [EPOCHS]      (MNIST is downloaded once; see BPXP_DATA_DIR)
+
+Printed: (2 CPU cores that did other work, too, JAX 0.10.2 on the CPU, NumPy 2.4.6)
+    epoch  1/40  loss 1.1571  validation loss 0.2948  validation accuracy 0.9337  63.7 s
+    …
+    epoch 40/40  loss 0.1061  validation loss 0.0238  validation accuracy 0.9922  14.5 s
+    test accuracy: 0.9922
+"""
+
+import sys
+
+import bpxp
+from bpxp import nn, optim
+from bpxp.data import augment
+
+EPOCHS, BATCH, IMAGE = int(sys.argv[1]) if len(sys.argv) > 1 else 40, 128, (28, 28, 1)
+
+train, test = bpxp.data.mnist()
+layers = [784, 1024, nn.Dropout(0.3), 1024, nn.Dropout(0.3), 10]
+net = bpxp.Network(layers, hidden="relu", init="he", seed=0)
+
+rate = optim.OneCycle(0.15, steps=EPOCHS * -(-len(train) // BATCH))
+trainer = bpxp.Trainer(net, optim.SGD(rate, momentum=0.9, nesterov=True, l2=1e-5))
+moves = augment.Affine(degrees=12, scale=0.12, shear=0.1, shift=2, shape=IMAGE)
+bends = augment.ElasticDistortion(alpha=30.0, sigma=5.0, shape=IMAGE)
+history = trainer.fit(train, epochs=EPOCHS, batch_size=BATCH, validation=test, augment=[moves, bends])
+print(f"test accuracy: {history[-1]['validation_accuracy']:.4f}")

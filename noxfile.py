@@ -5,7 +5,6 @@ A fresh machine needs ``pip install nox`` and nothing else; uv is used where it 
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from pathlib import Path

@@ -37,12 +37,16 @@ def test_as_text(backend):
     text = str(net.summary())
     assert "1  Dense(3), Sigmoid: 15 parameters, 24 FLOP forward, 24 FLOP backward" in text
     assert "0  ReLU: 0 parameters" in text
-    assert text.endswith(f"23 parameters, float32, backend {backend.name}; per sample 36 FLOP forward, 48 FLOP backward, 40 B kept for it")
+    assert text.endswith(
+        f"23 parameters, float32, backend {backend.name}; per sample 36 FLOP forward, 48 FLOP backward, 40 B kept for it"
+    )
 
 
 def test_float64_keeps_twice_the_bytes(backend):
     single, double = (
-        sum(layer.kept_bytes for layer in bpxp.Network([4, 3, 2], backend=backend, dtype=dtype, seed=0).summary().layers)
+        sum(
+            layer.kept_bytes for layer in bpxp.Network([4, 3, 2], backend=backend, dtype=dtype, seed=0).summary().layers
+        )
         for dtype in ("float32", "float64")
     )
     assert double == 2 * single

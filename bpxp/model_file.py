@@ -12,7 +12,7 @@ from bpxp.backends import Array, Backend, get_backend
 from bpxp.errors import CheckpointFormatError, message
 from bpxp.network import Network
 from bpxp.parameters import own
-from bpxp.tree import named_leaves, tree_map
+from bpxp.tree import named_leaves, unflatten
 
 
 def save(net: Network, path: str | Path) -> None:
@@ -35,8 +35,8 @@ def load(path: str | Path, *, backend: str | Backend | None, custom: Sequence[ty
     tensors, config = checkpoint.read(path)
     net = build(config, get_backend(backend), custom, where)
     checkpoint.check_tensors(tensors, {name: tuple(a.shape) for name, a in tensors_of(net)}, where)
-    values = iter([own(tensors[name], net.backend, net.dtype) for name, _ in tensors_of(net)])
-    net.params, net.stats = (tree_map(lambda _: next(values), tree) for tree in (net.params, net.stats))
+    values = [own(tensors[name], net.backend, net.dtype) for name, _ in tensors_of(net)]
+    net.params, net.stats = unflatten((net.params, net.stats), values)
     net.epoch = config["epoch"]
     net.key = net.key_at(config["steps"]) if net.key or config["steps"] else ()
     return net

@@ -11,7 +11,7 @@ from bpxp.backends.base import is_host_array
 from bpxp.errors import InvalidValueError, message
 from bpxp.inputs import as_host
 from bpxp.nn.layer import Params
-from bpxp.tree import named_leaves, tree_map
+from bpxp.tree import named_leaves, unflatten
 
 WHERE = "Network.params"
 
@@ -40,8 +40,8 @@ def checked(new: Params, old: Params, backend: Backend, dtype: str) -> Params:
         if got != expected:
             what = f"{name} has the wrong shape"
             raise InvalidValueError(message(WHERE, what, got=f"shape {got}", expected=f"shape {expected}"))
-    copies = iter([_copy(a, name, backend, dtype) for name, a in found.items()])
-    return tree_map(lambda _: next(copies), old)  # type: ignore[no-any-return]
+    copies = [_copy(a, name, backend, dtype) for name, a in found.items()]
+    return unflatten(old, copies)
 
 
 def _copy(a: Any, name: str, backend: Backend, dtype: str) -> Array:

@@ -5,11 +5,12 @@ NamedTuples keep their type. JAX knows tuples as pytrees, so a state crosses `ji
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 Array = Any
 Tree = Any
+T = TypeVar("T")
 
 
 def tree_map(function: Callable[..., Any], tree: Tree, /, *rest: Tree) -> Tree:
@@ -25,8 +26,29 @@ def rebuild(like: tuple[Any, ...], values: list[Any]) -> tuple[Any, ...]:
 
 
 def leaves(tree: Tree, /) -> list[Array]:
-    """Return the leaves from left to right."""
-    return [leaf for _, leaf in named_leaves(tree)]
+    """Return the leaves from left to right: once per step, so without the cost of their names."""
+    if not isinstance(tree, tuple):
+        return [tree]
+    found: list[Array] = []
+    for child in tree:
+        if isinstance(child, tuple):
+            found += leaves(child)
+        else:
+            found.append(child)
+    return found
+
+
+def unflatten(like: T, flat: Iterable[Array], /) -> T:
+    """Return a tree of the structure of `like` with the leaves `flat`, from left to right."""
+    rest = iter(flat)
+
+    def fill(tree: Tree) -> Tree:
+        if not isinstance(tree, tuple):
+            return next(rest)
+        return rebuild(tree, [fill(child) for child in tree])
+
+    filled: T = fill(like)
+    return filled
 
 
 def named_leaves(tree: Tree, /, prefix: str = "") -> Iterator[tuple[str, Array]]:

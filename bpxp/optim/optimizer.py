@@ -7,7 +7,7 @@ An optimizer is a frozen dataclass of hyper-parameters; whatever changes from st
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import repeat
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from bpxp.errors import InvalidValueError, message
 from bpxp.nn.checks import number
 from bpxp.optim.clipping import clip_by_norm, clip_by_value
 from bpxp.optim.schedules import Constant, Schedule, ScheduleState, as_schedule
-from bpxp.tree import rebuild, tree_map
+from bpxp.tree import leaves, tree_map, unflatten
 
 Array = Any
 Namespace = Any
@@ -131,7 +131,7 @@ class Optimizer:
         xp : namespace
             Of the backend.
         """
-        flat = flatten(params)
+        flat = leaves(params)
         dtype = flat[0].dtype if flat else xp.float32
         like = xp.zeros((1,), dtype=dtype)
         schedule = as_schedule(self.learning_rate)
@@ -163,10 +163,10 @@ class Optimizer:
             params = self._decay(params, lr)
         t += 1
         factors = self.factors(lr, t, xp=xp)
-        old, slots = flatten(params), [flatten(slot) for slot in state.slots]
+        old, slots = leaves(params), [leaves(slot) for slot in state.slots]
         new, new_slots = [], []
         of_leaf: Any = zip(*slots, strict=True) if slots else repeat((), len(old))
-        for p, g, kept in zip(old, flatten(grads), of_leaf, strict=True):
+        for p, g, kept in zip(old, leaves(grads), of_leaf, strict=True):
             if p.shape != g.shape:
                 raise InvalidValueError(_shapes_differ(type(self).__name__, p, g))
             p, kept = self.rule(p, g, kept, factors, xp=xp)
@@ -189,7 +189,7 @@ class Optimizer:
 
     def penalty(self, params: Params, /, *, xp: Namespace) -> Array:
         """Return l1 Σ|W| + l2/2 ΣW², shape (1,): what the gradient of `add_penalty_gradient` is the gradient of."""
-        flat = flatten(params)
+        flat = leaves(params)
         value = xp.zeros((1,), dtype=flat[0].dtype if flat else xp.float32)
         for p, decayed in zip(flat, self._decayed(params), strict=True):
             if decayed and self.l1:
@@ -200,8 +200,8 @@ class Optimizer:
 
     def add_penalty_gradient(self, params: Params, grads: Params, /, xp: Namespace) -> Params:
         """Write ∂penalty/∂params = l1 sign(W) + l2 W on top of `grads`, and return it; sign(0) = 0."""
-        gs = flatten(grads)
-        for i, (p, decayed) in enumerate(zip(flatten(params), self._decayed(params), strict=True)):
+        gs = leaves(grads)
+        for i, (p, decayed) in enumerate(zip(leaves(params), self._decayed(params), strict=True)):
             if decayed:
                 g = gs[i]
                 if self.l2:
@@ -224,7 +224,7 @@ class Optimizer:
 
     def _decay(self, params: Params, lr: Array) -> Params:
         rate = lr * self.weight_decay
-        ps = flatten(params)
+        ps = leaves(params)
         for i, decayed in enumerate(self._decayed(params)):
             if decayed:
                 # p *= 1 - rate would round 1 - rate: in float32 a rate of 1e-6 would be wrong by some percent.
@@ -258,30 +258,9 @@ def _shapes_differ(name: str, p: Array, g: Array) -> str:
     )
 
 
-def flatten(tree: Any, /) -> list[Array]:
-    """Return the leaves from left to right, as `tree.leaves`, without the cost of their names: once per step."""
-    found: list[Array] = []
-    for child in tree:
-        if isinstance(child, tuple):
-            found += flatten(child)
-        else:
-            found.append(child)
-    return found
-
-
 def _refill(tree: Params, old: list[Array], new: Sequence[Array]) -> Params:
     """Return `tree` with its leaves `old` replaced by `new`: itself, where they were written in place."""
     return tree if all(map(operator.is_, old, new)) else unflatten(tree, new)
-
-
-def unflatten(like: Params, flat: Iterable[Array], /) -> Params:
-    """Return a tree of the structure of `like` with the leaves `flat`."""
-    rest = iter(flat)
-
-    def fill(tree: Params) -> Params:
-        return rebuild(tree, [fill(child) if isinstance(child, tuple) else next(rest) for child in tree])
-
-    return fill(like)
 
 
 def weights(tree: Any, /) -> Iterator[bool]:

@@ -22,7 +22,7 @@ from bpxp.nn.sequential import activation_of
 from bpxp.optim import Optimizer
 from bpxp.random import DIRECTION, HostRandom
 from bpxp.step import as_floats, training
-from bpxp.tree import named_leaves, tree_map
+from bpxp.tree import named_leaves, tree_map, unflatten
 
 Vector = dict[str, np.ndarray]  # one host array per quantity: "0/W", "0/b", …, and "x"
 
@@ -169,8 +169,8 @@ class _Problem:
 
     def _split(self, vector: Vector, put: Callable[[np.ndarray], Any]) -> tuple[Any, Any]:
         """Return (parameters, x) in the model's structure from a vector."""
-        values = iter(put(vector[name]) for name, _ in named_leaves(self.template))
-        return tree_map(lambda _: next(values), self.template), put(vector["x"])
+        values = [put(vector[name]) for name, _ in named_leaves(self.template)]
+        return unflatten(self.template, values), put(vector["x"])
 
     def _loss(self, xp: Any, params: Any, x: Any, y: Any, weight: Any, stats: Any, key: Any) -> tuple[Any, Any, Any]:
         logits, caches = self.model.forward(params, x, xp=xp, **training(self.model, stats, key, None))

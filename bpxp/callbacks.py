@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import math
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -100,6 +99,7 @@ class EarlyStopping(Callback):
         self.patience = positive_int(patience, "EarlyStopping(patience=…)")
         self.min_delta = number(min_delta, "EarlyStopping(min_delta=…)", low=0.0)
         self.best_epoch: int | None = None
+        self._params: Any = None
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         self._best, self._waited, self._params = _Best(self.monitor, self.mode, self.min_delta), 0, None
@@ -188,10 +188,11 @@ class Progress(Callback):
 
     def __init__(self, file: TextIO | None = None) -> None:
         self.file = file
+        self._file: TextIO = file or sys.stdout
+        self._bar: Any = None
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         self._file = self.file or sys.stdout
-        self._bar: Any = None
         if self._file.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -201,7 +202,6 @@ class Progress(Callback):
             self._bar = Bar(*columns, console=Console(file=self._file), transient=True)
             self._task = self._bar.add_task("", total=None)
             self._bar.start()
-        self._last = time.perf_counter()
 
     def on_batches(self, trainer: Trainer, done: int, total: int) -> None:
         if self._bar is not None:

@@ -137,3 +137,11 @@ def test_on_batches_counts_up_to_the_epoch(net, data):
 
     bpxp.Trainer(net, SGD(0.1), callbacks=[Count()], progress=False).fit(data, epochs=1, batch_size=5)
     assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_failure_at_the_start_is_what_is_reported(net, data, tmp_path):
+    callbacks = [CSVLog(tmp_path / "no" / "log.csv"), EarlyStopping("loss"), Progress(io.StringIO())]
+    trainer = bpxp.Trainer(net, SGD(0.1), callbacks=callbacks, progress=False)
+    with pytest.raises(FileNotFoundError, match="log.csv"):
+        trainer.fit(data, epochs=1, batch_size=4)
+    assert not net.training

@@ -220,7 +220,7 @@ class Progress(Callback):
 
     def _write(self, line: str) -> None:
         if self._bar is not None:
-            self._bar.console.print(line, highlight=False)
+            self._bar.console.print(line, highlight=False, soft_wrap=True)
         else:
             print(line, file=self._file, flush=True)
 

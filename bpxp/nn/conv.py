@@ -150,7 +150,7 @@ class Conv2D:
         W = self._matrix(params.W, xp)
         # One long row of biases per row of pixels: adding short rows costs NumPy more than the addition.
         b = xp.tile(params.b, (width,)) if self.bias else None
-        index = windows.seen(grid, xp=xp)
+        index = None if self._by_planes(x, grid) else windows.seen(grid, xp=xp)
         parts = []
         for block in self._blocks(x, grid, xp):
             z = self._ungrouped(xp.matmul(self._patches(x[block, ...], grid, index, xp), W), xp)
@@ -188,7 +188,7 @@ class Conv2D:
     def gradients(self, params: ConvParams, x: Array, delta: Array, /, *, xp: Namespace) -> ConvParams:
         grid = self.grid(x.shape[1:])
         count, width = grid.rows.out * grid.columns.out, grid.columns.out
-        index = windows.seen(grid, xp=xp)
+        index = None if self._by_planes(x, grid) else windows.seen(grid, xp=xp)
         dW = None
         for block in self._blocks(x, grid, xp):
             rows = self._grouped(xp.reshape(delta[block, ...], (-1, count, self.filters)), xp)
@@ -211,10 +211,10 @@ class Conv2D:
         numbers = grid.rows.out * grid.columns.out * _taps(grid) * x.shape[3]
         return windows.blocks(x.shape[0], numbers, x.dtype, xp=xp)
 
-    def _patches(self, x: Array, grid: Grid, index: Array, xp: Namespace) -> Array:
+    def _patches(self, x: Array, grid: Grid, index: Array | None, xp: Namespace) -> Array:
         """Return what each window sees, ([groups,] batch · windows, taps · channels/groups)."""
         batch, height, width, channels = x.shape
-        if channels < FEW and self.groups == 1 and not _pointwise(grid):
+        if self._by_planes(x, grid):
             planes = xp.permute_dims(windows.padded(x, grid, 0.0, xp=xp), (3, 0, 1, 2))
             rows = windows.views(planes, 2, grid.rows)
             taps = [tap for row in rows for tap in windows.views(row, 3, grid.columns)]
@@ -225,6 +225,9 @@ class Conv2D:
                 pixels = windows.with_zeros(pixels, xp=xp)
             pixels = xp.take(pixels, index, axis=-2)
         return xp.reshape(pixels, (*self._lead, -1, _taps(grid) * (channels // self.groups)))
+
+    def _by_planes(self, x: Array, grid: Grid) -> bool:
+        return x.shape[3] < FEW and self.groups == 1 and not _pointwise(grid)
 
     # A group is an entry of a leading axis, which matrix products run over; without groups there is no such axis.
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from bpxp.backends import Array
 from bpxp.callbacks import Callback, Progress
-from bpxp.data.augment.compose import arranged
 from bpxp.data.order import epoch_order, usable_batch_size
 from bpxp.errors import DivergenceError, FitInProgressError, InvalidTypeError, InvalidValueError, message
 from bpxp.history import History, flat
@@ -131,7 +130,7 @@ class Trainer:
         warn_single_class(net.backend.to_numpy(train[1]), "fit: y")
         n = int(train[0].shape[0])
         size = min(32, n) if batch_size is None else usable_batch_size(batch_size, n, "fit(batch_size=…)")
-        step = TrainingStep(net.model, net.loss, self.optimizer, arranged(augment, net.input_shape), xp=net.xp)
+        step = TrainingStep(net.model, net.loss, self.optimizer, self._arranged(augment), xp=net.xp)
         history = History()
         with self._session(epochs):
             self._epochs(history, step, train, held_out, size, shuffle, evaluate_train)
@@ -183,6 +182,14 @@ class Trainer:
                 self._call("on_epoch_end", row)
         finally:
             self._keep(params, opt)
+
+    def _arranged(self, augment: Sequence[Any]) -> tuple[Any, ...]:
+        """Return the transforms, checked; who changes no images does not import what would change them."""
+        if isinstance(augment, (tuple, list)) and not augment:
+            return ()
+        from bpxp.data.augment.compose import arranged
+
+        return arranged(augment, self.net.input_shape)
 
     def _fresh(self, params: Params, opt: OptState, stats: Any, key: Any, order: np.ndarray) -> State:
         """Return the state at the beginning of an epoch."""

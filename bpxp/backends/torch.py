@@ -33,6 +33,10 @@ def _take(x: Array, indices: Array, /, *, axis: int = 0) -> Array:
     return torch.index_select(x, axis, indices)
 
 
+def _sum(x: Array, /, *, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Array:
+    return torch.sum(x, axis, keepdims, dtype=dtype)
+
+
 def _extremum(function: Any) -> Any:
     def reduce(x: Array, /, *, axis: Any = None, keepdims: bool = False) -> Array:
         return function(x, dim=() if axis is None else axis, keepdim=keepdims)
@@ -72,6 +76,7 @@ NATIVE = {
             "where",
         ]
     },
+    "sum": _sum,
     "take": _take,
     "max": _extremum(torch.amax),
     "min": _extremum(torch.amin),

@@ -1,6 +1,12 @@
 """Data: reading it, holding it on a device, and handing it out in mini-batches."""
 
-from bpxp.data import augment
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bpxp.data import augment
 from bpxp.data.dataset import Dataset, as_dataset
 from bpxp.data.digits import digits
 from bpxp.data.folder import folder_dataset
@@ -22,3 +28,9 @@ __all__ = [
     "read_idx",
     "write_idx",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "augment":  # a good part of the package's import, for those who use it
+        return importlib.import_module("bpxp.data.augment")
+    raise AttributeError(f"module 'bpxp.data' has no attribute {name!r}")

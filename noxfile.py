@@ -46,11 +46,14 @@ def backend(session: nox.Session, backend: str) -> None:
     """Run the tests on one array library, which must work here."""
     extra, groups = BACKENDS[backend]
     session.install("-e", f".{extra}", *group(*groups))
-    pytest(session, backend)
+    # What does not depend on the library is what `tests` has run.
+    pytest(session, backend, BPXP_TEST_ONLY_BACKENDS="1")
 
 
-def pytest(session: nox.Session, backends: str) -> None:
-    session.run("pytest", *session.posargs, env={"BPXP_TEST_BACKENDS": backends})
+def pytest(session: nox.Session, backends: str, **environment: str) -> None:
+    # A process per core, and so one thread for each: the tests' matrices are small, and JAX compiles a lot.
+    environment |= {"BPXP_TEST_BACKENDS": backends, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    session.run("pytest", "-n", "auto", *session.posargs, env=environment)
 
 
 @nox.session

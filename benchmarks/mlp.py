@@ -16,6 +16,7 @@ CASES = [
     Case(SKLEARN, ("-m", "benchmarks.peers.mlp_sklearn")),
     Case("bpxp jax", (*BPXP, "jax")),
     Case("bpxp numpy, uint8 pixels", (*BPXP, "numpy", "--pixels")),
+    Case("bpxp torch, uint8 pixels", (*BPXP, "torch", "--pixels")),
 ]
 GOALS = [Goal("bpxp numpy", TORCH, 1.0), Goal("bpxp numpy", SKLEARN, 0.7), Goal("bpxp torch", TORCH, 0.8)]
 

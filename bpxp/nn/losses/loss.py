@@ -59,9 +59,9 @@ def sample_weights(logits: Array, weight: Array | None, xp: Namespace) -> Array 
     if weight is None:
         return 1.0 / logits.shape[0]
     weight = xp.astype(weight, logits.dtype, copy=False)
-    total = xp.sum(weight, axis=0, keepdims=True)
-    # A batch that holds nothing but padding has zero weight: divide by one instead of by zero.
-    total += xp.astype(total == 0.0, weight.dtype)
+    # A batch that holds nothing but padding has zero weight: it is divided by something that is not zero.
+    least = xp.full((1,), float(xp.finfo(weight.dtype).smallest_normal), dtype=weight.dtype)
+    total = xp.maximum(xp.sum(weight, axis=0, keepdims=True), least)
     return xp.expand_dims(weight / total, axis=1)
 
 

@@ -5,6 +5,7 @@ A fresh machine needs ``pip install nox`` and nothing else; uv is used where it 
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -48,6 +49,15 @@ def backend(session: nox.Session, backend: str) -> None:
     session.install("-e", f".{extra}", *group(*groups))
     # What does not depend on the library is what `tests` has run.
     pytest(session, backend, BPXP_TEST_ONLY_BACKENDS="1")
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """Run the tests with the oldest versions that the package says it works with."""
+    bounds = [re.match(r"([\w-]+)>=([\d.]+)", line).groups() for line in PROJECT["project"]["dependencies"]]
+    oldest = [f"{name}=={version if '.' in version else f'{version}.0'}.*" for name, version in bounds]
+    session.install("-e", ".", *group("test"), *oldest)
+    pytest(session, "numpy,strict")
 
 
 def pytest(session: nox.Session, backends: str, **environment: str) -> None:

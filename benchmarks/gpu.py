@@ -12,7 +12,7 @@ GPU that answers. ``--backends numpy,torch`` rehearses it on a machine without o
 from __future__ import annotations
 
 import argparse
-import importlib
+import importlib.util
 import json
 import os
 import pkgutil
@@ -98,6 +98,8 @@ def run_tests(name: str, seconds: float) -> dict[str, Any]:
     # No configuration file: the plugins that ours asks for need not be installed here.
     command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", ".", "--import-mode=importlib"]
     command += ["-p", "no:cacheprovider", "-W", "error", "-q", "--tb=short", "--maxfail=20", "tests"]
+    if importlib.util.find_spec("xdist"):
+        command += ["-n", str(min(4, os.cpu_count() or 1))]  # CuPy and JAX compile a lot, on the host
     # The tests of examples and of the command line start programs that import bpxp from here.
     environment = {
         **os.environ,

@@ -8,6 +8,7 @@ the test group installs). One that was asked for and does not work ends the run 
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 import warnings
 import zlib
@@ -52,13 +53,19 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With BPXP_TEST_ONLY_BACKENDS=1, leave out the tests that are the same on every backend; the oracles stay."""
+    """With BPXP_TEST_ONLY_BACKENDS=1, leave out the tests that are the same whichever library is there."""
     if os.environ.get("BPXP_TEST_ONLY_BACKENDS"):
-        items[:] = [
-            item
-            for item in items
-            if "backend" in getattr(item, "fixturenames", ()) or item.path.parent.name == "oracles"
-        ]
+        items[:] = [item for item in items if needs_a_library(item)]
+
+
+def needs_a_library(item: Any) -> bool:
+    """Return whether a test has a backend, is about backends, or skips without a library (the oracles do)."""
+    return (
+        "backend" in getattr(item, "fixturenames", ())
+        or item.path.parent.name == "backends"
+        or any(hasattr(item.module, library) for library in ("cupy", "torch", "jax"))
+        or "importorskip" in inspect.getsource(item.function)
+    )
 
 
 def close_strict() -> None:

@@ -17,6 +17,7 @@ import json
 import os
 import pkgutil
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -51,10 +52,12 @@ def main() -> int:
     share = (deadline - time.monotonic()) * 2.0 / 3.0 / len(working)
     lane["tests"] = {name: run_tests(name, share) for name in working}
     keep(lane, arguments.out)  # what is known by now is not lost, whatever happens next
-    lane["benchmarks"] = {
-        module.__name__.rpartition(".")[2]: run_benchmark(module, working, deadline) for module in with_gpu_cases()
-    }
-    keep(lane, arguments.out)
+    lane["benchmarks"] = {}
+    modules = with_gpu_cases()
+    for i, module in enumerate(modules):
+        share = (deadline - time.monotonic()) / (len(modules) - i)
+        lane["benchmarks"][module.__name__] = run_benchmark(module, working, time.monotonic() + share)
+        keep(lane, arguments.out)
     print(markdown(lane))
     passed = all(result["exit code"] == 0 for result in lane["tests"].values())
     return 0 if passed and not missing else 1
@@ -110,13 +113,19 @@ def run_tests(name: str, seconds: float) -> dict[str, Any]:
     print(f"\ntests on {name}, at most {seconds:.0f} s", flush=True)
     begun = time.monotonic()
     process = subprocess.Popen(
-        command, cwd=harness.ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=harness.ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
     try:
         output, _ = process.communicate(timeout=seconds)
         code = process.returncode
     except subprocess.TimeoutExpired:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # with the workers of pytest-xdist
         output, _ = process.communicate()
         output += f"\nended after {seconds:.0f} s"
         code = 124

@@ -200,7 +200,7 @@ class Orthogonal(Initializer):
         normal = rng.normal((max(rows, columns), min(rows, columns)))
         q, r = np.linalg.qr(normal)
         q = q * np.where(np.diagonal(r) < 0.0, -1.0, 1.0)
-        return self.gain * np.ascontiguousarray(q if rows >= columns else q.T).reshape(shape)
+        return self.gain * np.ascontiguousarray(q if rows >= columns else np.matrix_transpose(q)).reshape(shape)
 
 
 def _uniform(rng: HostRandom, shape: Shape, variance: float) -> np.ndarray:

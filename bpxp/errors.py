@@ -41,6 +41,10 @@ class ParameterMemoryError(BpxpError, MemoryError):
     """The parameters would not fit into memory; raised before anything is allocated."""
 
 
+class ShapeRuleError(BpxpError, AttributeError):
+    """A step uses a function of which nobody has said what it costs; see `bpxp.preflight`."""
+
+
 class FitInProgressError(BpxpError, RuntimeError):
     """`Trainer.fit` was called while another fit of the same network runs."""
 

@@ -1,0 +1,321 @@
+"""Arrays without numbers: a shape, a dtype and a place in a buffer, whose operations only count what they would cost.
+
+Views share the buffer of what they view, and a buffer lives as long as an array refers to it, as in NumPy: so the bytes
+that live at the same time are known without one of them being allocated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bpxp.errors import InvalidTypeError, InvalidValueError, message
+
+Shape = tuple[int, ...]
+
+
+class Cost(NamedTuple):
+    """What operations of one name did: how many, the bytes that they read and wrote, the FLOPs of matrix products."""
+
+    operations: int = 0
+    bytes: int = 0
+    flops: int = 0
+
+    def __add__(self, other: Cost) -> Cost:  # type: ignore[override]
+        return Cost(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+class Meter:
+    """Adds up what the operations of a namespace cost.
+
+    Attributes
+    ----------
+    live, peak : int
+        Bytes of all buffers now, and of the most that there were at a time.
+    by_name : dict of str to Cost
+        An operation is what reads or writes numbers, a kernel launch on a GPU; a view is none.
+    products : list of (m, k, n)
+        The matrix products, in order.
+    """
+
+    def __init__(self) -> None:
+        self.live = self.peak = 0
+        self.start()
+
+    def start(self) -> None:
+        """Count from here; what lives goes on to live."""
+        self.by_name: dict[str, Cost] = {}
+        self.products: list[tuple[int, int, int]] = []
+        self.peak = self.live
+
+    @property
+    def total(self) -> Cost:
+        """Return the sum over all names."""
+        return sum(self.by_name.values(), Cost())
+
+    def allocate(self, size: int) -> None:
+        """Note bytes that came to life."""
+        self.live += size
+        self.peak = max(self.peak, self.live)
+
+    def record(self, name: str, moved: int, flops: int = 0) -> None:
+        """Note an operation."""
+        self.by_name[name] = self.by_name.get(name, Cost()) + Cost(1, moved, flops)
+
+
+class Buffer:
+    """Bytes that are alive as long as this object is."""
+
+    def __init__(self, meter: Meter, size: int) -> None:
+        self.meter, self.size = meter, size
+        meter.allocate(size)
+
+    def __del__(self) -> None:
+        self.meter.live -= self.size
+
+
+class ShapeArray:
+    """An array of the Array API that has everything except numbers.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    dtype : numpy.dtype
+    strides : tuple of int
+        In numbers, not in bytes.
+    buffer : Buffer
+    """
+
+    __slots__ = ("buffer", "dtype", "shape", "strides")
+    __hash__ = object.__hash__
+
+    def __init__(self, shape: Shape, dtype: Any, strides: Shape, buffer: Buffer) -> None:
+        self.shape, self.dtype, self.strides, self.buffer = shape, dtype, strides, buffer
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def touched(self) -> int:
+        """Bytes that are read: a number that is broadcast counts once."""
+        own = (n for n, stride in zip(self.shape, self.strides, strict=True) if stride or not n)
+        return math.prod(own) * int(self.dtype.itemsize)
+
+    def __repr__(self) -> str:
+        return f"ShapeArray({self.shape}, {self.dtype.name})"
+
+    def _refuse(self, *_: Any) -> Any:
+        raise InvalidTypeError(
+            message(
+                "a shape-only array",
+                "it has no numbers to look at: neither could a compiled step, without waiting for the device",
+                got=repr(self),
+            )
+        )
+
+    __bool__ = __float__ = __int__ = __index__ = __complex__ = __array__ = __setitem__ = __len__ = __iter__ = _refuse
+
+    def view(self, shape: Shape, strides: Shape) -> ShapeArray:
+        """Return another look at the same buffer."""
+        return ShapeArray(shape, self.dtype, strides, self.buffer)
+
+    def __getitem__(self, index: Any) -> ShapeArray:
+        shape, strides = indexed(self, index if isinstance(index, tuple) else (index,))
+        return self.view(shape, strides)
+
+
+def new(meter: Meter, shape: Shape, dtype: Any, like: Sequence[ShapeArray] = (), *, joined: bool = False) -> ShapeArray:
+    """Return an array in a buffer of its own; its axes lie in memory as those of the operands do, as NumPy has it."""
+    dtype = np.dtype(dtype)
+    strides, step = [0] * len(shape), 1
+    for axis in reversed(memory_order(len(shape), like, joined)):
+        strides[axis] = step
+        step *= max(1, shape[axis])
+    return ShapeArray(shape, dtype, tuple(strides), Buffer(meter, math.prod(shape) * dtype.itemsize))
+
+
+def memory_order(ndim: int, operands: Sequence[ShapeArray], joined: bool) -> list[int]:
+    """Return the axes from the slowest to the fastest: sorted by strides, and in order where the operands disagree.
+
+    An axis of length 1 says nothing; nor does one that is broadcast, unless arrays are `joined`.
+    """
+    known: list[list[int | None]] = []
+    for a in operands:
+        known.append([None] * ndim)
+        for i, (n, stride) in enumerate(zip(a.shape, a.strides, strict=True), start=ndim - a.ndim):
+            if n != 1 and (stride or joined):
+                known[-1][i] = stride
+    order = list(range(ndim))
+    for i in range(1, ndim):
+        axis, place = order[i], i
+        for j in range(i - 1, -1, -1):
+            pairs = [(strides[axis], strides[order[j]]) for strides in known]
+            says = [abs(one) <= abs(other) for one, other in pairs if one is not None and other is not None]
+            if any(says):
+                break
+            if says:
+                place = j
+        order.insert(place, order.pop(i))
+    return order
+
+
+# ---------------------------------------------------------------- views
+
+
+def compact(shape: Shape) -> Shape:
+    """Return the strides of an array that lies row after row."""
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+def indexed(a: ShapeArray, index: tuple[Any, ...]) -> tuple[Shape, Shape]:
+    """Return shape and strides of ``a[index]``: integers, slices, None and an Ellipsis."""
+    if any(not (part is None or part is ... or isinstance(part, (int, slice))) for part in index):
+        raise InvalidTypeError(
+            message(
+                "x[…]", "an array as an index", got=repr(index), expected="integers and slices", fix="xp.take(x, …)"
+            )
+        )
+    named = sum(part is not None and part is not ... for part in index)
+    where = next((i for i, part in enumerate(index) if part is ...), len(index))
+    full = [*index[:where], *[slice(None)] * (a.ndim - named), *index[where + 1 :]]
+    shape, strides, axis = [], [], 0
+    for part in full:
+        if part is None:
+            shape.append(1)
+            strides.append(0)
+            continue
+        if axis == a.ndim or (isinstance(part, int) and not -a.shape[axis] <= part < a.shape[axis]):
+            raise InvalidValueError(message("x[…]", "out of bounds", got=f"{index} of shape {a.shape}"))
+        if isinstance(part, slice):
+            start, stop, step = part.indices(a.shape[axis])
+            shape.append(len(range(start, stop, step)))
+            strides.append(a.strides[axis] * step)
+        axis += 1
+    return tuple(shape), tuple(strides)
+
+
+def reshaped(a: ShapeArray, shape: Shape) -> Shape | None:
+    """Return the strides of `a` seen in another shape of the same size, or None where numbers would have to move."""
+    if a.size <= 1:
+        return compact(shape)
+    old = [(n, stride) for n, stride in zip(a.shape, a.strides, strict=True) if n != 1]
+    strides: list[int] = []
+    rest = list(shape)
+    while rest:
+        if rest[0] == 1:
+            rest.pop(0)
+            strides.append(0)
+            continue
+        # The fewest axes on both sides that hold as many numbers: the old ones must lie together.
+        block, own = [old.pop(0)], [rest.pop(0)]
+        while (size := math.prod(n for n, _ in block)) != math.prod(own):
+            if size < math.prod(own):
+                block.append(old.pop(0))
+            else:
+                own.append(rest.pop(0))
+        if any(left[1] != right[0] * right[1] for left, right in pairwise(block)):
+            return None
+        strides += [step * block[-1][1] for step in compact(tuple(own))]
+    return tuple(strides)
+
+
+# ---------------------------------------------------------------- operators
+
+
+def promoted(name: str, operands: Sequence[Any]) -> Any:
+    """Return the dtype of a result: that of the arrays, which are of one kind; a Python number never widens it.
+
+    Raises
+    ------
+    InvalidTypeError
+        Where the standard leaves the result undefined: kinds are mixed, or a float meets integers.
+    """
+    dtypes = [a.dtype for a in operands if isinstance(a, ShapeArray)]
+    kinds = {("i" if d.kind == "u" else d.kind) for d in dtypes}
+    allowed: dict[str, tuple[type, ...]] = {"f": (int, float), "c": (int, float, complex), "i": (int,), "b": (bool,)}
+    numbers = [a for a in operands if not isinstance(a, ShapeArray)]
+    mixed = len(kinds) != 1 or any(not isinstance(n, allowed[next(iter(kinds))]) for n in numbers)
+    if mixed or (name == "divide" and kinds <= {"i", "b"}):
+        got = ", ".join(a.dtype.name if isinstance(a, ShapeArray) else type(a).__name__ for a in operands)
+        raise InvalidTypeError(message(name, "mixed kinds of numbers", got=got, fix="xp.astype(x, dtype)"))
+    return np.result_type(*dtypes)
+
+
+def elementwise(meter: Meter, name: str, operands: Sequence[Any], dtype: Any = None) -> ShapeArray:
+    """Return the result of an operation on each element, after broadcasting."""
+    arrays, shape = broadcast(name, operands)
+    result = new(meter, shape, promoted(name, operands) if dtype is None else dtype, arrays)
+    meter.record(name, sum(a.touched for a in arrays) + result.touched)
+    return result
+
+
+def broadcast(name: str, operands: Sequence[Any]) -> tuple[list[ShapeArray], Shape]:
+    """Return the arrays among the operands, and the shape that they have together."""
+    arrays = [a for a in operands if isinstance(a, ShapeArray)]
+    try:
+        return arrays, np.broadcast_shapes(*(a.shape for a in arrays))
+    except ValueError as error:
+        got = ", ".join(str(a.shape) for a in arrays)
+        raise InvalidValueError(message(name, "the shapes do not fit", got=got)) from error
+
+
+def _binary(name: str, dtype: Any = None) -> Callable[[ShapeArray, Any], ShapeArray]:
+    def operate(self: ShapeArray, other: Any) -> ShapeArray:
+        if dtype is not None:
+            promoted(name, (self, other))
+        return elementwise(self.buffer.meter, name, (self, other), dtype)
+
+    return operate
+
+
+def _in_place(name: str) -> Callable[[ShapeArray, Any], ShapeArray]:
+    def operate(self: ShapeArray, other: Any) -> ShapeArray:
+        arrays, shape = broadcast(name, (self, other))
+        if promoted(name, (self, other)) != self.dtype or shape != self.shape:
+            raise InvalidValueError(
+                message(f"{name}, in place", "the result does not fit", got=f"{self!r} and {other!r}")
+            )
+        self.buffer.meter.record(name, sum(a.touched for a in arrays) + self.touched)
+        return self
+
+    return operate
+
+
+ARITHMETIC = {
+    "add": "add",
+    "subtract": "sub",
+    "multiply": "mul",
+    "divide": "truediv",
+    "floor_divide": "floordiv",
+    "remainder": "mod",
+    "pow": "pow",
+    "bitwise_and": "and",
+    "bitwise_or": "or",
+    "bitwise_xor": "xor",
+    "bitwise_left_shift": "lshift",
+    "bitwise_right_shift": "rshift",
+}
+COMPARISONS = {
+    "equal": "eq",
+    "not_equal": "ne",
+    "less": "lt",
+    "less_equal": "le",
+    "greater": "gt",
+    "greater_equal": "ge",
+}
+for _name, _short in ARITHMETIC.items():
+    for _prefix, _made in (("", _binary(_name)), ("r", _binary(_name)), ("i", _in_place(_name))):
+        setattr(ShapeArray, f"__{_prefix}{_short}__", _made)
+for _name, _short in COMPARISONS.items():
+    setattr(ShapeArray, f"__{_short}__", _binary(_name, np.dtype(bool)))
+for _name, _short in {"negative": "neg", "positive": "pos", "abs": "abs", "bitwise_invert": "invert"}.items():
+    setattr(ShapeArray, f"__{_short}__", lambda a, _name=_name: elementwise(a.buffer.meter, _name, (a,)))

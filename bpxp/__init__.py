@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bpxp import callbacks, data, errors, metrics, nn, optim, verify
     from bpxp.backends import available_backends, get_backend
+    from bpxp.costs import preflight
     from bpxp.errors import BpxpError, BpxpWarning
     from bpxp.history import History
     from bpxp.network import Network
@@ -36,6 +37,7 @@ __all__ = [
     "metrics",
     "nn",
     "optim",
+    "preflight",
     "verify",
 ]
 
@@ -51,6 +53,7 @@ _HOME = {
     "Trainer": "bpxp.trainer",
     "available_backends": "bpxp.backends",
     "get_backend": "bpxp.backends",
+    "preflight": "bpxp.costs",
 }
 
 

@@ -77,7 +77,7 @@ class Ledger(NamedTuple):
         )
         total = (
             f"{self.parameters:,} parameters, {self.dtype}, backend {self.backend}; per sample "
-            f"{_si(forward)}FLOP forward, {_si(backward)}FLOP backward, {_si(kept)}B kept for it"
+            f"{si(forward)}FLOP forward, {si(backward)}FLOP backward, {si(kept)}B kept for it"
         )
         return "\n".join([*blocks, total])
 
@@ -174,14 +174,14 @@ def _name(layer: Layer) -> str:
 
 def _block(i: int, layer: LayerLedger) -> str:
     head = f"{i}  {layer.name}: {layer.parameters:,} parameters, "
-    head += f"{_si(layer.forward_flops)}FLOP forward, {_si(layer.backward_flops)}FLOP backward, "
-    head += f"{_si(layer.kept_bytes)}B kept, per sample"
+    head += f"{si(layer.forward_flops)}FLOP forward, {si(layer.backward_flops)}FLOP backward, "
+    head += f"{si(layer.kept_bytes)}B kept, per sample"
     widths = [max(len(entry[k]) for entry in layer.entries) for k in range(3)]
     rows = ["   " + "  ".join(c.ljust(w) for c, w in zip(e, widths, strict=True)).rstrip() for e in layer.entries]
     return "\n".join([head, *rows])
 
 
-def _si(n: float) -> str:
+def si(n: float) -> str:
     """Return ``"23.5 k"``."""
     for prefix in ("", "k", "M", "G", "T"):
         if n < 1000:

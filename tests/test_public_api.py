@@ -29,6 +29,7 @@ PROMISED = {
     "metrics",
     "nn",
     "optim",
+    "preflight",
     "verify",
 }
 # And the arguments and methods of the objects that users hold.

@@ -53,7 +53,7 @@ class Costs(NamedTuple):
     bytes : int
         What the operations read and write, as if no cache kept anything.
     resident_bytes : int
-        Parameters, running statistics, optimizer state and the data set.
+        Parameters, running statistics, optimizer state, the data set, and tables that layers keep.
     peak_bytes : int
         The most that lives at a time, the resident bytes included. The array library's own buffers are not known.
     by_operation : dict of str to Cost
@@ -174,9 +174,10 @@ def _costs(
     transforms = _arranged(augment, net)
     step = TrainingStep(net.model, net.loss, optimizer, transforms, xp=xp)
     state, data = _start(step, net, batch, n, pixels, weighted, meter)
+    state = step(state, data)  # the first step makes tables that the others only read
     meter.start()
     resident = meter.live
-    step(state, data)
+    state = step(state, data)
     total = meter.total
     return Costs(
         net.backend.name,

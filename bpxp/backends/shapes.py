@@ -80,10 +80,12 @@ def shape_namespace(meter: Meter, like: Any = None) -> Any:
         functions[name] = functools.partial(_reduce, meter, name, kind)
     for name, rule in RULES.items():
         functions[name] = functools.partial(rule, meter)
-    for name in ("broadcast_to", "expand_dims", "matrix_transpose", "moveaxis", "permute_dims", "squeeze"):
+    for name in ("broadcast_to", "expand_dims", "flip", "matrix_transpose", "moveaxis", "permute_dims", "squeeze"):
         functions[name] = globals()[f"_{name}"]
     functions |= {name: functools.partial(rule, meter) for name, rule in KERNEL_RULES.items() if hasattr(like, name)}
-    functions |= {name: getattr(like, name) for name in HINTS if hasattr(like, name)}
+    hints = {name: getattr(like, name) for name in HINTS if hasattr(like, name)}
+    # What a namespace keeps between steps is not for another one: a place for it is a new one.
+    functions |= {name: {} if isinstance(hint, dict) else hint for name, hint in hints.items()}
     return _Namespace(**functions)
 
 
@@ -264,7 +266,7 @@ def _moved(name: str) -> Callable[..., ShapeArray]:
 RULES: dict[str, Callable[..., ShapeArray]] = {
     **{name: _made(name) for name in ("empty", "full", "ones", "zeros")},
     **{name: _like(name) for name in ("empty_like", "full_like", "ones_like", "zeros_like")},
-    **{name: _moved(name) for name in ("argsort", "cumulative_sum", "flip", "roll", "sort", "tril", "triu")},
+    **{name: _moved(name) for name in ("argsort", "cumulative_sum", "roll", "sort", "tril", "triu")},
     "arange": _arange,
     "asarray": _asarray,
     "astype": _astype,
@@ -301,6 +303,11 @@ def _moveaxis(x: ShapeArray, source: int, destination: int, /) -> ShapeArray:
 def _expand_dims(x: ShapeArray, /, *, axis: int = 0) -> ShapeArray:
     axis = _axis(axis, x.ndim + 1)
     return x.view((*x.shape[:axis], 1, *x.shape[axis:]), (*x.strides[:axis], 0, *x.strides[axis:]))
+
+
+def _flip(x: ShapeArray, /, *, axis: int | Shape | None = None) -> ShapeArray:
+    axes = range(x.ndim) if axis is None else [_axis(a, x.ndim) for a in (axis if isinstance(axis, tuple) else (axis,))]
+    return x.view(x.shape, tuple(-stride if i in axes else stride for i, stride in enumerate(x.strides)))
 
 
 def _squeeze(x: ShapeArray, /, axis: int | Shape) -> ShapeArray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -30,11 +32,13 @@ def looked_at(draw):
     """An array on which a few views were taken, with NumPy and without numbers."""
     shape = tuple(draw(st.lists(st.integers(2, 4), min_size=1, max_size=4)))
     real, bare = np.zeros(shape, np.float32), new(METER, shape, "float32")
-    for what in draw(st.lists(st.sampled_from(["turn", "cut", "step", "one", "none", "spread"]), max_size=3)):
+    for what in draw(st.lists(st.sampled_from(["turn", "flip", "cut", "step", "one", "none", "spread"]), max_size=3)):
         axis = draw(st.integers(0, real.ndim - 1)) if real.ndim else 0
         if what == "turn":
             order = tuple(draw(st.permutations(range(real.ndim))))
             real, bare = real.transpose(order), XP.permute_dims(bare, order)
+        elif what == "flip":
+            real, bare = np.flip(real, axis), XP.flip(bare, axis=axis)
         elif what == "spread":
             wide = (3, *real.shape)
             real, bare = np.broadcast_to(real, wide), XP.broadcast_to(bare, wide)
@@ -116,6 +120,14 @@ def test_a_product_counts_two_for_each_multiplication_and_addition(xp, meter):
 def test_a_number_that_is_broadcast_is_read_once(xp, meter):
     xp.sum(xp.broadcast_to(xp.empty((1, 4), dtype=xp.float32), (100, 4)), axis=0)
     assert meter.total.bytes == 16 + 16
+
+
+def test_what_a_namespace_keeps_is_its_own(meter):
+    like = types.SimpleNamespace(workspace=1 << 20, memo={"table": 1}, threefry=None)
+    xp = shape_namespace(meter, like)
+    assert xp.workspace == 1 << 20
+    assert xp.memo == {}
+    assert xp.memo is not like.memo
 
 
 def test_arrays_of_every_library(backend, meter):

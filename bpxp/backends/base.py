@@ -45,6 +45,10 @@ KERNELS = ["threefry"]
 HINTS = ["workspace"]
 CACHE = 1 << 20
 
+# And what it may keep. `memo`: a dict for what depends on shapes alone, such as tables of indices. A namespace that
+# traces has none: what is made within a trace is not to outlive it.
+STORES = ["memo"]
+
 
 @runtime_checkable
 class Step(Protocol):

@@ -38,7 +38,8 @@ class CupyBackend:
     def __init__(self, device: str = "") -> None:
         self.name = f"cupy:{device}" if device else "cupy"
         self.device = cupy.cuda.Device(int(device or 0))
-        self.xp = namespace(compat, None, **{name: _on(self.device, getattr(compat, name)) for name in CREATION})
+        created = {name: _on(self.device, getattr(compat, name)) for name in CREATION}
+        self.xp = namespace(compat, None, memo={}, **created)
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
         with self.device:

@@ -81,7 +81,7 @@ class NumpyBackend:
     device = "cpu"
 
     def __init__(self, device: str = "") -> None:
-        self.xp = namespace(np, None, argsort=_argsort, sort=_sort, threefry=threefry, workspace=CACHE, **LEAN)
+        self.xp = namespace(np, None, argsort=_argsort, sort=_sort, threefry=threefry, memo={}, workspace=CACHE, **LEAN)
         keep_freed_memory()
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:

@@ -97,7 +97,7 @@ class TorchBackend:
         own = {"threefry": _threefry, "workspace": CACHE} if self.device.type == "cpu" else {}
         if self.device.type == "cpu":
             keep_freed_memory()  # its tensors come from the same allocator
-        self.xp = namespace(compat, self.device, **NATIVE, **own)
+        self.xp = namespace(compat, self.device, memo={}, **NATIVE, **own)
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
         if isinstance(a, torch.Tensor):

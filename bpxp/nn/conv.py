@@ -18,6 +18,8 @@ from bpxp.nn.windows import Grid, Pair
 from bpxp.random import HostRandom
 
 FEW = 4  # fewer channels than this are too short a row to gather: each tap is copied as an image instead
+STREAMED = 4  # such copies are read and written in long runs: worth so many times the memory near the core
+WASTE = 1.3  # dx as a convolution computes a window per pixel of x, the gathering one per pixel of delta
 
 
 class ConvParams(NamedTuple):
@@ -65,9 +67,10 @@ class Conv2D:
     p and q are the place of a window, i and j a tap of the kernel, and x is 0 in the padding. As in every library of
     neural networks it is a cross-correlation: the kernel is not turned round.
 
-    It is computed as a matrix product: a row of the matrix of patches holds what one window sees. Backwards,
-    delta W^T says what each window gives back to each of its taps, and each pixel gathers from the windows that see
-    it; nothing is scattered. Only x is kept for the way back. Patches are made again there, for as many samples at a
+    It is computed as a matrix product: a row of the matrix of patches holds what one window sees. Backwards, with
+    stride 1, dx is itself a convolution, of delta with the kernel turned round. With larger strides delta W^T says
+    what each window gives back to each of its taps, and each pixel gathers from the windows that see it; nothing is
+    scattered. Only x is kept for the way back. Patches are made again there, for as many samples at a
     time as fit the workspace (1 MiB for NumPy and for PyTorch on the CPU, 64 MiB elsewhere; at least one), so the
     memory beyond x, z and their gradients is two such blocks.
 
@@ -145,28 +148,40 @@ class Conv2D:
         return ConvParams(W, initializer.bias(rng.at(1), (self.filters,))), out
 
     def forward(self, params: ConvParams, x: Array, /, *, xp: Namespace) -> tuple[Array, Array]:
+        return self._correlate(x, params.W, params.b if self.bias else None, self.grid(x.shape[1:]), xp), x
+
+    def backward(self, params: ConvParams, x: Array, delta: Array, /, *, xp: Namespace) -> tuple[Array, ConvParams]:
         grid = self.grid(x.shape[1:])
-        height, width = grid.rows.out, grid.columns.out
-        W = self._matrix(params.W, xp)
+        if self.groups == 1 and _turns_round(grid):
+            # A pixel sees the windows that saw it, through the kernel turned round: dx is a convolution of delta.
+            turned = xp.permute_dims(xp.flip(params.W, axis=(0, 1)), (0, 1, 3, 2))
+            dx = self._correlate(delta, turned, None, windows.turned_round(grid), xp)
+        else:
+            dx = self._gathered(params.W, x, delta, grid, xp)
+        return dx, self.gradients(params, x, delta, xp=xp)
+
+    def _correlate(self, x: Array, W: Array, b: Array | None, grid: Grid, xp: Namespace) -> Array:
+        """Return what the windows see times W, plus b: (batch, out_h, out_w, filters)."""
+        height, width, filters = grid.rows.out, grid.columns.out, W.shape[3]
+        matrix = self._matrix(W, xp)
         # One long row of biases per row of pixels: adding short rows costs NumPy more than the addition.
-        b = xp.tile(params.b, (width,)) if self.bias else None
+        biases = None if b is None else xp.tile(b, (width,))
         index = None if self._by_planes(x, grid) else windows.seen(grid, xp=xp)
         parts = []
         for block in self._blocks(x, grid, xp):
-            z = self._ungrouped(xp.matmul(self._patches(x[block, ...], grid, index, xp), W), xp)
-            if b is not None:
-                z = xp.reshape(z, (-1, width * self.filters))
-                z += b
-            parts.append(xp.reshape(z, (-1, height, width, self.filters)))
-        return windows.joined(parts, xp=xp), x
+            z = self._ungrouped(xp.matmul(self._patches(x[block, ...], grid, index, xp), matrix), xp)
+            if biases is not None:
+                z = xp.reshape(z, (-1, width * filters))
+                z += biases
+            parts.append(xp.reshape(z, (-1, height, width, filters)))
+        return windows.joined(parts, xp=xp)
 
-    def backward(self, params: ConvParams, x: Array, delta: Array, /, *, xp: Namespace) -> tuple[Array, ConvParams]:
+    def _gathered(self, W: Array, x: Array, delta: Array, grid: Grid, xp: Namespace) -> Array:
+        """Return dx: what each window gives back to each of its taps, gathered by the pixels."""
         _, height, width, channels = x.shape
-        grid = self.grid(x.shape[1:])
         taps, count = _taps(grid), grid.rows.out * grid.columns.out
-        WT = xp.matrix_transpose(self._matrix(params.W, xp))
-        seers = windows.seers(grid, xp=xp)
-        index = xp.where(seers.inside, seers.window * taps + seers.tap, count * taps)
+        WT = xp.matrix_transpose(self._matrix(W, xp))
+        ways = windows.seers(grid, xp=xp)
         parts = []
         for block in self._blocks(x, grid, xp):
             rows = self._grouped(xp.reshape(delta[block, ...], (-1, count, self.filters)), xp)
@@ -177,13 +192,13 @@ class Conv2D:
             if _pointwise(grid):
                 dx = given
             else:
-                dx = xp.take(given, index[0, :], axis=-2)
-                for way in range(1, index.shape[0]):
-                    dx += xp.take(given, index[way, :], axis=-2)
+                dx = xp.take(given, ways[0], axis=-2)
+                for way in ways[1:]:
+                    dx += xp.take(given, way, axis=-2)
             if self.groups > 1:
                 dx = xp.permute_dims(dx, (1, 2, 0, 3))
             parts.append(xp.reshape(dx, (-1, height, width, channels)))
-        return windows.joined(parts, xp=xp), self.gradients(params, x, delta, xp=xp)
+        return windows.joined(parts, xp=xp)
 
     def gradients(self, params: ConvParams, x: Array, delta: Array, /, *, xp: Namespace) -> ConvParams:
         grid = self.grid(x.shape[1:])
@@ -209,6 +224,8 @@ class Conv2D:
 
     def _blocks(self, x: Array, grid: Grid, xp: Namespace) -> list[slice]:
         numbers = grid.rows.out * grid.columns.out * _taps(grid) * x.shape[3]
+        if self._by_planes(x, grid):
+            numbers = -(-numbers // STREAMED)
         return windows.blocks(x.shape[0], numbers, x.dtype, xp=xp)
 
     def _patches(self, x: Array, grid: Grid, index: Array | None, xp: Namespace) -> Array:
@@ -259,6 +276,13 @@ class Conv2D:
 
 def _taps(grid: Grid) -> int:
     return grid.rows.kernel * grid.columns.kernel
+
+
+def _turns_round(grid: Grid) -> bool:
+    """Return whether dx is computed as a convolution: windows step by one pixel, and not many more are needed."""
+    pixels, seen = grid.rows.n * grid.columns.n, grid.rows.out * grid.columns.out
+    whole = all(a.stride == 1 and max(a.before, a.after) <= a.dilation * (a.kernel - 1) for a in grid)
+    return whole and pixels <= WASTE * seen and not _pointwise(grid)
 
 
 def _pointwise(grid: Grid) -> bool:

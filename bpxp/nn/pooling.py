@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 from bpxp.equations import Equations
 from bpxp.errors import InvalidValueError, message
 from bpxp.nn import windows
 from bpxp.nn.layer import Array, Namespace, Shape
-from bpxp.nn.windows import Grid, Pair
+from bpxp.nn.windows import Axis, Grid, Pair
 from bpxp.random import HostRandom
 
 
@@ -54,6 +54,22 @@ class _Pool2D:
         return (), (grid.rows.out, grid.columns.out, channels)
 
 
+class MaxPoolCache(NamedTuple):
+    """What `MaxPool2D` keeps: who won, a byte for each comparison, and no number.
+
+    Attributes
+    ----------
+    across, down : tuple of array, bool
+        For each tap but the first, along the rows and then down the columns: whether it beat those before it.
+    like : array, (0, height, width, channels)
+        The shape of a sample.
+    """
+
+    across: tuple[Array, ...]
+    down: tuple[Array, ...]
+    like: Array
+
+
 @dataclass(frozen=True)
 class MaxPool2D(_Pool2D):
     """The largest value of each window, y = max x; dx is dy where the window's first maximum is, else 0.
@@ -83,37 +99,22 @@ class MaxPool2D(_Pool2D):
         dx="dx[n,h,w,c] = sum_{p,q,i,j} dy[n,p,q,c]*[row[p,i] == h and col[q,j] == w and m[n,p,q,c] == pool[1]*i + j]",
     )
 
-    def forward(self, params: tuple[()], x: Array, /, *, xp: Namespace) -> tuple[Array, tuple[Array, Array]]:
-        rows, columns = grid = self.grid(x.shape[1:])
-        # First along the rows, then down the columns: k + k comparisons in place of k².
-        narrow = _largest(windows.views(windows.padded(x, grid, -xp.inf, xp=xp), 2, columns), xp)
-        y = _largest(windows.views(narrow, 1, rows), xp)
-        return y, (x, y)
+    takes_largest = True  # so a function that never decreases may as well be applied after it, to fewer numbers
+
+    def forward(self, params: tuple[()], x: Array, /, *, xp: Namespace) -> tuple[Array, MaxPoolCache]:
+        rows, columns = self.grid(x.shape[1:])
+        # First along the rows, then down the columns: k + k comparisons in place of k², and the first winner among
+        # the winners of the rows is the first of all, row by row.
+        narrow, across = _largest(_taps(x, 2, columns, -xp.inf, xp), xp)
+        y, down = _largest(_taps(narrow, 1, rows, -xp.inf, xp), xp)
+        return y, MaxPoolCache(across, down, _shape_of(x, xp))
 
     def backward(
-        self, params: tuple[()], cache: tuple[Array, Array], dy: Array, /, *, xp: Namespace
+        self, params: tuple[()], cache: MaxPoolCache, dy: Array, /, *, xp: Namespace
     ) -> tuple[Array, tuple[()]]:
-        x, y = cache
-        grid = self.grid(x.shape[1:])
-        seen = windows.views(windows.padded(x, grid, -xp.inf, xp=xp), 1, grid.rows)
-        taps = [tap for row in seen for tap in windows.views(row, 2, grid.columns)]
-        # Bytes, not floats, until there is one for each tap: NumPy waits for the memory here.
-        wins, free = [], None
-        for tap in taps[:-1]:
-            equal = tap == y
-            wins.append(equal if free is None else xp.logical_and(equal, free))
-            others = xp.logical_not(equal)
-            free = others if free is None else xp.logical_and(free, others)
-        wins.append(xp.ones(y.shape, dtype=xp.bool) if free is None else free)
-        batch, height, width, channels = x.shape
-        count = grid.rows.out * grid.columns.out
-        given = xp.astype(xp.stack(wins, axis=1), dy.dtype)
-        given *= xp.expand_dims(dy, axis=1)
-        given = xp.reshape(given, (batch, len(taps) * count, channels))
-        seers = windows.seers(grid, xp=xp)
-        index = seers.tap * count + seers.window
-        dx = _gathered(given, index, seers.inside, len(taps) * count, grid, xp)
-        return xp.reshape(dx, (batch, height, width, channels)), ()
+        rows, columns = self.grid(cache.like.shape[1:])
+        dx = windows.given_back(_to_the_winners(dy, cache.down, xp), 1, rows, xp=xp)
+        return windows.given_back(_to_the_winners(dx, cache.across, xp), 2, columns, xp=xp), ()
 
 
 @dataclass(frozen=True)
@@ -146,19 +147,16 @@ class AvgPool2D(_Pool2D):
     )
 
     def forward(self, params: tuple[()], x: Array, /, *, xp: Namespace) -> tuple[Array, Array]:
-        rows, columns = grid = self.grid(x.shape[1:])
-        narrow = _total(windows.views(windows.padded(x, grid, 0.0, xp=xp), 2, columns))
-        y = _total(windows.views(narrow, 1, rows)) * (1.0 / (rows.kernel * columns.kernel))
+        rows, columns = self.grid(x.shape[1:])
+        narrow = _total(_taps(x, 2, columns, 0.0, xp))
+        y = _total(_taps(narrow, 1, rows, 0.0, xp)) * (1.0 / (rows.kernel * columns.kernel))
         return y, _shape_of(x, xp)
 
     def backward(self, params: tuple[()], like: Array, dy: Array, /, *, xp: Namespace) -> tuple[Array, tuple[()]]:
-        _, height, width, channels = like.shape
-        grid = self.grid(like.shape[1:])
-        count = grid.rows.out * grid.columns.out
-        given = xp.reshape(dy * (1.0 / (grid.rows.kernel * grid.columns.kernel)), (-1, count, channels))
-        seers = windows.seers(grid, xp=xp)
-        dx = _gathered(given, seers.window, seers.inside, count, grid, xp)
-        return xp.reshape(dx, (-1, height, width, channels)), ()
+        rows, columns = self.grid(like.shape[1:])
+        each = dy * (1.0 / (rows.kernel * columns.kernel))
+        dx = windows.given_back([each] * rows.kernel, 1, rows, xp=xp)
+        return windows.given_back([dx] * columns.kernel, 2, columns, xp=xp), ()
 
 
 @dataclass(frozen=True)
@@ -191,11 +189,29 @@ class GlobalAvgPool2D:
         return xp.tile(each, (1, height, width, 1)), ()
 
 
-def _largest(seen: list[Array], xp: Namespace) -> Array:
-    y = seen[0] if len(seen) > 1 else xp.astype(seen[0], seen[0].dtype, copy=True)
-    for tap in seen[1:]:
+def _taps(x: Array, axis: int, along: Axis, value: float, xp: Namespace) -> list[Array]:
+    """Return what the windows along an axis see through each tap, with `value` in the padding."""
+    return windows.views(windows.padded_along(x, axis, along, value, xp=xp), axis, along)
+
+
+def _largest(taps: list[Array], xp: Namespace) -> tuple[Array, tuple[Array, ...]]:
+    """Return the largest of the taps, and for each but the first whether it is larger than all before it."""
+    y, beats = taps[0] if len(taps) > 1 else xp.astype(taps[0], taps[0].dtype, copy=True), []
+    for tap in taps[1:]:
+        beats.append(tap > y)
         y = xp.maximum(y, tap)
-    return y
+    return y, tuple(beats)
+
+
+def _to_the_winners(dy: Array, beats: tuple[Array, ...], xp: Namespace) -> list[Array]:
+    """Return what each tap gets of dy: the last that beat those before it takes all."""
+    given = []
+    for beat in reversed(beats):
+        taken = xp.astype(beat, dy.dtype)
+        taken *= dy
+        dy = dy - taken  # 0 where it was taken, exactly
+        given.append(taken)
+    return [dy, *reversed(given)]
 
 
 def _total(seen: list[Array]) -> Array:
@@ -203,17 +219,6 @@ def _total(seen: list[Array]) -> Array:
     for tap in seen[1:]:
         y = y + tap
     return y
-
-
-def _gathered(given: Array, index: Array, inside: Array, none: int, grid: Grid, xp: Namespace) -> Array:
-    """Return for each pixel the sum of the rows of `given` that come back to it, (batch, height · width, channels)."""
-    if not windows.each_once(grid):
-        given = windows.with_zeros(given, xp=xp)
-        index = xp.where(inside, index, none)
-    dx = xp.take(given, index[0, :], axis=1)
-    for way in range(1, index.shape[0]):
-        dx += xp.take(given, index[way, :], axis=1)
-    return dx
 
 
 def _shape_of(x: Array, xp: Namespace) -> Array:

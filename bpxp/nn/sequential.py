@@ -25,6 +25,10 @@ class Sequential:
     Parameters and gradients are tuples with one entry per layer: ``params[0].W`` are the weights of the first. So are
     running statistics, with () for a layer that has none. Each layer is given what it uses, and no more: the key of
     its own place, its own statistics.
+
+    A composition has no equation of its own in index notation: the output of a layer is the x of the next, and on the
+    way back the dx of a layer is the dy, or delta, of the one before. `bpxp.verify.check_equations` runs the equations
+    of its layers; that they are put together in this way is a test of its own.
     """
 
     layers: tuple[Layer, ...]
@@ -42,8 +46,18 @@ class Sequential:
 
     @functools.cached_property
     def _plan(self) -> tuple[tuple[Layer, Activation | None, frozenset[str]], ...]:
-        """Each layer, its activation and what it uses: looked up once, not in every step."""
-        return tuple((layer, activation_of(layer), getattr(layer, "uses", NOTHING)) for layer in self.layers)
+        """Each layer, what is applied after it and what it uses: looked up once, not in every step.
+
+        A function that never decreases, max_k f(z_k) = f(max_k z_k), is applied behind the max pooling that follows
+        it: to a quarter of the numbers with 2 by 2 windows, and to the same bits, forwards and backwards.
+        """
+        applied = [activation_of(layer) for layer in self.layers]
+        for i, (activation, follows) in enumerate(zip(applied, self.layers[1:], strict=False)):
+            swap = getattr(activation, "commutes_with_max", False) and getattr(follows, "takes_largest", False)
+            if swap and applied[i + 1] is None:
+                applied[i : i + 2] = None, activation
+        uses = [getattr(layer, "uses", NOTHING) for layer in self.layers]
+        return tuple(zip(self.layers, applied, uses, strict=True))
 
     def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[Params, Shape]:
         params, shape = [], in_shape
@@ -96,8 +110,8 @@ class Sequential:
         if first == len(self.layers):
             return params
         dy, grads = self._down_to(first + 1, params, caches, dy, xp)
-        layer, own, (cache, kept) = self.layers[first], params[first], caches[first]
-        delta = through_activation(layer, kept, dy, xp)
+        (layer, activation, _), own, (cache, kept) = self._plan[first], params[first], caches[first]
+        delta = dy if activation is None else activation.backward((), kept, dy, xp=xp)[0]
         if hasattr(layer, "gradients"):
             lowest = layer.gradients(own, cache, delta, xp=xp)
         else:
@@ -116,8 +130,8 @@ class Sequential:
     ) -> tuple[Array, Params]:
         grads: list[Params] = []
         for i in range(len(self.layers) - 1, end - 1, -1):
-            layer, (cache, kept) = self.layers[i], caches[i]
-            delta = through_activation(layer, kept, dy, xp)
+            (layer, activation, _), (cache, kept) = self._plan[i], caches[i]
+            delta = dy if activation is None else activation.backward((), kept, dy, xp=xp)[0]
             dy, own = layer.backward(params[i], cache, delta, xp=xp)
             grads.append(own)
         return dy, tuple(reversed(grads))
@@ -149,12 +163,3 @@ def activation_of(layer: Layer) -> Activation | None:
     """Return what is applied after the layer, or None: the identity is not worth its copy."""
     activation = getattr(layer, "activation", None)
     return None if isinstance(activation, Identity) else activation
-
-
-def through_activation(layer: Layer, kept: Any, da: Array, xp: Namespace) -> Array:
-    """Return delta = ∂J/∂z of a layer from ∂J/∂a of its activation."""
-    activation = activation_of(layer)
-    if activation is None:
-        return da
-    delta, _ = activation.backward((), kept, da, xp=xp)
-    return delta

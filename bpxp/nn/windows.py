@@ -10,8 +10,9 @@ of them, with kernel k and padding p' after the last.
 
 from __future__ import annotations
 
+import functools
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from bpxp.errors import InvalidTypeError, InvalidValueError, message
@@ -151,6 +152,22 @@ def image_shape(in_shape: Shape, where: str) -> tuple[int, int, int]:
 # ---------------------------------------------------------------- which pixels a window sees
 
 
+def _kept(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let what depends on the windows alone be computed once, where the namespace has a `memo`."""
+
+    @functools.wraps(function)
+    def look_up(grid: Grid | Axis, /, *, xp: Namespace) -> Any:
+        memo: dict[Any, Any] | None = getattr(xp, "memo", None)
+        if memo is None:
+            return function(grid, xp=xp)
+        key = function.__name__, grid
+        if key not in memo:
+            memo[key] = function(grid, xp=xp)
+        return memo[key]
+
+    return look_up
+
+
 def views(x: Array, axis: int, along: Axis) -> list[Array]:
     """Return for each tap what the windows see through it along an axis of the padded x: no copies."""
     before: tuple[Any, ...] = (slice(None),) * axis
@@ -161,12 +178,16 @@ def views(x: Array, axis: int, along: Axis) -> list[Array]:
 
 def padded(x: Array, grid: Grid, value: float, /, *, xp: Namespace) -> Array:
     """Return images (batch, height, width, channels) with `value` around them; x itself where there is no padding."""
-    for i, axis in enumerate(grid, start=1):
-        sizes = axis.before, axis.after
-        if any(sizes):
-            ends = [xp.full((*x.shape[:i], n, *x.shape[i + 1 :]), value, dtype=x.dtype) for n in sizes]
-            x = xp.concat([ends[0], x, ends[1]], axis=i)
-    return x
+    return padded_along(padded_along(x, 1, grid.rows, value, xp=xp), 2, grid.columns, value, xp=xp)
+
+
+def padded_along(x: Array, axis: int, along: Axis, value: float, /, *, xp: Namespace) -> Array:
+    """Return x with `value` before and after it along one axis; x itself where there is no padding."""
+    if not (along.before or along.after):
+        return x
+    ends = [(*x.shape[:axis], n, *x.shape[axis + 1 :]) for n in (along.before, along.after)]
+    before, after = (xp.full(shape, value, dtype=x.dtype) for shape in ends)
+    return xp.concat([before, x, after], axis=axis)
 
 
 def has_padding(grid: Grid) -> bool:
@@ -174,6 +195,7 @@ def has_padding(grid: Grid) -> bool:
     return any(axis.before or axis.after for axis in grid)
 
 
+@_kept
 def seen(grid: Grid, /, *, xp: Namespace) -> Array:
     """Return which pixel each tap of each window sees, (windows · kh · kw,), int32.
 
@@ -199,43 +221,37 @@ def _pixels(axis: Axis, xp: Namespace) -> tuple[Array, Array]:
 # ---------------------------------------------------------------- which windows see a pixel
 
 
-class Seers(NamedTuple):
-    """The windows that see each pixel, one row per way to be seen: all int32, (ways, height · width).
-
-    Attributes
-    ----------
-    window : array
-        Number of the window, row by row.
-    tap : array
-        The tap of the kernel through which it sees the pixel, row by row.
-    inside : array, bool
-        Whether there is such a window.
-    """
-
-    window: Array
-    tap: Array
-    inside: Array
+def turned_round(grid: Grid) -> Grid:
+    """Return the windows, over what windows of stride 1 gave, that see what saw a pixel: one for each pixel."""
+    reach = [axis.dilation * (axis.kernel - 1) for axis in grid]
+    rows, columns = (
+        Axis(axis.out, axis.kernel, 1, axis.dilation, r - axis.before, r - axis.after, axis.n)
+        for axis, r in zip(grid, reach, strict=True)
+    )
+    return Grid(rows, columns)
 
 
-def seers(grid: Grid, /, *, xp: Namespace) -> Seers:
-    """Return the inverse of `seen`: what a gradient comes back from.
+@_kept
+def seers(grid: Grid, /, *, xp: Namespace) -> list[Array]:
+    """Return the inverse of `seen`: for each way to be seen, the window · kh · kw + tap that sees each pixel, int32.
 
-    A pixel is seen in at most ⌈k/s⌉ ways along an axis (in k ways where the kernel is dilated): once where windows lie
-    side by side. So the sum over what a scatter would add becomes a sum of a few gathers.
+    What does not exist is window number out_h · out_w. A pixel is seen in at most ⌈k/s⌉ ways along an axis (in k ways
+    where the kernel is dilated): once where windows lie side by side. So the sum over what a scatter would add becomes
+    a sum of a few gathers.
     """
     found = []
     for axis, shape in zip(grid, [(-1, 1, grid.rows.n, 1), (1, -1, 1, grid.columns.n)], strict=True):
-        found.append([xp.reshape(a, shape) for a in _windows(axis, xp)])
+        found.append([xp.reshape(a, shape) for a in seers_along(axis, xp=xp)])
     (window_h, tap_h, inside_h), (window_w, tap_w, inside_w) = found
-    flat = (-1, grid.rows.n * grid.columns.n)
-    return Seers(
-        xp.reshape(window_h * grid.columns.out + window_w, flat),
-        xp.reshape(tap_h * grid.columns.kernel + tap_w, flat),
-        xp.reshape(xp.logical_and(inside_h, inside_w), flat),
-    )
+    rows, columns = grid
+    taps = rows.kernel * columns.kernel
+    index = (window_h * columns.out + window_w) * taps + tap_h * columns.kernel + tap_w
+    index = xp.where(xp.logical_and(inside_h, inside_w), index, rows.out * columns.out * taps)
+    index = xp.reshape(index, (-1, rows.n * columns.n))
+    return [index[way, :] for way in range(index.shape[0])]
 
 
-def _windows(axis: Axis, xp: Namespace) -> tuple[Array, Array, Array]:
+def seers_along(axis: Axis, /, *, xp: Namespace) -> tuple[Array, Array, Array]:
     """Return (o, t, whether there is such a window) with o s + t d - p = pixel, each (ways, n)."""
     place = xp.reshape(xp.arange(axis.n, dtype=xp.int32), (1, -1)) + axis.before
     ways = axis.kernel if axis.dilation > 1 else -(-axis.kernel // axis.stride)
@@ -252,6 +268,34 @@ def _windows(axis: Axis, xp: Namespace) -> tuple[Array, Array, Array]:
         inside = tap < axis.kernel
     inside = xp.logical_and(inside, xp.logical_and(window >= 0, window < axis.out))
     return window, tap, inside
+
+
+def given_back(parts: list[Array], axis: int, along: Axis, /, *, xp: Namespace) -> Array:
+    """Return for each pixel along an axis the sum of what comes back to it: part t holds what each window gives tap t.
+
+    The axis has as many entries as there are windows, and in what is returned as many as there are pixels.
+    """
+    shape, n = parts[0].shape, along.n
+    before, after = shape[:axis], shape[axis + 1 :]
+    if along.kernel == along.stride and along.before == 0:  # side by side: the taps take turns
+        dx = xp.reshape(xp.stack(parts, axis=axis + 1), (*before, along.out * along.kernel, *after))
+        if dx.shape[axis] < n:  # pixels that no window sees
+            return xp.concat([dx, xp.zeros((*before, n - dx.shape[axis], *after), dtype=dx.dtype)], axis=axis)
+        return dx if dx.shape[axis] == n else dx[(*(slice(None),) * axis, slice(n), ...)]
+    given = xp.concat([*parts, xp.zeros((*before, 1, *after), dtype=parts[0].dtype)], axis=axis)
+    ways = _places(along, xp=xp)
+    dx = xp.take(given, ways[0], axis=axis)
+    for way in ways[1:]:
+        dx += xp.take(given, way, axis=axis)
+    return dx
+
+
+@_kept
+def _places(along: Axis, /, *, xp: Namespace) -> list[Array]:
+    """Return, for each way to be seen along an axis, tap · out + window for each pixel; out · kernel where there is none."""
+    window, tap, inside = seers_along(along, xp=xp)
+    index = xp.where(inside, tap * along.out + window, along.out * along.kernel)
+    return [index[way, :] for way in range(index.shape[0])]
 
 
 def each_once(grid: Grid) -> bool:

@@ -15,6 +15,9 @@ from bpxp.nn.layer import Array, Namespace
 class ReLU(Activation):
     """a = max(z, 0), dz = da [z > 0]; the derivative at 0 is 0, as in PyTorch."""
 
+    # A tie of several a is one of 0, where nothing comes back; other a have the order of their z, bit for bit.
+    commutes_with_max = True
+
     equations = Equations(
         forward="a[n,j] = max(z[n,j], 0)",
         dz="dz[n,j] = da[n,j]*[z[n,j] > 0]",

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from bpxp.backends.base import CONSTANTS, DTYPES, FUNCTIONS, HINTS
+from bpxp.backends.base import CONSTANTS, DTYPES, FUNCTIONS, HINTS, STORES
 from bpxp.backends.shape_array import (
     Meter,
     Shape,
@@ -83,9 +83,8 @@ def shape_namespace(meter: Meter, like: Any = None) -> Any:
     for name in ("broadcast_to", "expand_dims", "flip", "matrix_transpose", "moveaxis", "permute_dims", "squeeze"):
         functions[name] = globals()[f"_{name}"]
     functions |= {name: functools.partial(rule, meter) for name, rule in KERNEL_RULES.items() if hasattr(like, name)}
-    hints = {name: getattr(like, name) for name in HINTS if hasattr(like, name)}
-    # What a namespace keeps between steps is not for another one: a place for it is a new one.
-    functions |= {name: {} if isinstance(hint, dict) else hint for name, hint in hints.items()}
+    functions |= {name: getattr(like, name) for name in HINTS if hasattr(like, name)}
+    functions |= {name: {} for name in STORES if hasattr(like, name)}  # its own: what has no numbers is for nobody else
     return _Namespace(**functions)
 
 

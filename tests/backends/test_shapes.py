@@ -37,7 +37,7 @@ def looked_at(draw):
         if what == "turn":
             order = tuple(draw(st.permutations(range(real.ndim))))
             real, bare = real.transpose(order), XP.permute_dims(bare, order)
-        elif what == "flip":
+        elif what == "flip" and real.ndim:
             real, bare = np.flip(real, axis), XP.flip(bare, axis=axis)
         elif what == "spread":
             wide = (3, *real.shape)

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from bpxp.backends.base import CACHE, Array, Step, StepFunction, eager, foreign, host, is_host_array, namespace
+from bpxp.backends.base import CACHE, Array, Step, StepFunction, foreign, host, is_host_array, namespace
 from bpxp.backends.host_threefry import threefry
+from bpxp.backends.threads import LimitedStep
 from bpxp.errors import InvalidValueError, message
 
 CPU = (1, 0)
@@ -93,7 +94,7 @@ class NumpyBackend:
         return np.array(a)
 
     def compile(self, step: StepFunction, /) -> Step:
-        return eager(step)
+        return LimitedStep(step)
 
 
 def check_device(device: str) -> None:

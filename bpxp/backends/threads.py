@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from bpxp.backends.base import Namespace, State, StepFunction, eager
-from bpxp.backends.shape_array import Meter
-from bpxp.backends.shapes import shape_namespace, shape_of
 from bpxp.errors import InvalidValueError, message
 from bpxp.tree import tree_map
 
@@ -117,6 +115,10 @@ def largest_product(step: StepFunction, state: State, data: Any) -> int:
     unknown = 1 << 62
     if not dataclasses.is_dataclass(step) or not hasattr(step, "xp"):
         return unknown
+    # Not imported by those who have one core, or have decided.
+    from bpxp.backends.shape_array import Meter
+    from bpxp.backends.shapes import shape_namespace, shape_of
+
     meter = Meter()
     namespace: Namespace = shape_namespace(meter, step.xp)
     bare = tree_map(lambda a: shape_of(a, meter) if hasattr(a, "shape") else a, (state, data))

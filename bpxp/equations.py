@@ -43,6 +43,7 @@ FUNCTIONS = {  # name: number of arguments
     "abs": 1,
     "sign": 1,
     "floor": 1,
+    "cos": 1,
     "tanh": 1,
     "sigma": 1,  # 1/(1 + e^-z)
     "Phi": 1,  # distribution function of the standard normal distribution

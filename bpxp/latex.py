@@ -24,6 +24,9 @@ from bpxp.equations import (
 SYMBOLS = {
     "learning_rate": r"\eta",
     "momentum": r"\mu",
+    "average": r"\beta",
+    "floor": r"\eta_{\min}",
+    "present": "p",
     "weight_decay": r"\lambda",
     "label_smoothing": r"\varepsilon",
     "epsilon": r"\epsilon",
@@ -42,7 +45,7 @@ SYMBOLS = {
     "phi": r"\varphi",
     "pi": r"\pi",
 }
-GREEK = {"alpha", "beta", "gamma", "delta", "eps", "lambda", "mu", "sigma", "tau", "theta"}
+GREEK = {"alpha", "beta", "gamma", "delta", "eps", "eta", "lambda", "mu", "sigma", "tau", "theta"}
 # ∂J/∂ of these; any other name with a d in front is a name.
 DERIVATIVE = re.compile(r"d([xyzab]|W\w*|[xz]hat|gamma|beta)$")
 SUM, PRODUCT, POWER, ATOM = range(4)  # how tightly something holds together
@@ -173,6 +176,8 @@ def _reference(name: str, indices: tuple[Node, ...]) -> str:
     symbol = _symbol(name.rstrip("'")) + prime
     if not indices:
         return symbol
+    if "_{" in symbol:
+        symbol = f"{{{symbol}}}"  # a second subscript belongs to the whole
     parts = [_render(index, SUM) for index in indices]
     short = all(isinstance(i, Reference) and len(i.name) == 1 and not i.indices for i in indices)
     return f"{symbol}_{{{''.join(parts) if short else COMMA.join(parts)}}}"
@@ -181,8 +186,8 @@ def _reference(name: str, indices: tuple[Node, ...]) -> str:
 def _symbol(name: str) -> str:
     if name in SYMBOLS:
         return SYMBOLS[name]
-    if len(name) > 3 and name.endswith("hat"):
-        return rf"\hat{{{_symbol(name[:-3])}}}"
+    if len(name) > 3 and name[-3:] in ("hat", "bar"):
+        return rf"\{name[-3:]}{{{_symbol(name[:-3])}}}"
     stem, digits = re.fullmatch(r"(.*?)(\d*)", name).groups()  # type: ignore[union-attr]
     word = rf"\mathrm{{{stem}}}".replace("_", UNDERSCORE)
     letter = rf"\{stem}" if stem in GREEK else stem if len(stem) == 1 else word

@@ -34,6 +34,7 @@ FUNCTIONS: dict[str, Callable[..., float]] = {
     "abs": abs,
     "sign": lambda a: float((a > 0.0) - (a < 0.0)),
     "floor": math.floor,
+    "cos": math.cos,
     "tanh": math.tanh,
     "sigma": lambda a: 1.0 / (1.0 + math.exp(-a)),
     "Phi": lambda a: 0.5 * math.erfc(-a / math.sqrt(2.0)),
@@ -57,6 +58,7 @@ COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "!=": lambda a, b: a != b,
 }
 Index = dict[str, int]
+Asked = tuple[tuple[Node, ...], ...]  # conditions, by how many indices must be known to answer them
 
 
 def evaluate(
@@ -161,10 +163,16 @@ class _Loops:
             raise _error(f"index {index}", "nothing says how far it runs", "", "an array in which it stands alone")
         return self.ranges[index]
 
-    def loop(self, indices: tuple[str, ...], index: Index) -> Iterator[Index]:
-        """Yield the outer indices together with each value of these."""
-        for place in itertools.product(*(range(self.range(name)) for name in indices)):
-            yield {**index, **dict(zip(indices, place, strict=True))}
+    def loop(self, indices: tuple[str, ...], index: Index, asked: Asked = ()) -> Iterator[Index]:
+        """Yield the outer indices together with each value of these, where what is asked of them holds."""
+        if not indices:
+            yield index
+            return
+        now, later = (asked[0], asked[1:]) if asked else ((), ())
+        for i in range(self.range(indices[0])):
+            inner = {**index, indices[0]: i}
+            if all(self.holds(condition, inner) for condition in now):
+                yield from self.loop(indices[1:], inner, later)
 
     def value(self, node: Node, index: Index, outside: float | None = 0.0) -> float:
         """Return the value of a node; `outside` is what an array is beyond its shape, None: nothing at all."""
@@ -212,7 +220,8 @@ class _Loops:
 
     def reduce(self, kind: str, indices: tuple[str, ...], body: Node, index: Index, outside: float | None) -> float:
         if kind in ("sum", "mean"):
-            terms = [self.value(body, inner, outside) for inner in self.loop(indices, index)]
+            asked = _asked(indices, body) if kind == "sum" else ()
+            terms = [self.value(body, inner, outside) for inner in self.loop(indices, index, asked)]
         else:
             loser = math.inf if kind == "min" else -math.inf
             terms = [self.candidate(body, inner, loser) for inner in self.loop(indices, index)]
@@ -258,6 +267,19 @@ def _factors(node: Node) -> Iterator[Node]:
             yield from _factors(right)
         case _:
             yield node
+
+
+def _asked(indices: tuple[str, ...], body: Node) -> Asked:
+    """Return the conditions under which a term of a sum is not 0, each to be asked as soon as its indices are known.
+
+    No other result, but far fewer terms where a sum runs over all windows, and a bracket keeps those that see a pixel.
+    """
+    asked: list[list[Node]] = [[] for _ in indices]
+    for factor in _factors(body):
+        for condition in factor.conditions if isinstance(factor, Bracket) else ():
+            named = {reference.name for reference in references(condition)}
+            asked[max((k for k, index in enumerate(indices) if index in named), default=0)].append(condition)
+    return tuple(map(tuple, asked))
 
 
 def _error(where: str, what: str, got: str = "", expected: str = "") -> EquationError:

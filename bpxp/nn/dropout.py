@@ -43,6 +43,10 @@ class Dropout:
         forward="y[n,i] = x[n,i]*m[n,i]/p",
         dx="dx[n,i] = dy[n,i]*m[n,i]/p",
     )
+    evaluation = Equations(
+        forward="y[n,i] = x[n,i]",
+        dx="dx[n,i] = dy[n,i]",
+    )
 
     def __post_init__(self) -> None:
         where = "Dropout(rate=…)"

@@ -66,11 +66,12 @@ class BatchNorm:
     mean and variance of the mini-batch, `mean` and `var` the running statistics. dx is the chain rule over the three
     ways from x to y, directly, through the mean and through the variance, with N values per channel:
     ∂xhat[k]/∂x[n] = s ([k = n] - 1/N - xhat[k] xhat[n]/N). The running variance takes the unbiased N/(N - 1) v, as
-    PyTorch's does. Evaluation takes the running statistics in the place of m and v, and no sample knows of another;
-    then dx = gamma s dy.
+    PyTorch's does.
 
-    Samples that only fill up the last mini-batch (`present` = 0) do not count in m, v and N, and their term with 1/N
-    falls away. Should one single value remain, y is beta, and the statistics stay as they are.
+    `present` is 1, but 0 for samples that only fill up the last mini-batch: they do not count in m, v and N, and their
+    term with 1/N falls away. Should one single value remain, y is beta, and the statistics stay as they are.
+
+    Evaluation takes the running statistics in the place of m and v, and no sample knows of another.
 
     References
     ----------
@@ -84,16 +85,25 @@ class BatchNorm:
     analytic = True
 
     equations = Equations(
-        mean="m[c] = mean_n x[n,c]",
-        variance="v[c] = mean_n (x[n,c] - m[c])^2",
+        count="N = sum_n present[n]",
+        mean="m[c] = (sum_n present[n]*x[n,c])/N",
+        variance="v[c] = (sum_n present[n]*(x[n,c] - m[c])^2)/N",
         scale="s[c] = 1/sqrt(v[c] + epsilon)",
         normalised="xhat[n,c] = (x[n,c] - m[c])*s[c]",
         forward="y[n,c] = gamma[c]*xhat[n,c] + beta[c]",
         dgamma="dgamma[c] = sum_n dy[n,c]*xhat[n,c]",
         dbeta="dbeta[c] = sum_n dy[n,c]",
-        dx="dx[n,c] = gamma[c]*s[c]*(dy[n,c] - (dbeta[c] + xhat[n,c]*dgamma[c])/count_n)",
-        running_mean="mean'[c] = (1 - momentum)*mean[c] + momentum*m[c]",
-        running_variance="var'[c] = (1 - momentum)*var[c] + momentum*v[c]*count_n/(count_n - 1)",
+        dx="dx[n,c] = gamma[c]*s[c]*(dy[n,c] - present[n]*(dbeta[c] + xhat[n,c]*dgamma[c])/N)",
+        running_mean="mean'[c] = mean[c] + [N > 1]*momentum*(m[c] - mean[c])",
+        running_variance="var'[c] = var[c] + [N > 1]*momentum*(v[c]*N/(N - 1) - var[c])",
+    )
+    evaluation = Equations(
+        scale="s[c] = 1/sqrt(var[c] + epsilon)",
+        normalised="xhat[n,c] = (x[n,c] - mean[c])*s[c]",
+        forward="y[n,c] = gamma[c]*xhat[n,c] + beta[c]",
+        dgamma="dgamma[c] = sum_n dy[n,c]*xhat[n,c]",
+        dbeta="dbeta[c] = sum_n dy[n,c]",
+        dx="dx[n,c] = gamma[c]*s[c]*dy[n,c]",
     )
 
     def __post_init__(self) -> None:

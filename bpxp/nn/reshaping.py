@@ -11,6 +11,7 @@ import numbers
 from dataclasses import dataclass
 from typing import Any
 
+from bpxp.equations import Equations
 from bpxp.errors import InvalidTypeError, InvalidValueError, message
 from bpxp.nn.layer import Array, Namespace, Shape
 from bpxp.random import HostRandom
@@ -18,9 +19,20 @@ from bpxp.random import HostRandom
 
 @dataclass(frozen=True)
 class Flatten:
-    """A sample becomes a vector, row by row: (height, width, channels) to (height · width · channels,)."""
+    """A sample becomes a vector, row by row: (height, width, channels) to (height · width · channels,).
+
+    Notes
+    -----
+    The equations are those of images; a sample with fewer axes is an image of height 1. Each number has a place k, and
+    of the sum over all pixels the bracket keeps the one at that place.
+    """
 
     analytic = True
+
+    equations = Equations(
+        forward="y[n,k] = sum_{h,w,c} x[n,h,w,c]*[(h*count_w + w)*count_c + c == k]",
+        dx="dx[n,h,w,c] = dy[n, (h*count_w + w)*count_c + c]",
+    )
 
     def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[tuple[()], Shape]:
         return (), (math.prod(in_shape),)
@@ -40,11 +52,21 @@ class Reshape:
     ----------
     shape : tuple of int
         Without the batch, ``(28, 28, 1)``; one entry may be -1, what is left for it.
+
+    Notes
+    -----
+    The equations have three axes before and after; where there are fewer, the first ones have length 1. Counted row by
+    row, a number has the same place in both shapes.
     """
 
     shape: Shape
 
     analytic = True
+
+    equations = Equations(
+        forward="y[n,p,q,d] = sum_{h,w,c} x[n,h,w,c]*[(h*count_w + w)*count_c + c == (p*count_q + q)*count_d + d]",
+        dx="dx[n,h,w,c] = sum_{p,q,d} dy[n,p,q,d]*[(p*count_q + q)*count_d + d == (h*count_w + w)*count_c + c]",
+    )
 
     def __post_init__(self) -> None:
         where = "Reshape(shape=…)"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bpxp.equations import Equations
 from bpxp.errors import InvalidTypeError, InvalidValueError, message
 from bpxp.nn.layer import Array, Layer, Namespace, Params, Shape
 from bpxp.nn.sequential import Sequential
@@ -25,13 +26,9 @@ class Residual:
 
     Notes
     -----
-    With F for the branch::
-
-        y[n,…]  = x[n,…] + F(x)[n,…]
-        dx[n,…] = dy[n,…] + Σ_k dy[n,k] ∂F[k]/∂x[n,…]
-
-    The first term is why depth does no harm: delta reaches the layers below undiminished. Parameters, gradients and
-    statistics are those of the branch, a tuple with one entry per layer.
+    In the equations F is what the branch makes of x, and D[m,k,n,i] = ∂F[m,k]/∂x[n,i]; where no sample knows of
+    another, only m = n remains. The first term of dx is why depth does no harm: delta reaches the layers below
+    undiminished. Parameters, gradients and statistics are those of the branch, a tuple with one entry per layer.
 
     References
     ----------
@@ -44,6 +41,11 @@ class Residual:
     """
 
     branch: Any
+
+    equations = Equations(
+        forward="y[n,i] = x[n,i] + F[n,i]",
+        dx="dx[n,i] = dy[n,i] + sum_{m,k} dy[m,k]*D[m,k,n,i]",
+    )
 
     def __post_init__(self) -> None:
         if isinstance(self.branch, Sequential):

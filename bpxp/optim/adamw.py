@@ -24,7 +24,8 @@ class AdamW(Adam):
     Notes
     -----
     The decay is multiplied by the learning rate, as in torch; the paper's algorithm 2 multiplies it by the schedule
-    alone. It acts on weights only; torch's ``AdamW(net.parameters())`` decays biases too, here ``decay_biases=True``.
+    alone. It acts on weights only (for a bias λ is 0 in the equations); torch's ``AdamW(net.parameters())`` decays
+    biases too, here ``decay_biases=True``.
 
     References
     ----------

@@ -12,6 +12,7 @@ from dataclasses import KW_ONLY, dataclass
 from itertools import repeat
 from typing import Any, NamedTuple
 
+from bpxp.equations import Equations
 from bpxp.errors import InvalidValueError, message
 from bpxp.nn.checks import number
 from bpxp.optim.clipping import clip_by_norm, clip_by_value
@@ -71,7 +72,23 @@ class Optimizer:
     -----
     One update is, in this order: gradient of the penalties, clipping by norm, by value, learning rate of step t,
     decoupled decay, the rule, average, t ← t + 1. An option that is off costs nothing.
+
+    In the equations i runs over all parameters, and d[i] is 1 for those on which penalties and decay act. `before`
+    says what comes before the rule, which then takes c in the place of g and r in that of p; `after` what follows. A
+    bound that is None is infinite. R is the value of `penalty`.
     """
+
+    before = Equations(
+        penalty="R = sum_i d[i]*(l1*abs(p[i]) + l2/2*p[i]^2)",
+        penalised="q[i] = g[i] + d[i]*(l1*sign(p[i]) + l2*p[i])",
+        norm="L = sqrt(sum_i q[i]^2)",
+        by_norm="h[i] = q[i]/max(1, L/clip_norm)",
+        by_value="c[i] = min(max(h[i], -clip_value), clip_value)",
+        decayed="r[i] = p[i] - d[i]*learning_rate*weight_decay*p[i]",
+    )
+    after = Equations(
+        average="pbar'[i] = average*pbar[i] + (1 - average)*p'[i]",
+    )
 
     learning_rate: float | Schedule
     _: KW_ONLY

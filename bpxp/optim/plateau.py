@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bpxp.equations import Equations
 from bpxp.optim.schedules import Array, Namespace, Schedule, ScheduleState
 
 
@@ -29,6 +30,9 @@ class Plateau(Schedule):
     The metric is a loss, lower is better, one per epoch, shown by `Optimizer.observe`. NaN is never better. With
     ``patience=2`` the second epoch without improvement lowers η (as in Keras; torch's ReduceLROnPlateau waits for the
     third).
+
+    The equations say what an epoch does. wait is 0 and best infinite at the start, and eta is the rate of all steps
+    until the next epoch ends; b is 1 if the metric has got better, and w how many epochs it has not.
     """
 
     learning_rate: float
@@ -36,6 +40,14 @@ class Plateau(Schedule):
     patience: int = 10
     min_delta: float = 0.0
     floor: float = 0.0
+
+    equations = Equations(
+        better="b = [metric < best - min_delta]",
+        best="best' = metric*[b] + best*[not b]",
+        waited="w = (wait + 1)*[not b]",
+        wait="wait' = w*[w < patience]",
+        rate="eta' = eta*[w < patience] + max(factor*eta, floor)*[w >= patience]",
+    )
 
     def __post_init__(self) -> None:
         self._check("learning_rate")

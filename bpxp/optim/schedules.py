@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from bpxp.equations import Equations
 from bpxp.errors import InvalidTypeError, InvalidValueError, message, suggestion
 from bpxp.nn.checks import number, positive_int
 
@@ -48,6 +49,8 @@ class Constant(Schedule):
 
     learning_rate: float
 
+    equations = Equations(rate="eta[t] = learning_rate")
+
     def __post_init__(self) -> None:
         self._check("learning_rate")
 
@@ -72,6 +75,8 @@ class StepDecay(Schedule):
     learning_rate: float
     every: int
     factor: float = 0.1
+
+    equations = Equations(rate="eta[t] = learning_rate*factor^floor(t/every)")
 
     def __post_init__(self) -> None:
         self._check("learning_rate")
@@ -99,6 +104,8 @@ class ExponentialDecay(Schedule):
 
     learning_rate: float
     decay: float
+
+    equations = Equations(rate="eta[t] = learning_rate*decay^t")
 
     def __post_init__(self) -> None:
         self._check("learning_rate")
@@ -131,6 +138,8 @@ class CosineDecay(Schedule):
     steps: int
     floor: float = 0.0
 
+    equations = Equations(rate="eta[t] = floor + (learning_rate - floor)*(1 + cos(pi*min(t/steps, 1)))/2")
+
     def __post_init__(self) -> None:
         self._check("learning_rate")
         self._check_steps("steps")
@@ -160,12 +169,8 @@ class OneCycle(Schedule):
 
     Notes
     -----
-    With T₁ = rise · steps - 1, T₂ = steps - 1 and c(u) = (1 + cos πu)/2::
-
-        η(t) = η/start + (η - η/start) (1 - c(t/T₁))               t <= T₁   (linear: t/T₁ for 1 - c)
-        η(t) = η_end + (η - η_end) c((t - T₁)/(T₂ - T₁))           T₁ <= t <= T₂
-
-    which is torch's OneCycleLR with its defaults; the cycle of the momentum is left out.
+    In the equations T is the step of the peak, a the first rate, b the last, and u and v the shares of the way up and
+    of the way down. It is torch's OneCycleLR with its defaults; the cycle of the momentum is left out.
 
     References
     ----------
@@ -178,6 +183,20 @@ class OneCycle(Schedule):
     start: float = 25.0
     end: float = 1e4
     shape: str = "cosine"
+
+    equations = Equations(
+        peak="T = rise*steps - 1",
+        first="a = learning_rate/start",
+        last="b = a/end",
+        up="u[t] = min(t/T, 1)*[linear] + (1 - cos(pi*min(t/T, 1)))/2*[not linear]",
+        down="v[t] = (1 + cos(pi*min((t - T)/(steps - 1 - T), 1)))/2",
+        rate="eta[t] = (a + (learning_rate - a)*u[t])*[t < T] + (b + (learning_rate - b)*v[t])*[t >= T]",
+    )
+
+    @property
+    def linear(self) -> bool:
+        """Whether the way up is a straight line."""
+        return self.shape == "linear"
 
     def __post_init__(self) -> None:
         self._check("learning_rate")
@@ -207,7 +226,7 @@ class OneCycle(Schedule):
         lowest = first / self.end
         one = xp.ones((1,), dtype=t.dtype)
         up = xp.minimum(t / top, one)
-        up = up if self.shape == "linear" else half_cosine(1.0 - up, xp)
+        up = up if self.linear else half_cosine(1.0 - up, xp)
         down = half_cosine(xp.minimum((t - top) / (last - top), one), xp)
         # Two branches, not a sum: in float32 the lowest rate would be lost beside the peak.
         return xp.where(
@@ -228,10 +247,6 @@ class WarmUp(Schedule):
 
     Notes
     -----
-    ::
-
-        η(t) = min(1, (t + 1)/(steps + 1)) · schedule(max(0, t - steps))
-
     The first rate is not zero, and step t = steps is the schedule's first.
 
     References
@@ -241,6 +256,8 @@ class WarmUp(Schedule):
 
     schedule: Schedule | float
     steps: int
+
+    equations = Equations(rate="eta[t] = min(1, (t + 1)/(steps + 1))*schedule[max(0, t - steps)]")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "schedule", as_schedule(self.schedule, "WarmUp(schedule=…)"))

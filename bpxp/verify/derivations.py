@@ -1,51 +1,33 @@
-"""Compare what a layer, activation, loss or optimizer computes with the equations that stand beside its code."""
+"""Compare what a layer, activation, loss, schedule, optimizer or network computes with the equations beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-import numpy as np
-
-from bpxp.backends import get_backend
 from bpxp.dtypes import has_float64
-from bpxp.equations import Equations, references
-from bpxp.errors import BackendNotUsableError, DerivationError, InvalidTypeError, message
-from bpxp.nn.activations import Activation
-from bpxp.nn.losses import Loss
-from bpxp.optim import Optimizer
-from bpxp.random import DIRECTION, HostRandom
-from bpxp.tree import tree_map
-from bpxp.verify.loops import evaluate
+from bpxp.equations import Equations
+from bpxp.errors import BpxpError, InvalidTypeError, message
+from bpxp.network import Network
+from bpxp.nn import Layer, Loss, Residual, Sequential
+from bpxp.nn.layer import Shape
+from bpxp.nn.sequential import activation_of
+from bpxp.optim import Optimizer, Schedule
+from bpxp.random import HostRandom
+from bpxp.verify.comparison import Comparison, DerivationReport, EquationCheck
+from bpxp.verify.layers import compare_layer
+from bpxp.verify.rules import compare_loss, compare_optimizer, compare_schedule
+from bpxp.verify.small import small
 
-Values = dict[str, Any]
-STEPS = 3  # of an optimizer: the second is the first that remembers anything, the third the first that mixes
+__all__ = ["DerivationReport", "EquationCheck", "check_equations"]
 
-
-class EquationCheck(NamedTuple):
-    """What was found for one equation: its line, and the largest error in units of the largest entry."""
-
-    line: str
-    worst: float
-
-
-class DerivationReport(NamedTuple):
-    """Result of `check_equations`: one row for each equation whose left side the code computes."""
-
-    checks: tuple[EquationCheck, ...]
-
-    @property
-    def worst(self) -> float:
-        return max(check.worst for check in self.checks)
-
-    def __str__(self) -> str:
-        width = max(len(check.line) for check in self.checks)
-        return "\n".join(f"{check.line.ljust(width)}  {check.worst:.1e}" for check in self.checks)
+LARGE = 4096  # numbers in times numbers out, beyond which a layer is not for loops
 
 
 def check_equations(
     thing: Any,
-    x: Any = (3, 4),
+    x: Any = None,
     /,
     *,
     given: Mapping[str, Any] | None = None,
@@ -58,15 +40,18 @@ def check_equations(
 
     Parameters
     ----------
-    thing : Layer, Activation, Loss or Optimizer
-        With an attribute `equations`.
+    thing : Layer, Activation, Loss, Optimizer, Schedule or Network
+        With an attribute `equations`; of a network, or of layers in a row, each part that has them.
     x : tuple of int, or array, optional
-        The shape (batch, …) of a random input, or the input. Keep it small: loops are slow.
+        For a layer the shape (batch, …) of a random input, or the input. Keep it small: loops are slow. Without it, a
+        small copy of the layer gets an input that fits. For a schedule ``(count,)``: the steps from 0 on.
     given : mapping, optional
         Values of further names in the equations. A name that is neither given nor computed is an attribute of the
         thing: a hyper-parameter.
     context : mapping, optional
-        What `forward` of a layer is given beside x: ``training``, ``key``, ``stats``, ``present``.
+        What `forward` of a layer is given beside x: ``training``, ``key``, ``stats``, ``present``. Without it, what
+        a training step gives, one with an absent sample, and evaluation: a layer that does something else then has
+        further equations, `evaluation`.
     backend : str or None, optional
         As for `Network`.
     seed : int, optional
@@ -92,10 +77,13 @@ def check_equations(
     The names that the code's arguments and results have in the equations: a layer maps x to the left side of its
     equation ``forward``, an activation z to a; the gradient that comes in is ``d`` and the name of the output, or
     ``delta``; a parameter's gradient is ``d`` and its name. A layer of windows has before, the padding above and on
-    the left. A loss has z, y, w, J, delta, and a for what `activate` returns. A rule has p, g, t, and a primed name
-    for each new value, in the order of its slots.
+    the left. Dropout has m, the mask, and p. A residual block has F and D, what its branch makes of x and the
+    derivative of that. A loss has z, y, w, J, delta, and a for what `activate` returns. A rule has p, g, t, and a
+    primed name for each new value, in the order of its slots; see `bpxp.optim.Optimizer` for what comes before and
+    after it. A schedule has eta.
 
-    Where an array has more axes than its equation has indices, the first index stands for all the leading ones.
+    Where an array has more axes than its equation has indices, the first index stands for all the leading ones; where
+    a sample has fewer, axes of length 1 stand before its own.
 
     Examples
     --------
@@ -106,166 +94,79 @@ def check_equations(
     db[j] = sum_n delta[n,j]              0.0e+00
     dx[n,i] = sum_j delta[n,j]*W[i,j]     8.9e-17
     """
-    equations = getattr(thing, "equations", None)
-    if not isinstance(equations, Equations):
+    if isinstance(thing, (Network, Sequential)):
+        return _check_parts(thing, x, backend, seed, rtol)
+    if not isinstance(getattr(thing, "equations", None), Equations):
         raise InvalidTypeError(
             message("check_equations", "no equations", got=repr(thing), expected="an attribute `equations`")
         )
-    case = _Case(thing, equations, dict(given or {}), backend, seed, rtol)
+    if x is None and isinstance(thing, Layer):
+        thing, x = small(thing)
+    case = Comparison(thing, given or {}, backend, seed, rtol)
     if isinstance(thing, Optimizer):
-        return case.optimizer()
-    if isinstance(thing, Loss):
-        return case.loss()
-    return case.layer(x, dict(context or {}))
+        compare_optimizer(case)
+    elif isinstance(thing, Schedule):
+        compare_schedule(case, *(x or ()))
+    elif isinstance(thing, Loss):
+        compare_loss(case)
+    else:
+        compare_layer(case, x, None if context is None else dict(context))
+    return case.report()
 
 
-class _Case:
-    """One comparison: the values so far, and what was found."""
-
-    def __init__(
-        self, thing: Any, equations: Equations, given: Values, backend: str | None, seed: int, rtol: float
-    ) -> None:
-        self.thing, self.equations, self.given, self.rtol = thing, equations, given, rtol
-        self.backend = get_backend(backend)
-        if not has_float64(self.backend):
-            raise BackendNotUsableError(
-                message("check_equations", "the backend has no float64", got=self.backend.name, fix="backend='numpy'")
-            )
-        self.xp = self.backend.xp
-        self.rng = HostRandom(seed, (DIRECTION,))
-        self.found: dict[str, float] = {}
-
-    def put(self, a: Any) -> Any:
-        return self.backend.asarray(np.array(a, dtype=np.float64))
-
-    def normal(self, place: int, shape: tuple[int, ...]) -> np.ndarray:
-        drawn: np.ndarray = self.rng.at(place).normal(shape)
-        return drawn
-
-    def layer(self, x: Any, context: Values) -> DerivationReport:
-        """Compare forward, backward and the running statistics of a layer or an activation."""
-        x = 2.0 * self.normal(0, x) if isinstance(x, tuple) else np.array(x, dtype=np.float64)
-        params, out_shape = self.thing.init(self.rng.at(1), x.shape[1:])
-        # Biases that start at 0 and scales that start at 1 would hide mistakes.
-        params = tree_map(lambda a: a + self.normal(2, a.shape), params)
-        dy = self.normal(3, (x.shape[0], *out_shape))
-        arrays = {name: a for name, a in context.items() if isinstance(a, tuple)}
-        static = {name: a for name, a in context.items() if name not in arrays}
-
-        def both_ways(_: Any, data: Any) -> tuple[Any, ...]:
-            params, x, dy, arrays = data
-            y, cache = self.thing.forward(params, x, xp=self.xp, **arrays, **static)
-            dx, grads = self.thing.backward(params, cache, dy, xp=self.xp)
-            stats = tree_map(lambda a: self.xp.astype(a, a.dtype, copy=True), arrays.get("stats", ()))
-            return y, dx, grads, self.thing.advance(stats, cache, xp=self.xp) if stats else ()
-
-        data = (tree_map(self.put, params), self.put(x), self.put(dy), arrays)
-        y, dx, grads, advanced = self.backend.compile(both_ways)((), data)
-        given_name = "z" if isinstance(self.thing, Activation) else "x"
-        out_name = self.equations["forward"].target.name
-        names = getattr(params, "_fields", ())
-        given = {given_name: x, "delta": dy, f"d{out_name}": dy, **dict(zip(names, params, strict=True))}
-        results = {out_name: y, f"d{given_name}": dx} | {f"d{n}": g for n, g in zip(names, grads, strict=True)}
-        if hasattr(self.thing, "grid"):
-            given["before"] = [axis.before for axis in self.thing.grid(x.shape[1:])]
-        if advanced:
-            old = context["stats"]
-            given |= {name: self.backend.to_numpy(a) for name, a in zip(old._fields, old, strict=True)}
-            results |= {f"{name}'": a for name, a in zip(old._fields, advanced, strict=True)}
-        self.compare(given, results)
-        return self.report()
-
-    def loss(self) -> DerivationReport:
-        """Compare value, delta and the reading of a loss, with and without weights of the samples."""
-        z, u = self.normal(0, (4, 3)), self.rng.at(1).uniform((4, 3))
-        y = {
-            "classes": u / np.sum(u, axis=1, keepdims=True),
-            "labels": u,
-            "values": self.normal(2, (4, 3)),
-            "counts": np.floor(4.0 * u),
-        }[self.thing.targets]
-        for w in (self.rng.at(3).uniform((4,)), None):
-            weight = None if w is None else self.put(w)
-            J, delta = self.thing(self.put(z), self.put(y), weight, xp=self.xp)
-            results = {"J": self.xp.reshape(J, ()), "delta": delta}
-            if "a" in self.targets():
-                results["a"] = self.thing.activate(self.put(z), xp=self.xp)
-            self.compare({"z": z, "y": y, "w": np.ones(4) if w is None else w}, results)
-        return self.report()
-
-    def optimizer(self) -> DerivationReport:
-        """Compare some steps of an update rule, for each component of a weight by itself."""
-        params: Any = _Weight(self.put(self.normal(0, (2, 2))))
-        state = self.thing.init(params, xp=self.xp)
-        kept = [name for name in self.targets() if name.endswith("'") and name != "p'"]
-        for step in range(STEPS):
-            g = self.normal(step + 1, (2, 2))
-            before = {"p": self.backend.to_numpy(params.W).copy(), "g": g}
-            for i, name in enumerate(kept):
-                old = self.backend.to_numpy(state.slots[i].W).copy() if state.slots else np.zeros((2, 2))
-                before[name.rstrip("'")] = old
-            params, state = self.thing.update(params, _Weight(self.put(g)), state, xp=self.xp)
-            after = {"p'": self.backend.to_numpy(params.W)}
-            if state.slots:
-                after |= {name: self.backend.to_numpy(state.slots[i].W) for i, name in enumerate(kept)}
-            rate = self.backend.to_numpy(state.learning_rate)[0]
-            for place in np.ndindex(2, 2):
-                given = {name: a[place] for name, a in before.items()} | {"t": step + 1, "learning_rate": rate}
-                self.compare(given, {name: np.asarray(a[place]) for name, a in after.items()})
-        return self.report()
-
-    def targets(self) -> list[str]:
-        return [equation.target.name for equation in self.equations.values()]
-
-    def compare(self, given: Values, results: Values) -> None:
-        """Run the equations on what was given, and hold the results of the code against theirs."""
-        results = {name: a if isinstance(a, np.ndarray) else self.backend.to_numpy(a) for name, a in results.items()}
-        axes = {e.target.name: len(e.target.indices) for e in self.equations.values()}
-        for equation in self.equations.values():
-            axes |= {reference.name: len(reference.indices) for reference in references(equation.value)}
-        missing = [name for name in results if name not in self.targets()]
-        if missing:
-            raise DerivationError(f"{type(self.thing).__name__}: no equation says what {', '.join(missing)} is")
-        given = {name: _rows(a, axes[name]) for name, a in {**given, **self.given}.items() if name in axes}
-        results = {name: _rows(a, axes[name]) for name, a in results.items()}
-        for name in axes:
-            if name not in given and hasattr(self.thing, name):
-                given[name] = getattr(self.thing, name)
-        derived = evaluate(self.equations, given, shapes={name: a.shape for name, a in results.items()})
-        for label, equation in self.equations.items():
-            name = equation.target.name
-            if name in results:
-                self.hold(label, equation.text, results[name], derived[name])
-
-    def hold(self, label: str, line: str, code: np.ndarray, loops: np.ndarray) -> None:
-        where = f"{type(self.thing).__name__}, {label}: {line!r}"
-        error = np.abs(code - loops)
-        error = error / (np.max(np.abs(loops), initial=0.0) or 1.0)
-        wrong = ~(error <= self.rtol)  # NaN is wrong, too
-        if np.any(wrong):
-            place = tuple(int(i) for i in np.argwhere(wrong)[0])
-            raise DerivationError(
-                message(
-                    where,
-                    "the code computes something else",
-                    got=f"{code[place].item()!r} by the code",
-                    expected=f"{loops[place].item()!r} by the equation",
-                    first=f"First at {list(place)}, {np.count_nonzero(wrong)} of {wrong.size} entries",
-                )
-            )
-        self.found[line] = max(self.found.get(line, 0.0), float(np.max(error, initial=0.0)))
-
-    def report(self) -> DerivationReport:
-        return DerivationReport(tuple(EquationCheck(line, worst) for line, worst in self.found.items()))
+def _check_parts(whole: Network | Sequential, x: Any, backend: Any, seed: int, rtol: float) -> DerivationReport:
+    """Check each different part of a network, or of layers in a row, once."""
+    if isinstance(whole, Network):
+        backend = backend or (whole.backend if has_float64(whole.backend) else "numpy")
+        each = [*_parts(whole.model, whole.input_shape), ("loss", whole.loss, None)]
+    else:
+        shape = x if x is None or isinstance(x, tuple) else x.shape
+        each = [*_parts(whole, None if shape is None else tuple(shape[1:]))]
+    places: dict[Any, list[str]] = {}
+    inputs: dict[Any, Any] = {}
+    unchecked = []
+    for place, thing, in_shape in each:
+        if not isinstance(getattr(thing, "equations", None), Equations):
+            unchecked.append(f"{place} {type(thing).__name__}, which states no equations")
+            continue
+        if isinstance(thing, Layer):
+            thing, x = small(thing, in_shape)
+            if not _takes(thing, x):
+                unchecked.append(f"{place} {type(thing).__name__}, which takes no small input")
+                continue
+        key = thing, x if isinstance(x, tuple) else None
+        inputs[key] = x
+        places.setdefault(key, []).append(place)
+    checks: list[EquationCheck] = []
+    for (thing, _), where in places.items():
+        found = check_equations(thing, inputs[thing, _], backend=backend, seed=seed, rtol=rtol)
+        name = f"{', '.join(where)} {type(thing).__name__}"
+        checks += [check._replace(of=", ".join(filter(None, (name, check.of)))) for check in found.checks]
+    return DerivationReport(tuple(checks), tuple(unchecked))
 
 
-class _Weight(NamedTuple):
-    """A parameter whose name says that it is a weight."""
+def _parts(model: Sequential, in_shape: Shape | None, place: str = "") -> Iterator[tuple[str, Any, Shape | None]]:
+    """Yield (place, thing, shape of a sample) of each layer and activation, of those within residual blocks too."""
+    shape = in_shape
+    for i, layer in enumerate(model.layers):
+        if isinstance(layer, Sequential):
+            yield from _parts(layer, shape, f"{place}{i}.")
+        else:
+            yield f"{place}{i}", layer, shape
+        if isinstance(layer, Residual):
+            yield from _parts(layer.branch, shape, f"{place}{i}.")
+        activation = activation_of(layer)
+        if activation is not None:
+            yield f"{place}{i}", activation, None
+        if shape is not None:
+            _, shape = layer.init(HostRandom(0), shape)
 
-    W: Any
 
-
-def _rows(a: Any, axes: int) -> np.ndarray:
-    """Return an array with its leading axes made one, so that it has at most as many as the equation has indices."""
-    array: np.ndarray = np.asarray(a)
-    return array.reshape(-1, *array.shape[array.ndim - axes + 1 :]) if 0 < axes < array.ndim else array
+def _takes(layer: Any, x: Any) -> bool:
+    """Return whether a small input passes through the layer, and loops through its equations in a short time."""
+    in_shape = (x if isinstance(x, tuple) else x.shape)[1:]
+    try:
+        _, out_shape = layer.init(HostRandom(0), tuple(in_shape))
+    except BpxpError:
+        return False
+    return bool(math.prod(in_shape) * math.prod(out_shape) <= LARGE)

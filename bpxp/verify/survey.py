@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from bpxp.network import Network
-from bpxp.nn import ACTIVATIONS, LOSSES
+from bpxp.nn import ACTIVATIONS, LOSSES, Embedding
 from bpxp.random import DIRECTION, HostRandom
 from bpxp.verify.gradients import GradientReport, check_gradients
 
@@ -37,6 +37,8 @@ def check_model(net: Network) -> GradientReport:
     """Check a network on a batch of random inputs, and of targets that its loss takes."""
     rng = HostRandom(2, (DIRECTION,))
     x = rng.at(0).normal((BATCH, *net.input_shape))
+    if isinstance(net.layers[0], Embedding):
+        x = np.floor(net.layers[0].count * rng.at(0).uniform(x.shape))
     n_out = net.output_shape[0]
     u = rng.at(1).uniform((BATCH, n_out))
     y = {

@@ -35,7 +35,8 @@ class BinaryCrossEntropy:
     relative accuracy for labels that are nearly certain, and no probability is clipped.
 
     `y` is (batch, n_out), or (batch,) for a single output, with 0 and 1 or anything between. A NaN is a label that
-    nobody knows: it contributes nothing to J nor to delta.
+    nobody knows: it contributes nothing to J nor to delta. It is the one number that differs from itself, and so the
+    bracket in the equations is 0.
 
     References
     ----------
@@ -51,8 +52,9 @@ class BinaryCrossEntropy:
         share="u[n] = w[n]/(sum_m w[m])",
         target="t[n,k] = (1 - label_smoothing)*y[n,k] + label_smoothing/2",
         activate="a[n,k] = 1/(1 + exp(-z[n,k]))",
-        J="J = -sum_n u[n]*sum_k (pos_weight[k]*t[n,k]*log(a[n,k]) + (1 - t[n,k])*log(1 - a[n,k]))",
-        delta="delta[n,k] = u[n]*((1 - t[n,k])*a[n,k] - pos_weight[k]*t[n,k]*(1 - a[n,k]))",
+        J="J = -sum_n u[n]*sum_k [y[n,k] == y[n,k]]"
+        "*(pos_weight[k]*t[n,k]*log(a[n,k]) + (1 - t[n,k])*log(1 - a[n,k]))",
+        delta="delta[n,k] = u[n]*[y[n,k] == y[n,k]]*((1 - t[n,k])*a[n,k] - pos_weight[k]*t[n,k]*(1 - a[n,k]))",
     )
 
     def __post_init__(self) -> None:

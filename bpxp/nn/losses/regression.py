@@ -44,6 +44,7 @@ class MeanSquaredError(Regression):
 
     equations = Equations(
         share="u[n] = w[n]/(sum_m w[m])",
+        activate="a[n,k] = z[n,k]",
         J="J = sum_n u[n]*mean_k (z[n,k] - y[n,k])^2",
         delta="delta[n,k] = u[n]*2*(z[n,k] - y[n,k])/count_k",
     )
@@ -61,6 +62,7 @@ class MeanAbsoluteError(Regression):
 
     equations = Equations(
         share="u[n] = w[n]/(sum_m w[m])",
+        activate="a[n,k] = z[n,k]",
         J="J = sum_n u[n]*mean_k abs(z[n,k] - y[n,k])",
         delta="delta[n,k] = u[n]*sign(z[n,k] - y[n,k])/count_k",
     )
@@ -95,6 +97,7 @@ class Huber(Regression):
 
     equations = Equations(
         share="u[n] = w[n]/(sum_m w[m])",
+        activate="a[n,k] = z[n,k]",
         clamped="c[n,k] = min(max(z[n,k] - y[n,k], -threshold), threshold)",
         J="J = sum_n u[n]*mean_k c[n,k]*(z[n,k] - y[n,k] - c[n,k]/2)",
         delta="delta[n,k] = u[n]*c[n,k]/count_k",

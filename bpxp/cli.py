@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, predict, list the backends, verify the gradients.
+"""The command line: train, evaluate, predict, list the backends, verify gradients and equations.
 
 Exit codes: 0 done, 1 failed (the reason stands on standard error), 2 wrong usage, 130 interrupted.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from bpxp.errors import BpxpError
 
 if TYPE_CHECKING:
     from bpxp.data import Dataset
+    from bpxp.verify import DerivationReport, GradientReport
 
 DATA_SETS = ("digits", "mnist", "fashion-mnist")
 
@@ -84,9 +85,10 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("images", nargs="+", help="PNG, JPEG, … or .npy")
     sub.add_argument("--as-is", action="store_true", help="only resize: no cropping, inverting, centring")
     command("backends", backends, "List the array libraries, and why one does not work here.", "bpxp backends")
-    sub = command("verify", verify, "Check hand-derived gradients against the loss.", "bpxp verify --backend torch")
+    text = "Check hand-derived gradients against the loss, and the code against its equations."
+    sub = command("verify", verify, text, "bpxp verify --backend torch")
     add_backend(sub)
-    sub.add_argument("model", nargs="?", help="a saved network; default: every activation with every loss")
+    sub.add_argument("model", nargs="?", help="a saved network; default: everything that bpxp has")
     return parser
 
 
@@ -209,15 +211,29 @@ def backends(options: argparse.Namespace) -> int:
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Check gradients: of a saved network, or of small networks of every activation and loss."""
+    """Check gradients and equations: of a saved network, or of everything."""
+    from bpxp.dtypes import has_float64
+    from bpxp.verify import check_equations
+    from bpxp.verify.catalogue import check_all
     from bpxp.verify.survey import check_model, survey
 
+    gradients = "gradients, against the loss:"
+    equations = "equations, as slow loops against the code:"
     if options.model:
-        print(check_model(bpxp.Network.load(options.model, backend=options.backend)))
+        net = bpxp.Network.load(options.model, backend=options.backend)
+        print(f"{gradients}\n{check_model(net)}\n\n{equations}\n{check_equations(net)}")
         return 0
+    backend = bpxp.get_backend(options.backend)
+    print_worst(gradients, survey(options.backend))
+    print_worst(f"\n{equations}", check_all(backend if has_float64(backend) else "numpy"))
+    return 0
+
+
+def print_worst(title: str, reports: Iterable[tuple[str, GradientReport | DerivationReport]]) -> None:
+    """Print a line for each report, as soon as it is there, and the worst of all."""
     worst = 0.0
-    for name, report in survey(options.backend):
+    print(title)
+    for name, report in reports:
         worst = max(worst, report.worst)
         print(f"{name:<45} {report.worst:.1e}", flush=True)
     print(f"largest relative error: {worst:.1e}")
-    return 0

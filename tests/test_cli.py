@@ -96,9 +96,32 @@ def test_backends(capsys):
 
 def test_verify(model, capsys):
     assert main(["verify"]) == 0
-    assert re.search(r"largest relative error: \d\.\de-\d\d", capsys.readouterr().out)
+    out = capsys.readouterr().out
+    gradients, equations = out.split("\n\n")
+    for part, name in ((gradients, "mish + poisson"), (equations, "layer BatchNorm"), (equations, "schedule WarmUp")):
+        assert re.search(rf"^{re.escape(name)} +\d\.\de[-+]\d\d$", part, re.MULTILINE)
+        assert re.search(r"^largest relative error: \d\.\de-\d\d$", part, re.MULTILINE)
     assert main(["verify", str(model)]) == 0
-    assert "0/W" in capsys.readouterr().out
+    gradients, equations = capsys.readouterr().out.split("\n\n")
+    assert "0/W" in gradients
+    assert re.search(
+        r"^0 Dense  .*dW\[i,j\] = sum_n x\[n,i\]\*delta\[n,j\] +\d\.\de-\d\d$", equations, re.MULTILINE | re.DOTALL
+    )
+    assert "loss SoftmaxCrossEntropy" in equations
+
+
+def test_verify_with_something_wrong(model, capsys, monkeypatch):
+    monkeypatch.setattr(bpxp.nn.Sigmoid, "backward", lambda self, params, a, da, /, *, xp: (da * a, ()))
+    monkeypatch.setattr("bpxp.verify.survey.check_model", lambda net: "")
+    assert main(["verify", str(model)]) == 1
+    assert "Sigmoid, dz: 'dz[n,j] = da[n,j]*a[n,j]*(1 - a[n,j])'" in capsys.readouterr().err
+
+
+def test_verify_a_network_of_words(capsys, tmp_path):
+    layers = [bpxp.nn.Embedding(9, 2), bpxp.nn.Flatten(), 3]
+    bpxp.Network(layers, input_shape=(4,), backend="numpy", seed=0).save(tmp_path / "words.bpxp")
+    assert main(["verify", str(tmp_path / "words.bpxp")]) == 0
+    assert "y[n,j] = W[x[n],j]" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

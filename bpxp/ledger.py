@@ -96,13 +96,15 @@ def make_ledger(net: Network) -> Ledger:
 
     params, stats, key = host(net.params), host(net.stats), host(net.key)
     x = np.zeros((SAMPLES, *net.input_shape), net.dtype)
+    # What is kept is what the whole network keeps: an activation may wait behind the pooling that follows it.
+    _, whole = net.model.forward(params, x, xp=xp, **training(net.model, stats, key, None))
     passes, known = [], {id(a) for _, a in named_leaves(params)}
     for i, layer in enumerate(net.layers):
         part = Sequential((layer,))
         context = training(part, stats[i : i + 1], key.at(i) if key else (), None)
         count.flops = 0
         y, caches = part.forward(params[i : i + 1], x, xp=xp, **context)
-        passes.append((part, x, y, caches, count.flops, _bytes(caches, known)))
+        passes.append((part, x, y, caches, count.flops, _bytes(whole[i], known)))
         x = y
     layers, dy, first = [], np.zeros_like(x), _first_with_parameters(params)
     for i in range(len(net.layers) - 1, -1, -1):

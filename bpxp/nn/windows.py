@@ -292,7 +292,7 @@ def given_back(parts: list[Array], axis: int, along: Axis, /, *, xp: Namespace) 
 
 @_kept
 def _places(along: Axis, /, *, xp: Namespace) -> list[Array]:
-    """Return, for each way to be seen along an axis, tap · out + window for each pixel; out · kernel where there is none."""
+    """Return for each way to be seen along an axis: tap · out + window for each pixel, out · kernel for none."""
     window, tap, inside = seers_along(along, xp=xp)
     index = xp.where(inside, tap * along.out + window, along.out * along.kernel)
     return [index[way, :] for way in range(index.shape[0])]

@@ -9,7 +9,20 @@ import pytest
 
 import bpxp.backends
 from bpxp.errors import InvalidTypeError, InvalidValueError
-from bpxp.nn import ACTIVATIONS, LOSSES, Dense, DenseParams, Identity, ReLU, Sequential, Tanh
+from bpxp.nn import (
+    ACTIVATIONS,
+    LOSSES,
+    AvgPool2D,
+    Conv2D,
+    Dense,
+    DenseParams,
+    Flatten,
+    Identity,
+    MaxPool2D,
+    ReLU,
+    Sequential,
+    Tanh,
+)
 from bpxp.nn.sequential import activation_of
 from bpxp.random import HostRandom
 from bpxp.tree import leaves, tree_map
@@ -214,3 +227,37 @@ def test_dense_resolves_names_and_refuses_nonsense():
         Dense(3, initializer="hee")
     with pytest.raises(InvalidValueError, match="Flatten"):
         Dense(3).init(HostRandom(0), (4, 4))
+
+
+@pytest.mark.parametrize("pool", [MaxPool2D(2), MaxPool2D(3, 2, 1)], ids=["side by side", "overlap"])
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "tanh"])
+def test_max_pooling_after_an_activation_is_the_same_bits_in_either_order(activation, pool, backend):
+    """The composition that `Sequential` may turn round, against the layers called one by one; with ties, and with 0."""
+    xp, rng = backend.xp, np.random.default_rng(3)
+    conv = Conv2D(3, 1, activation=activation)
+    model = Sequential((conv, pool, Flatten()))
+    host, _ = model.init(HostRandom(3), (7, 6, 2))
+    params = tree_map(lambda p: backend.asarray(p.astype(np.float32)), host)
+    x = backend.asarray(rng.integers(-1, 2, (2, 7, 6, 2)).astype(np.float32))
+
+    y, caches = model.forward(params, x, xp=xp)
+    z, conv_cache = conv.forward(params[0], x, xp=xp)
+    a, kept = conv.activation.forward((), z, xp=xp)
+    pooled, pool_cache = pool.forward((), a, xp=xp)
+    np.testing.assert_array_equal(backend.to_numpy(y), backend.to_numpy(xp.reshape(pooled, y.shape)))
+
+    dy = backend.asarray(rng.standard_normal(y.shape).astype(np.float32))
+    dx, grads = model.backward(params, caches, dy, xp=xp)
+    da, _ = pool.backward((), pool_cache, xp.reshape(dy, pooled.shape), xp=xp)
+    dz, _ = conv.activation.backward((), kept, da, xp=xp)
+    expected, expected_grads = conv.backward(params[0], conv_cache, dz, xp=xp)
+    np.testing.assert_array_equal(backend.to_numpy(dx), backend.to_numpy(expected))
+    for g, other in zip(leaves(grads[0]), leaves(expected_grads), strict=True):
+        np.testing.assert_array_equal(backend.to_numpy(g), backend.to_numpy(other))
+
+
+def test_only_what_never_decreases_waits_behind_max_pooling():
+    relu, tanh = Conv2D(2, 1, activation="relu"), Conv2D(2, 1, activation="tanh")
+    assert [a is not None for _, a, _ in Sequential((relu, MaxPool2D(2)))._plan] == [False, True]
+    assert [a is not None for _, a, _ in Sequential((tanh, MaxPool2D(2)))._plan] == [True, False]
+    assert [a is not None for _, a, _ in Sequential((relu, AvgPool2D(2)))._plan] == [True, False]

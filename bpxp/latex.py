@@ -129,7 +129,8 @@ def _binary(node: Binary) -> tuple[str, int]:
             return f"{first} {node.operator} {second}", SUM
         case "*":
             second = _sum_or(right, PRODUCT)
-            joined = r" \cdot " if second[0].isdigit() or second[0] == "-" else r" \, "
+            apart = second[0].isdigit() or second[0] == "-" or second.startswith(r"\mathrm")
+            joined = r" \cdot " if apart else r" \, "
             return _closed(left) + joined + second, PRODUCT
         case "/":
             return rf"\frac{{{_render(left, SUM)}}}{{{_render(right, SUM)}}}", PRODUCT

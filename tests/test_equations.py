@@ -172,6 +172,7 @@ def test_equations_are_a_mapping_in_order():
         ("a[k] = 1/count_k", r"a_{k} &= \frac{1}{K}"),
         ("a = mean_i x[i]", r"a &= \operatorname*{mean}_{i} x_{i}"),
         ("p1[i] = pbar'[i] + cos(pi*t)", r"{p_{1}}_{i} &= \bar{p}'_{i} + \cos\left(\pi \, t\right)"),
+        ("a = rise*steps - b*c", r"a &= \mathrm{rise} \cdot \mathrm{steps} - b \, c"),
         ("a = some_name*1e-3", r"a &= \mathrm{some\_name} \, 1 \cdot 10^{-3}"),
     ],
 )

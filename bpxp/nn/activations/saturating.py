@@ -106,7 +106,7 @@ class HardSigmoid(Activation):
 
     equations = Equations(
         forward="a[n,j] = min(max(z[n,j] + 3, 0), 6)/6",
-        dz="dz[n,j] = da[n,j]/6*[-3 < z[n,j] < 3]",
+        dz="dz[n,j] = 1/6*da[n,j]*[-3 < z[n,j] < 3]",
     )
 
     def forward(self, params: tuple[()], z: Array, /, *, xp: Namespace) -> tuple[Array, Array]:

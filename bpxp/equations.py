@@ -1,4 +1,4 @@
-"""Equations in index notation: what a layer, an activation, a loss or an optimizer computes, as data.
+"""Equations in index notation: what a layer, an activation, a loss, an optimizer or a schedule computes, as data.
 
 The lines are written beside the code that computes them fast. `bpxp.verify` runs them as slow loops and compares,
 `bpxp.latex` prints them: neither the page nor the program can drift from the other.

@@ -23,7 +23,7 @@ def catalogue() -> dict[str, Any]:
     """Return name → thing: each public layer, activation, loss, optimizer and schedule at least once."""
     layers = [
         nn.Dense(3),
-        nn.Conv2D(2, 2, padding="same"),
+        nn.Conv2D(2, (2, 3), padding="same"),
         nn.MaxPool2D(3, stride=2, padding=1),
         nn.AvgPool2D(3, stride=2, padding=1),
         nn.GlobalAvgPool2D(),
@@ -46,6 +46,7 @@ def catalogue() -> dict[str, Any]:
     ]
     return {
         **{f"layer {type(layer).__name__}": layer for layer in layers},
+        "layer Conv2D, with all options": nn.Conv2D(4, 2, stride=2, padding=1, dilation=(1, 2), groups=2),
         **{f"activation {name}": activation for name, activation in nn.ACTIVATIONS.items()},
         **{f"loss {name}": loss for name, loss in nn.LOSSES.items()},
         **{f"optimizer {name}": optimizer for name, optimizer in optim.OPTIMIZERS.items()},

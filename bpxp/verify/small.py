@@ -1,7 +1,8 @@
 """Small inputs, and small copies of layers: loops are slow, and what an equation says is the same for any size.
 
 A copy keeps what the equations speak of (kernel, stride, padding, dilation, epsilon, …), and has fewer units, filters
-and words.
+and words. Code that chooses its way by the size of an image may go another way for a small one: `check_gradients`
+looks at the network as it is.
 """
 
 from __future__ import annotations

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from bpxp import optim
 from bpxp.equations import Equations
+from bpxp.verify.catalogue import catalogue
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(page for page in DOCS.rglob("*.md") if "generated" not in page.parts and "_build" not in page.parts)
@@ -43,7 +45,7 @@ def test_the_equations_that_a_page_prints_are_there(name):
     for kind, path, options in directives(name):
         if kind == "equations":
             module, _, thing = path.rpartition(".")
-            equations = getattr(importlib.import_module(module), thing).equations
+            equations = getattr(getattr(importlib.import_module(module), thing), options.get("of", "equations"))
             assert isinstance(equations, Equations)
             chosen = options.get("lines", "")
             assert {line.strip() for line in chosen.split(",") if line} <= set(equations), (path, chosen)
@@ -60,12 +62,28 @@ def test_the_code_that_a_page_shows_is_there(name):
 
 def test_every_derived_thing_is_derived_on_a_page():
     derived = "".join(text for name, text in TEXTS.items() if name.startswith("derivation/"))
-    for thing in "Dense Conv2D MaxPool2D AvgPool2D BatchNorm LayerNorm Dropout Embedding".split():
-        assert f"{{equations}} bpxp.nn.{thing}\n" in derived
-    for thing in "SoftmaxCrossEntropy BinaryCrossEntropy".split():
-        assert f"{{equations}} bpxp.nn.{thing}\n" in derived
-    for thing in "SGD RMSprop Adagrad Adam AdamW".split():
-        assert f"{{equations}} bpxp.optim.{thing}\n" in derived
+    rooms = {type(thing): type(thing).__module__.split(".")[1] for thing in catalogue().values()}
+    missing = [kind for kind, room in rooms.items() if f"{{equations}} bpxp.{room}.{kind.__name__}\n" not in derived]
+    assert missing == []
+
+
+def test_every_line_of_what_is_derived_is_printed():
+    """A page may spread the lines of a thing over its text."""
+    printed: dict[tuple[str, str], set[str]] = {}
+    for name in TEXTS:
+        for kind, path, options in directives(name) if name.startswith("derivation/") else ():
+            if kind == "equations":
+                thing, attribute = path.rpartition(".")[2], options.get("of", "equations")
+                lines = options.get("lines", "every line").split(",")
+                printed.setdefault((thing, attribute), set()).update(line.strip() for line in lines)
+    everything = {type(thing) for thing in catalogue().values()} | {optim.Optimizer}
+    for kind in everything:
+        for attribute in {"equations", "evaluation", "before", "after"} & set(vars(kind)):
+            found = printed.get((kind.__name__, attribute), set())
+            missing = set() if "every line" in found else set(getattr(kind, attribute)) - found
+            # Adam's means are AdamW's; where a window begins is the same for every kind of window.
+            allowed = {"AdamW": {"mean", "square", "mean_corrected", "square_corrected"}}
+            assert missing <= allowed.get(kind.__name__, {"row", "column"}), kind
 
 
 @pytest.mark.parametrize("room", ["nn", "optim", "data", "verify", "backends"])

@@ -1,7 +1,8 @@
 """Puts the equations that stand beside the code into the pages, as mathematics.
 
-``{equations} bpxp.nn.Dense`` prints all lines of `Dense.equations`; the option ``:lines: forward, dW`` chooses some.
-The page of each class in the reference gets them by itself.
+``{equations} bpxp.nn.Dense`` prints all lines of `Dense.equations`; the option ``:lines: forward, dW`` chooses some,
+and ``:of: evaluation`` takes another attribute of the class. The page of each class in the reference gets them by
+itself.
 """
 
 from __future__ import annotations
@@ -16,6 +17,14 @@ from sphinx.transforms import SphinxTransform
 
 from bpxp.equations import Equations
 from bpxp.latex import block
+
+# Attributes that hold equations, and what their lines are on the page of a class.
+ATTRIBUTES = {
+    "equations": "",
+    "evaluation": "In evaluation:",
+    "before": "Before the rule:",
+    "after": "After the rule:",
+}
 
 
 def find(path: str) -> Any:
@@ -34,12 +43,12 @@ class EquationsDirective(Directive):
     """The equations of one class."""
 
     required_arguments = 1
-    option_spec: ClassVar = {"lines": directives.unchanged}
+    option_spec: ClassVar = {"lines": directives.unchanged, "of": directives.unchanged}
 
     def run(self) -> list[nodes.Node]:
         path = self.arguments[0]
         try:
-            equations = find(path).equations
+            equations = getattr(find(path), self.options.get("of", "equations"))
             if "lines" in self.options:
                 equations = chosen(equations, self.options["lines"])
             text = block(equations)
@@ -64,11 +73,15 @@ class EquationsDirective(Directive):
 
 def into_docstring(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     """Put the equations of a class after the first paragraph of its docstring."""
-    equations = vars(thing).get("equations") if what == "class" else None
-    if isinstance(equations, Equations):
-        begin = next(i for i, line in enumerate(lines) if line)
-        place = lines.index("", begin) if "" in lines[begin:] else len(lines)
-        lines[place:place] = ["", f".. equations:: {thing.__module__}.{thing.__qualname__}", ""]
+    if what != "class":
+        return
+    path, found = f"{thing.__module__}.{thing.__qualname__}", []
+    for attribute, title in ATTRIBUTES.items():
+        if isinstance(vars(thing).get(attribute), Equations):
+            found += ["", title, "", f".. equations:: {path}", f"   :of: {attribute}", ""]
+    begin = next(i for i, line in enumerate(lines) if line)
+    place = lines.index("", begin) if "" in lines[begin:] else len(lines)
+    lines[place:place] = found
 
 
 class AbsoluteValues(SphinxTransform):

@@ -22,6 +22,15 @@ def checked_dtype(dtype: Any, backend: Backend) -> str:
                 fix="dtype='float32'",
             )
         )
+    if name == "float64" and "+" in backend.name:
+        raise InvalidValueError(
+            message(
+                "Network(dtype=…)",
+                "products of float64 are not rounded",
+                got=f"float64 and backend {backend.name}",
+                fix="dtype='float32'",
+            )
+        )
     if name == "float64" and not has_float64(backend):
         raise InvalidValueError(
             message(

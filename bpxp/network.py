@@ -53,6 +53,8 @@ class Network:
     backend : str, Backend or None, optional
         See `bpxp.get_backend`. None means the environment variable ``BPXP_BACKEND``, else CuPy if a GPU answers,
         else NumPy.
+    matmul : {"float32", "tf32", "bfloat16", "float16"}, optional
+        Precision of the operands of matrix products. It belongs to the run: a saved network does not tell.
     seed : int, SeedSequence, Generator or None, optional
         Initial parameters are a pure function of it: the same bits on every backend.
 
@@ -82,12 +84,13 @@ class Network:
         init: Any = "glorot_uniform",
         dtype: str = "float32",
         backend: str | Backend | None = None,
+        matmul: str | None = None,
         seed: Seed = None,
     ) -> None:
         self.model, self.input_shape = architecture.build_model(layers, input_shape, hidden, output, init)
         self.loss: Loss = get_loss(loss)
         self.seed = normalize_seed(seed)
-        self.backend = get_backend(backend)
+        self.backend = get_backend(backend, matmul=matmul)
         self.xp = self.backend.xp
         self.dtype = checked_dtype(dtype, self.backend)
         drawn, self.output_shape = self.model.init(HostRandom(self.seed, (INIT,)), self.input_shape)

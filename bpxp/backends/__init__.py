@@ -11,6 +11,7 @@ import os
 from typing import NamedTuple
 
 from bpxp.backends.base import Array, Backend, Namespace, Step, device_name
+from bpxp.backends.precision import with_products
 from bpxp.errors import (
     BackendNotInstalledError,
     BackendNotUsableError,
@@ -70,7 +71,7 @@ class BackendInfo(NamedTuple):
     reason: str
 
 
-def get_backend(name: str | Backend | None = None) -> Backend:
+def get_backend(name: str | Backend | None = None, *, matmul: str | None = None) -> Backend:
     """Return the backend of that name, after it has really computed something.
 
     Parameters
@@ -80,11 +81,14 @@ def get_backend(name: str | Backend | None = None) -> Backend:
         ``"jax:cpu"``, ``"strict"``, ``"strict:device1"``, or ``"auto"``: CuPy if a device answers, else NumPy.
         None means the environment variable ``BPXP_BACKEND``, and ``"auto"`` without it. A Backend is returned as
         it is.
+    matmul : {"float32", "tf32", "bfloat16", "float16"}, optional
+        Precision of the operands of matrix products; sums and all else stay in float32. ``"torch:cuda+tf32"`` is the
+        name of the same.
 
     Raises
     ------
     InvalidValueError
-        Unknown name or device.
+        Unknown name or device, or a precision that the device does not have.
     BackendNotInstalledError
         The array library is not installed; an ImportError that says what to install.
     BackendNotUsableError
@@ -96,9 +100,9 @@ def get_backend(name: str | Backend | None = None) -> Backend:
     else:
         where = "backend"
     if isinstance(name, str):
-        return _named(name, where)
+        return _named(f"{name}+{matmul}" if matmul else name, where)
     if isinstance(name, Backend):
-        return name
+        return with_products(name, matmul) if matmul else name
     raise InvalidTypeError(
         message(
             "backend",
@@ -140,7 +144,11 @@ def _version(library: str) -> str:
 
 def _named(name: str, where: str) -> Backend:
     if name not in _found:
-        _found[name] = _automatic() if name == "auto" else _made(name, where)
+        plain, _, matmul = name.rpartition("+")
+        if plain:
+            _found[name] = with_products(_named(plain, where), matmul, where)
+        else:
+            _found[name] = _automatic() if name == "auto" else _made(name, where)
     return _found[name]
 
 

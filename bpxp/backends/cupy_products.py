@@ -1,0 +1,34 @@
+"""Matrix products of CuPy with rounded operands; it has none of bfloat16."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cupy
+import numpy as np
+from cupy._core import _routines_linalg as linalg  # where CuPy keeps its switch
+
+from bpxp.backends.base import Array, Backend
+
+LARGEST = 2.0**15  # half of what float16 can hold
+
+
+def products(backend: Backend) -> dict[str, Callable[[Array, Array], Array]]:
+    """Return the matrix products that the device has, by the precision of their operands."""
+    return {"tf32": _tf32, "float16": _float16}
+
+
+def _tf32(a: Array, b: Array) -> Array:
+    before = linalg.get_compute_type(np.float32)
+    linalg.set_compute_type(np.float32, linalg.COMPUTE_TYPE_TF32)
+    try:
+        return cupy.matmul(a, b)
+    finally:
+        linalg.set_compute_type(np.float32, before)
+
+
+def _float16(a: Array, b: Array) -> Array:
+    """Multiply numbers of at most 1 in float16; CuPy adds up in float32, and rounds the sum to float16."""
+    share = min(1.0, LARGEST / a.shape[-1])  # a sum of so many is within range
+    narrow = cupy.matmul((a * share).astype(cupy.float16), b.astype(cupy.float16))
+    return narrow.astype(cupy.float32) / share

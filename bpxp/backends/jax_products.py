@@ -1,0 +1,28 @@
+"""Matrix products of JAX with rounded operands."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bpxp.backends.base import Array, Backend
+
+
+def products(backend: Backend) -> dict[str, Callable[[Array, Array], Array]]:
+    """Return the matrix products that the device has, by the precision of their operands."""
+    found: dict[str, Callable[[Array, Array], Array]] = {}
+    if backend.device.platform == "gpu":
+        tf32 = jax.lax.DotAlgorithmPreset.TF32_TF32_F32
+        found["tf32"] = functools.partial(jnp.matmul, precision=tf32)
+    for name in ("bfloat16", "float16"):
+        found[name] = functools.partial(_narrow, getattr(jnp, name))
+    return found
+
+
+def _narrow(dtype: Any, a: Array, b: Array) -> Array:
+    """Multiply in 16 bits, and have the sums in float32 as they were added up."""
+    return jnp.matmul(a.astype(dtype), b.astype(dtype), preferred_element_type=jnp.float32)

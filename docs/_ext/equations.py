@@ -8,6 +8,8 @@ itself.
 from __future__ import annotations
 
 import importlib
+import inspect
+from pathlib import Path
 from typing import Any, ClassVar
 
 from docutils import nodes
@@ -15,6 +17,7 @@ from docutils.parsers.rst import Directive, directives
 from sphinx import addnodes
 from sphinx.transforms import SphinxTransform
 
+import bpxp
 from bpxp.equations import Equations
 from bpxp.latex import block
 
@@ -33,6 +36,15 @@ def find(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+def place(thing: Any, attribute: str) -> str:
+    """Return the file and the line where a class states its equations."""
+    root = Path(bpxp.__file__).parents[1]
+    owner = next((cls for cls in thing.__mro__ if attribute in vars(cls)), thing)
+    lines, first = inspect.getsourcelines(owner)
+    found = [i for i, line in enumerate(lines) if line.startswith(f"    {attribute} = ")]
+    return f"{Path(inspect.getfile(owner)).relative_to(root).as_posix()}, line {first + (found[0] if found else 0)}"
+
+
 def chosen(equations: Equations, lines: str) -> Equations:
     """Return some lines of a thing's equations, by their names."""
     names = [name.strip() for name in lines.split(",")]
@@ -48,12 +60,15 @@ class EquationsDirective(Directive):
     def run(self) -> list[nodes.Node]:
         path = self.arguments[0]
         try:
-            equations = getattr(find(path), self.options.get("of", "equations"))
+            attribute = self.options.get("of", "equations")
+            equations = getattr(find(path), attribute)
             if "lines" in self.options:
                 equations = chosen(equations, self.options["lines"])
             text = block(equations)
         except (ImportError, AttributeError, KeyError, ValueError) as error:
             raise self.error(f"no equations of {path}: {error!r}") from None
+        # A page is old when the file of its equations has changed.
+        self.state.document.settings.env.note_dependency(inspect.getfile(find(path)))
         formula = nodes.math_block(text, text, number=None, label=None, nowrap=False)
         formula["no-wrap"] = False
         self.add_name(formula)
@@ -67,7 +82,7 @@ class EquationsDirective(Directive):
             refexplicit=True,
             refwarn=False,
         )
-        source += [nodes.Text("as the tests run them, from "), link]
+        source += [nodes.Text("as the tests run them, from "), link, nodes.Text(f" ({place(find(path), attribute)})")]
         return [nodes.container("", formula, source, classes=["equations"])]
 
 

@@ -52,8 +52,7 @@ class BinaryCrossEntropy:
         share="u[n] = w[n]/(sum_m w[m])",
         target="t[n,k] = (1 - label_smoothing)*y[n,k] + label_smoothing/2",
         activate="a[n,k] = 1/(1 + exp(-z[n,k]))",
-        J="J = -sum_n u[n]*sum_k [y[n,k] == y[n,k]]"
-        "*(pos_weight[k]*t[n,k]*log(a[n,k]) + (1 - t[n,k])*log(1 - a[n,k]))",
+        J="J = -sum_n u[n]*sum_k [y[n,k] == y[n,k]]*(pos_weight[k]*t[n,k]*log(a[n,k]) + (1 - t[n,k])*log(1 - a[n,k]))",
         delta="delta[n,k] = u[n]*[y[n,k] == y[n,k]]*((1 - t[n,k])*a[n,k] - pos_weight[k]*t[n,k]*(1 - a[n,k]))",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import array_api_compat
@@ -32,7 +33,9 @@ class JaxBackend:
     def __init__(self, device: str = "") -> None:
         self.name = f"jax:{device}" if device else "jax"
         self.device = find_device(device)
-        self.xp = namespace(jnp, self.device, from_dlpack=jnp.from_dlpack)
+        # On a GPU, JAX itself would multiply in TF32: as everywhere, that is for who asks for it.
+        matmul = functools.partial(jnp.matmul, precision="highest")
+        self.xp = namespace(jnp, self.device, from_dlpack=jnp.from_dlpack, matmul=matmul)
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
         if isinstance(a, jax.Array):

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bpxp import architecture, inputs, parameters, targets
-from bpxp.backends import Array, Backend, get_backend
+from bpxp.backends import Array, Backend
+from bpxp.choice import Work, choose
 from bpxp.dtypes import checked_dtype
 from bpxp.errors import InvalidTypeError, message
 from bpxp.metrics import Metric, default_metrics, get_metric
@@ -52,9 +53,9 @@ class Network:
     dtype : {"float32", "float64"}, optional
     backend : str, Backend or None, optional
         See `bpxp.get_backend`. None means the environment variable ``BPXP_BACKEND``, else CuPy if a GPU answers,
-        else NumPy.
+        else NumPy. ``"fastest"`` or ``"fastest:10"`` measures steps of 64 or 10 samples on what is installed.
     matmul : {"float32", "tf32", "bfloat16", "float16"}, optional
-        Precision of the operands of matrix products. It belongs to the run: a saved network does not tell.
+        Precision of the operands of matrix products. It belongs to the run: loading asks for it again.
     seed : int, SeedSequence, Generator or None, optional
         Initial parameters are a pure function of it: the same bits on every backend.
 
@@ -63,6 +64,8 @@ class Network:
     params : tuple
         One entry per layer: ``net.params[0].W`` are the weights of the first, (n_in, n_out). The arrays are the
         network's own: training writes into them.
+    backend_report : BackendReport
+        Why it lives on `backend`, and the figures where they were measured; print it.
     model, loss, backend, xp, dtype, seed, input_shape, output_shape
 
     Examples
@@ -90,11 +93,12 @@ class Network:
         self.model, self.input_shape = architecture.build_model(layers, input_shape, hidden, output, init)
         self.loss: Loss = get_loss(loss)
         self.seed = normalize_seed(seed)
-        self.backend = get_backend(backend, matmul=matmul)
-        self.xp = self.backend.xp
-        self.dtype = checked_dtype(dtype, self.backend)
         drawn, self.output_shape = self.model.init(HostRandom(self.seed, (INIT,)), self.input_shape)
         architecture.check_loss_fits(self.model, self.output_shape, self.loss)
+        work = Work(self.model, self.loss, drawn, self.input_shape, self.output_shape, dtype)
+        self.backend, self.backend_report = choose(backend, matmul, work)
+        self.xp = self.backend.xp
+        self.dtype = checked_dtype(dtype, self.backend)
         self._params: Params = self._adopt(drawn)
         self.stats: Any = self._adopt(self.model.init_stats(drawn)) if "stats" in self.model.uses else ()
         self.key: Any = self.key_at(0) if "key" in self.model.uses else ()
@@ -243,13 +247,14 @@ class Network:
         """Return a network with the same parameters on another backend."""
         other = object.__new__(Network)
         other.__dict__.update(self.__dict__)
-        other.backend = get_backend(backend)
+        host = tree_map(self.backend.to_numpy, (self._params, self.stats))
+        work = Work(self.model, self.loss, host[0], self.input_shape, self.output_shape, self.dtype)
+        other.backend, other.backend_report = choose(backend, None, work)
         other.xp = other.backend.xp
         other.dtype = checked_dtype(self.dtype, other.backend)
         other._compiled = {}
         other.optimizer = other.opt_state = None
         other.__dict__.pop("_plain", None)
-        host = tree_map(self.backend.to_numpy, (self._params, self.stats))
         other._params, other.stats = other._adopt(host)
         other.key = other.key_at(self.steps) if self.key else ()
         return other

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from bpxp.backends.base import Array, Backend, Namespace, Step, device_name
@@ -50,6 +51,7 @@ LIBRARIES = {
     "strict": Library("array_api_strict", "StrictBackend", "pip install 'bpxp[strict]'"),
 }
 ENVIRONMENT = "BPXP_BACKEND"
+FASTEST = "fastest"  # a choice, not a backend: it is measured, for a network
 _found: dict[str, Backend] = {}  # what computed once is not tried again
 
 
@@ -114,8 +116,13 @@ def get_backend(name: str | Backend | None = None, *, matmul: str | None = None)
     )
 
 
-def available_backends() -> dict[str, BackendInfo]:
+def available_backends(libraries: Iterable[str] = LIBRARIES) -> dict[str, BackendInfo]:
     """Try every backend and return what works here, with the reason where one does not.
+
+    Parameters
+    ----------
+    libraries : iterable of str, optional
+        Only these.
 
     Returns
     -------
@@ -123,7 +130,7 @@ def available_backends() -> dict[str, BackendInfo]:
         In the order numpy, cupy, torch, jax, strict.
     """
     found = {}
-    for library in LIBRARIES:
+    for library in libraries:
         try:
             _named(library, "backend")
             reason = ""
@@ -154,6 +161,10 @@ def _named(name: str, where: str) -> Backend:
 
 def _made(name: str, where: str) -> Backend:
     library, _, device = name.partition(":")
+    if library == FASTEST:
+        raise InvalidValueError(
+            message(where, "the fastest backend is measured for a network", got=repr(name), fix=f"net.to({name!r})")
+        )
     if library not in LIBRARIES:
         working = ", ".join(key for key, info in available_backends().items() if info.available)
         raise InvalidValueError(

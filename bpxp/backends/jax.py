@@ -73,11 +73,13 @@ class JaxBackend:
         def repeat(state: State, data: Any, count: Array) -> State:
             return jax.lax.fori_loop(0, count, lambda _, current: step(current, data), state)
 
-        # The count is an argument of the compiled loop, so that another count is no recompilation.
+        # The count is an argument of the compiled loop, so that another count is no recompilation. Who gives one gets
+        # the loop, also for one step: the compiler may round otherwise outside of it, and however steps are divided
+        # among calls, the bits shall be the same.
         many = jax.jit(repeat, donate_argnums=0)
 
-        def run(state: State, data: Any, /, *, count: int = 1) -> State:
-            return once(state, data) if count == 1 else many(state, data, np.int32(count))
+        def run(state: State, data: Any, /, *, count: int | None = None) -> State:
+            return once(state, data) if count is None else many(state, data, np.int32(count))
 
         return run
 

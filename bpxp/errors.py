@@ -65,6 +65,10 @@ class CheckpointFormatError(CheckpointError):
     """The file has another format (a pickle, say, which bpxp refuses to read)."""
 
 
+class CheckpointSecurityError(CheckpointError):
+    """The file declares names or sizes that nobody would write by accident."""
+
+
 class CheckpointVersionError(CheckpointError):
     """The file was written by a newer bpxp."""
 

@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bpxp import checkpoint, registry
+import numpy as np
+
+from bpxp import __version__, architecture, checkpoint, registry
 from bpxp.backends import Array, Backend, get_backend
-from bpxp.errors import CheckpointFormatError, message
+from bpxp.errors import CheckpointError, CheckpointFormatError, CheckpointSecurityError, ParameterMemoryError, message
 from bpxp.network import Network
-from bpxp.parameters import own
+from bpxp.nn import Sequential
+from bpxp.nn.layer import Params
+from bpxp.random import HostRandom
 from bpxp.tree import named_leaves, unflatten
+
+OWN = ("params/", "stats/")  # what the names of a network's tensors begin with
+TOO_MANY = "the layers need more numbers than the file has"
+# What a foreign number may do to a constructor that is given it.
+MISFITS = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
 
 
 def save(net: Network, path: str | Path) -> None:
     """Write a network; see `Network.save`."""
-    config = {
+    tensors = {name: on_host(a, net.backend) for name, a in tensors_of(net.params, net.stats)}
+    checkpoint.write(path, tensors, {"network": describe(net), "written": written(net)})
+
+
+def describe(net: Network) -> dict[str, Any]:
+    """Return what a network is, as JSON values."""
+    return {
         "layers": registry.describe(net.layers),
         "input_shape": list(net.input_shape),
         "loss": registry.describe(net.loss),
@@ -26,50 +43,111 @@ def save(net: Network, path: str | Path) -> None:
         "epoch": net.epoch,
         "steps": net.steps,
     }
-    checkpoint.write(path, {name: net.backend.to_numpy(a) for name, a in tensors_of(net)}, config)
+
+
+def written(net: Network) -> dict[str, str]:
+    """Return by what a file is written: for people, nothing depends on it."""
+    return {"bpxp": __version__, "numpy": np.__version__, "backend": net.backend.name}
 
 
 def load(path: str | Path, *, backend: str | Backend | None, custom: Sequence[type]) -> Network:
     """Read a network; see `Network.load`."""
     where = f"load({os.fspath(path)!r})"
-    tensors, config = checkpoint.read(path)
-    net = build(config, get_backend(backend), custom, where)
-    checkpoint.check_tensors(tensors, {name: tuple(a.shape) for name, a in tensors_of(net)}, where)
-    values = [own(tensors[name], net.backend, net.dtype) for name, _ in tensors_of(net)]
-    net.params, net.stats = unflatten((net.params, net.stats), values)
+    tensors, description = checkpoint.read(path)
+    if "run" in description:  # the file holds more than the network
+        tensors = {name: a for name, a in tensors.items() if name.startswith(OWN)}
+    return build(tensors, description["network"], get_backend(backend), custom, where)
+
+
+def build(
+    tensors: checkpoint.Tensors, config: dict[str, Any], backend: Backend, custom: Sequence[type], where: str
+) -> Network:
+    """Return the described network with these parameters and statistics.
+
+    Raises
+    ------
+    CheckpointFormatError
+        If an entry of the description is missing or cannot be what it should be.
+    CheckpointSecurityError
+        If the layers would need more numbers than the file has, before they are there.
+    CheckpointMismatchError
+        If the tensors are not those of the layers.
+    """
+    try:
+        for key in ("epoch", "steps"):
+            if type(config[key]) is not int or not 0 <= config[key] < 2**31:
+                raise TypeError(f"{key} is no number of {key}")
+        # Drawing what the file has anyway would take longer than reading it.
+        layers = registry.build(undrawn(config["layers"]), custom)
+        options = {"input_shape": tuple(config["input_shape"]), "loss": registry.build(config["loss"], custom)}
+        model, in_shape = architecture.build_model(layers, options["input_shape"], "identity", "identity", "zeros")
+        shapes = _shapes(model, in_shape, sum(a.size for a in tensors.values()), where)
+        checkpoint.check_tensors(tensors, shapes, where)
+        net = Network(layers, **options, dtype=config["dtype"], seed=config["seed"], backend=backend, init="zeros")
+        net.model = Sequential(registry.build(config["layers"], custom))
+    except CheckpointError:
+        raise
+    except ParameterMemoryError as error:
+        raise CheckpointSecurityError(message(where, f"{TOO_MANY} ({error})")) from error
+    except MISFITS as error:
+        raise CheckpointFormatError(message(where, f"the file does not describe a network ({error!r})")) from error
+    net._params, net.stats = taken(net.params, tensors, "params", net), taken(net.stats, tensors, "stats", net)
     net.epoch = config["epoch"]
     net.key = net.key_at(config["steps"]) if net.key or config["steps"] else ()
     return net
 
 
-def build(config: dict[str, Any], backend: Backend, custom: Sequence[type], where: str) -> Network:
-    """Return a network of the described layers, its parameters all zero.
+def taken(like: Any, tensors: Mapping[str, np.ndarray], prefix: str, net: Network) -> Any:
+    """Return a tree in the structure of `like` from the tensors of a file, as arrays that nobody else holds."""
 
-    Raises
-    ------
-    CheckpointFormatError
-        If an entry is missing or cannot be what it should be.
-    """
-    try:
-        for key in ("epoch", "steps"):
-            if not isinstance(config[key], int):
-                raise TypeError(f"{key} is no int")
-        return Network(
-            registry.build(config["layers"], custom),
-            input_shape=tuple(config["input_shape"]),
-            loss=registry.build(config["loss"], custom),
-            dtype=config["dtype"],
-            seed=config["seed"],
-            backend=backend,
-            init="zeros",
-        )
-    except CheckpointFormatError:
-        raise
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointFormatError(message(where, f"the file does not describe a network ({error!r})")) from error
+    def own(a: np.ndarray) -> Array:
+        return net.backend.asarray(np.array(a, dtype=net.dtype if a.dtype.kind == "f" else np.int32))
+
+    return unflatten(like, [own(tensors[name]) for name, _ in named_leaves(like, prefix)])
 
 
-def tensors_of(net: Network) -> Iterator[tuple[str, Array]]:
-    """Yield what a file holds, by name."""
-    yield from named_leaves(net.params, "params")
-    yield from named_leaves(net.stats, "stats")
+def tensors_of(params: Params, stats: Any) -> Iterator[tuple[str, Array]]:
+    """Yield what a file holds of a network, by name."""
+    yield from named_leaves(params, "params")
+    yield from named_leaves(stats, "stats")
+
+
+def on_host(a: Array, backend: Backend) -> np.ndarray:
+    """Return an array for writing: host memory is written from where it lies."""
+    return a if isinstance(a, np.ndarray) else backend.to_numpy(a)
+
+
+def undrawn(config: Any) -> Any:
+    """Return a description whose initialisers are all zeros."""
+    if isinstance(config, list):
+        return [undrawn(part) for part in config]
+    if isinstance(config, dict):
+        return {key: {"type": "Zeros"} if key == "initializer" else undrawn(value) for key, value in config.items()}
+    return config
+
+
+def _shapes(model: Sequential, in_shape: tuple[int, ...], size: int, where: str) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of what the layers keep, made of no more numbers than the file has."""
+    params, _ = model.init(_Limited(0, (), [size], where), in_shape)
+    stats = model.init_stats(params) if "stats" in model.uses else ()
+    return {name: tuple(a.shape) for name, a in tensors_of(params, stats)}
+
+
+@dataclass(frozen=True)
+class _Limited(HostRandom):
+    """Zeros in the place of random numbers, and not too many of them."""
+
+    left: list[int] = field(default_factory=list)
+    where: str = ""
+
+    def at(self, *place: int) -> _Limited:
+        return self
+
+    def bits(self, size: int) -> np.ndarray:
+        return self.zeros((size,)).astype(np.uint64)
+
+    def zeros(self, shape: tuple[int, ...]) -> np.ndarray:
+        self.left[0] -= math.prod(shape)
+        if self.left[0] < 0:
+            raise CheckpointSecurityError(message(self.where, TOO_MANY, got=f"an array of shape {shape}"))
+        return np.zeros(shape)

@@ -81,6 +81,10 @@ class HostRandom:
         normal: np.ndarray = np.sqrt(-2.0 * np.log1p(-u1)) * np.cos(2.0 * np.pi * u2)
         return normal.reshape(shape)
 
+    def zeros(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return float64 zeros: of a place like any other numbers, so that who counts draws counts them, too."""
+        return np.zeros(shape)
+
     def permutation(self, n: int) -> np.ndarray:
         """Return the integers 0 … n-1 in random order, dtype int32: the stable argsort of raw words."""
         return np.argsort(self.bits(n), kind="stable").astype(np.int32)

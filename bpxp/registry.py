@@ -6,7 +6,7 @@ A configuration is data. Reading one can build these classes and nothing else: n
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from bpxp import nn
@@ -19,8 +19,14 @@ def known_classes() -> dict[str, type]:
     return {c.__name__: c for c in candidates if isinstance(c, type) and dataclasses.is_dataclass(c)}
 
 
-def describe(thing: Any) -> Any:
+def describe(thing: Any, other: Callable[[Any], Any] | None = None) -> Any:
     """Return JSON for an object of the registry, or for a plain value.
+
+    Parameters
+    ----------
+    thing : object
+    other : function, optional
+        Returns JSON for what is neither.
 
     Raises
     ------
@@ -30,10 +36,12 @@ def describe(thing: Any) -> Any:
     if thing is None or isinstance(thing, (bool, int, float, str)):
         return thing
     if isinstance(thing, (tuple, list)):
-        return [describe(part) for part in thing]
+        return [describe(part, other) for part in thing]
     if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
-        fields = {f.name: describe(getattr(thing, f.name)) for f in dataclasses.fields(thing)}
+        fields = {f.name: describe(getattr(thing, f.name), other) for f in dataclasses.fields(thing)}
         return {"type": type(thing).__name__, **fields}
+    if other is not None:
+        return other(thing)
     raise InvalidTypeError(
         message("save", f"{type(thing).__name__} cannot be written to a file", expected="a dataclass of plain values")
     )

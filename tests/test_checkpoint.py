@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pickle
 import struct
 import threading
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +21,13 @@ from bpxp.errors import (
     CheckpointError,
     CheckpointFormatError,
     CheckpointMismatchError,
+    CheckpointSecurityError,
     CheckpointVersionError,
+    InvalidTypeError,
+    InvalidValueError,
 )
+
+OLD = Path(__file__).parent / "data"
 
 
 @pytest.fixture
@@ -97,9 +105,53 @@ def test_the_same_network_gives_the_same_bytes(small, tmp_path):
     assert small.read_bytes() == (tmp_path / "again.bpxp").read_bytes()
 
 
+def test_the_file_is_what_safetensors_itself_would_write(path):
+    # bpxp writes the bytes, so that a large file is hashed while it is written, and never copied.
+    from safetensors.numpy import save
+
+    layers = [nn.Conv2D(2, 3), nn.BatchNorm(), nn.Flatten(), 3]
+    for dtype in ("float32", "float64"):
+        bpxp.Network(layers, input_shape=(4, 4, 1), backend="numpy", seed=0, dtype=dtype).save(path)
+        tensors, _ = checkpoint.read(path)
+        assert path.read_bytes() == save(tensors, metadata=header_of(path.read_bytes())["__metadata__"])
+    mixed = {
+        "b": np.arange(3),
+        "a": np.ones((2, 2), np.float32),
+        "c": np.zeros(5, bool),
+        "d": np.arange(3, dtype=np.uint8),
+    }
+    checkpoint.write(path, mixed, {"network": {}})
+    assert path.read_bytes() == save(mixed, metadata=header_of(path.read_bytes())["__metadata__"])
+
+
+def test_large_arrays_strided_ones_and_none(path, rng):
+    a = rng.normal(size=(700, 900))
+    tensors = {"a": a, "T": a.T, "every": a[::3, ::-2], "big-endian": a.astype(">f4"), "none": a[:0], "one": a[:1, 0]}
+    checkpoint.write(path, tensors, {"network": {}})
+    found, _ = checkpoint.read(path)
+    assert found["big-endian"].dtype == np.float32
+    assert all(np.array_equal(found[name], tensors[name]) for name in tensors)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "error", "text"),
+    [
+        ({"a": np.ones(2, np.float16)}, InvalidTypeError, "dtype float16"),
+        ({"a": np.array(["x"])}, InvalidTypeError, "dtype <U1"),
+        ({"a/../b": np.ones(2)}, InvalidValueError, "not a name"),
+        ({"a b": np.ones(2)}, InvalidValueError, "not a name"),
+        ({f"a{i}": np.ones(1) for i in range(10_001)}, InvalidValueError, "too large: 10001 tensors"),
+    ],
+)
+def test_what_cannot_be_written_is_not_begun(path, tensors, error, text):
+    with pytest.raises(error, match=text):
+        checkpoint.write(path, tensors, {"network": {}})
+    assert list(path.parent.iterdir()) == []
+
+
 def test_every_flipped_bit_is_found(small):
     raw = bytearray(small.read_bytes())
-    whole = flat(bpxp.Network.load(small, backend="numpy"))
+    whole = bpxp.Network.load(small, backend="numpy")
     harmless = 0
     for i in range(len(raw)):
         raw[i] ^= 1 << (i % 8)
@@ -109,10 +161,16 @@ def test_every_flipped_bit_is_found(small):
             other = bpxp.Network.load(small, backend="numpy")
         except CheckpointError:
             continue
-        # White space, or an entry of the description that is no number of the network.
-        assert np.array_equal(flat(other), whole), f"byte {i} changed the weights unseen"
-        harmless += 1
-    assert harmless < len(raw) / 4
+        harmless += 1  # white space that fills up the header
+        assert raw[i : i + 1] == b" "
+        assert np.array_equal(flat(other), flat(whole))
+        assert (other.layers, other.loss, other.seed, other.epoch) == (
+            whole.layers,
+            whole.loss,
+            whole.seed,
+            whole.epoch,
+        )
+    assert harmless < 8
 
 
 def test_every_truncation_is_found(small):
@@ -126,15 +184,27 @@ def test_every_truncation_is_found(small):
         bpxp.Network.load(small, backend="numpy")
 
 
-def rewrite(path, change):
-    raw = path.read_bytes()
+def header_of(raw):
     (size,) = struct.unpack("<Q", raw[:8])
-    header = json.loads(raw[8 : 8 + size])
-    description = json.loads(header["__metadata__"]["bpxp"])
-    change(description)
-    header["__metadata__"]["bpxp"] = json.dumps(description)
+    return json.loads(raw[8 : 8 + size])
+
+
+def with_header(raw, header, payload=None):
+    (size,) = struct.unpack("<Q", raw[:8])
     text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + raw[8 + size :])
+    return struct.pack("<Q", len(text)) + text + (raw[8 + size :] if payload is None else payload)
+
+
+def rewrite(path, change):
+    """Change a description, and seal it as its writer would: what is left to find is what it says."""
+    raw = path.read_bytes()
+    header = header_of(raw)
+    description = json.loads(header["__metadata__"]["bpxp"])
+    del description["seal"]
+    change(description)
+    description["seal"] = checkpoint.seal(description)
+    header["__metadata__"]["bpxp"] = json.dumps(description)
+    path.write_bytes(with_header(raw, header))
 
 
 def changed(**entries):
@@ -144,23 +214,145 @@ def changed(**entries):
 @pytest.mark.parametrize(
     ("change", "error", "text"),
     [
-        (lambda d: d.update(format=99), CheckpointVersionError, "format 99, this bpxp reads up to 1"),
+        (lambda d: d.update(format=99), CheckpointVersionError, "format 99, this bpxp reads up to 2"),
         (lambda d: d.update(sha256={}), CheckpointCorruptError, "missing or added"),
         (lambda d: d.pop("network"), CheckpointCorruptError, "description"),
         (changed(layers=[{"type": "os.system"}]), CheckpointFormatError, "a type that is not known: got 'os.system'"),
         (changed(layers=[{"type": "Dense", "units": 0}]), CheckpointFormatError, "impossible Dense"),
-        (changed(layers=[{"type": "Dense", "units": 7}]), CheckpointMismatchError, r"unexpected params/1/W \(3, 2\)"),
-        (changed(input_shape=[9]), CheckpointMismatchError, r"params/0/W is \(2, 3\), the layers need \(9, 3\)"),
+        (changed(layers=[{"type": "Dense", "units": 4}]), CheckpointMismatchError, r"unexpected params/1/W \(3, 2\)"),
+        (changed(input_shape=[1]), CheckpointMismatchError, r"params/0/W is \(2, 3\), the layers need \(1, 3\)"),
         (changed(loss={"type": "Dense", "units": 1}), CheckpointFormatError, "does not describe a network"),
         (changed(dtype="float16"), CheckpointFormatError, "floating dtype among"),
         (changed(epoch="now"), CheckpointFormatError, "epoch"),
+        (changed(epoch=-1), CheckpointFormatError, "epoch"),
+        (changed(steps=2**40), CheckpointFormatError, "steps"),
+        (changed(seed=[1]), CheckpointFormatError, "seed"),
+        (changed(layers=[{"type": ["Dense"]}]), CheckpointFormatError, "unhashable"),
+        (
+            changed(layers=[{"type": "Dense", "units": 3, "path": "/etc/passwd"}]),
+            CheckpointFormatError,
+            "impossible Dense",
+        ),
+        (changed(layers=[{"type": "Flatten"}], input_shape=[10**6] * 70), CheckpointMismatchError, "unexpected"),
+        # Bombs: what the layers would need is compared with what the file has, before it is there.
+        (
+            changed(layers=[{"type": "Dense", "units": 10**9}]),
+            CheckpointSecurityError,
+            "more numbers than the file has",
+        ),
+        (changed(layers=[{"type": "Dense", "units": 10**400}]), CheckpointFormatError, "does not describe"),
+        (changed(layers=[{"type": "BatchNorm"}], input_shape=[10**10]), CheckpointSecurityError, "more numbers"),
+        (changed(layers=[{"type": "Dense", "units": 4}] * 2000), CheckpointSecurityError, "more numbers"),
+        (
+            changed(layers=[{"type": "Embedding", "count": 10**5, "dim": 10**4}]),
+            CheckpointSecurityError,
+            "more numbers",
+        ),
         (changed(layers=3), CheckpointFormatError, "int 3"),
     ],
+    ids=itertools.count(),
 )
 def test_wrong_descriptions(small, change, error, text):
     rewrite(small, change)
+    bpxp.Network.load  # noqa: B018  (its imports are not what is measured)
+    tracemalloc.start()
+    try:
+        with pytest.raises(error, match=text):
+            bpxp.Network.load(small, backend="numpy")
+        assert tracemalloc.get_traced_memory()[1] < 10e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_description_that_its_seal_does_not_fit(small):
+    raw = small.read_bytes()
+    assert raw.count(b'\\"epoch\\":0') == 1
+    small.write_bytes(raw.replace(b'\\"epoch\\":0', b'\\"epoch\\":7'))
+    with pytest.raises(CheckpointCorruptError, match="sha256 of the description"):
+        bpxp.Network.load(small, backend="numpy")
+
+
+def entry(**changes):
+    return lambda header: header["params/0/W"].update(changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        (lambda h: h.update({"../up": h.pop("params/0/W")}), CheckpointSecurityError, "not a name.*'../up'"),
+        (lambda h: h.update({"a\n": h.pop("params/0/W")}), CheckpointSecurityError, "not a name"),
+        (
+            lambda h: h.update(
+                {f"a{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(10_001)}
+            ),
+            CheckpointSecurityError,
+            "10,005 tensors",
+        ),
+        # A terabyte that is not there: refused by arithmetic, before a byte is reserved.
+        (entry(shape=[2**19, 2**19], data_offsets=[24, 24 + 2**40]), CheckpointCorruptError, "gaps|truncated"),
+        (entry(shape=[2**19, 2**19]), CheckpointCorruptError, "does not fill its place"),
+        (entry(shape=[2**62, 2**62]), CheckpointCorruptError, "impossible sizes"),
+        (entry(shape=[-2, -3]), CheckpointCorruptError, "impossible sizes"),
+        (entry(shape=[1] * 40), CheckpointCorruptError, "too many axes"),
+        (entry(shape=[2.0, 3]), CheckpointCorruptError, "impossible sizes"),
+        (entry(shape="six"), CheckpointCorruptError, "damaged"),
+        (entry(data_offsets=[12, 36]), CheckpointCorruptError, "overlap"),
+        (entry(data_offsets=[24]), CheckpointCorruptError, "damaged"),
+        (entry(dtype="F8"), CheckpointCorruptError, "F8"),
+        (lambda h: h.update({"params/0/W": 3}), CheckpointCorruptError, "damaged"),
+    ],
+    ids=itertools.count(),
+)
+def test_wrong_headers(small, change, error, text):
+    raw = small.read_bytes()
+    header = header_of(raw)
+    change(header)
+    small.write_bytes(with_header(raw, header))
     with pytest.raises(error, match=text):
         bpxp.Network.load(small, backend="numpy")
+
+
+def test_headers_without_end(small):
+    deep = b"[" * 100_000
+    for text in (deep, b'{"a":' + deep, b"{" + b" " * 100, b'{"__metadata__":{"bpxp":"' + deep + b'"}}', b"{\xff\xfe}"):
+        small.write_bytes(struct.pack("<Q", len(text)) + text)
+        with pytest.raises((CheckpointCorruptError, CheckpointFormatError)):
+            bpxp.Network.load(small, backend="numpy")
+    text = b"{" + b" " * (1 << 20)
+    small.write_bytes(struct.pack("<Q", len(text)) + text)
+    with pytest.raises(CheckpointSecurityError, match="too large a header"):
+        bpxp.Network.load(small, backend="numpy")
+    for size in (0, 1):
+        small.write_bytes(struct.pack("<Q", size) + b"{" * 10)
+        with pytest.raises(CheckpointCorruptError):
+            bpxp.Network.load(small, backend="numpy")
+
+
+def test_what_is_no_file_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path(os.devnull)):
+        with pytest.raises(CheckpointFormatError, match="not a file"):
+            bpxp.Network.load(path)
+
+
+# ---------------------------------------------------------------- older formats
+
+
+def test_format_1_is_read():
+    # Written by bpxp 0.1.0 before there were runs and seals.
+    net = bpxp.Network.load(OLD / "format-1.safetensors", backend="numpy")
+    assert [type(layer).__name__ for layer in net.layers] == "Conv2D BatchNorm Flatten Dropout Residual Dense".split()
+    assert (net.input_shape, net.seed, net.epoch, net.steps, net.size) == ((4, 4, 1), 7, 2, 6, 123)
+    x = np.random.default_rng(0).integers(0, 256, (12, 4, 4, 1)).astype(np.uint8)
+    np.testing.assert_allclose(net.predict_proba(x[:1])[0], [0.368552, 0.349320, 0.282127], rtol=1e-5)
+
+
+def test_the_bytes_of_format_1_are_checked_too(path):
+    raw = bytearray((OLD / "format-1.safetensors").read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(CheckpointCorruptError, match="sha256 of 'stats/1/var'"):
+        bpxp.Network.load(path)
 
 
 def test_other_files_are_called_what_they_are(path, tmp_path):

@@ -31,7 +31,7 @@ class Initializer:
 
     def bias(self, rng: HostRandom, shape: Shape, /) -> np.ndarray:
         """Return float64 biases: zeros, unless the initialiser says otherwise."""
-        return np.zeros(shape)
+        return rng.zeros(shape)
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Zeros(Initializer):
     """Weights and biases are 0. Fit for a single layer; in two, all hidden units would stay equal for ever."""
 
     def draw(self, rng: HostRandom, shape: Shape, /, *, fan_in: int, fan_out: int) -> np.ndarray:
-        return np.zeros(shape)
+        return rng.zeros(shape)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 
@@ -20,8 +20,8 @@ class History:
     ([0.5], {'epoch': 1, 'loss': 0.5}, 1)
     """
 
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
+    def __init__(self, rows: Iterable[dict[str, Any]] = ()) -> None:
+        self.rows = [dict(row) for row in rows]
 
     def append(self, row: dict[str, Any]) -> None:
         """Add an epoch."""

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import math
+import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from bpxp.backends import Array
-from bpxp.callbacks import Callback, Progress
-from bpxp.data.order import epoch_order, usable_batch_size
+from bpxp import run_file
+from bpxp.callbacks import Callback, Checkpoint, Progress
 from bpxp.errors import DivergenceError, FitInProgressError, InvalidTypeError, InvalidValueError, message
 from bpxp.history import History, flat
+from bpxp.interrupts import NAMES, Interrupts
 from bpxp.metrics import Metric
 from bpxp.network import Network, checked_metrics
-from bpxp.nn.layer import Params
-from bpxp.nn.losses.softmax_cross_entropy import one_hot
 from bpxp.optim import Optimizer, OptState, get_optimizer
-from bpxp.random import SPLIT, HostRandom
-from bpxp.step import Data, State, TrainingStep
-from bpxp.targets import warn_single_class
-
-Batch = tuple[Array, Array, Array | None]
+from bpxp.run import Pace, Run, chunks
+from bpxp.work import Work, checked_epochs
 
 
 class Trainer:
@@ -70,6 +66,10 @@ class Trainer:
         self.callbacks = [*([Progress()] if progress else []), *callbacks]
         self.stop = ""  # a callback sets it to the reason
         self.last_epoch = 0
+        self.history = History()
+        self.run: Run  # the fit on its way, or the last one
+        self.resumed_from = ""
+        self.how_to_resume = "trainer.fit(…, resume={!r})"
 
     def fit(
         self,
@@ -83,15 +83,18 @@ class Trainer:
         shuffle: bool = True,
         augment: Sequence[Any] = (),
         evaluate_train: bool = False,
+        resume: str | Path | bool = False,
+        on_interrupt: str = "raise",
     ) -> History:
-        """Train for a number of epochs, from where the network stands.
+        """Train for a number of epochs, from where the network stands or from where a run was cut.
 
         Parameters
         ----------
         data : Dataset or pair of array_like
             Samples and targets.
         epochs : int
-            More epochs; 0 only evaluates nothing and returns.
+            More epochs; 0 only evaluates nothing and returns. Of a run that is resumed it is their whole number, with
+            those that are done.
         batch_size : int, optional
             Samples per step; default: 32, or all if there are fewer. The last mini-batch of an epoch may be shorter; it
             counts by its weight.
@@ -107,6 +110,16 @@ class Trainer:
             Change each mini-batch on its way, by random numbers of the step; see `bpxp.data.augment`.
         evaluate_train : bool, optional
             Evaluate the training data, too, after each epoch.
+        resume : path or bool, optional
+            A file that `callbacks.Checkpoint` wrote: go on from there, with the network, data and arguments of that
+            fit, to the same bits as if nothing had happened. The parameters, the seed and the optimizer's state come
+            from the file. True goes on from the newest file of the trainer's own `Checkpoint`, and begins if there is
+            none.
+        on_interrupt : {"raise", "return"}, optional
+            After Ctrl-C the step is finished, the run saved if there is a `Checkpoint`, and a line printed that says
+            how to go on; then KeyboardInterrupt is raised, or the history returned. After SIGTERM the program ends in
+            either case, with exit code 143. A second signal ends at once, and leaves parameters of which some may be a
+            step ahead of the others.
 
         Returns
         -------
@@ -118,104 +131,129 @@ class Trainer:
             Wrong arguments or data; the network is as it was.
         FitInProgressError
             The network is being fitted already.
+        CheckpointError
+            What is to be resumed is no run, damaged, or another network's or fit's; all differences are named.
+        OSError
+            A checkpoint cannot be written: before the first step, or at the end, if the last one failed.
         """
         net = self.net
         checked_epochs(epochs)
-        train = net.prepare(data, weight, class_weight, "fit")
-        held_out: Batch | None = None
-        if isinstance(validation, float):
-            train, held_out = self._split(train, validation)
-        elif validation is not None:
-            held_out = net.prepare(validation, None, None, "fit: validation")
-        warn_single_class(net.backend.to_numpy(train[1]), "fit: y")
-        n = int(train[0].shape[0])
-        size = min(32, n) if batch_size is None else usable_batch_size(batch_size, n, "fit(batch_size=…)")
-        step = TrainingStep(net.model, net.loss, self.optimizer, self._arranged(augment), xp=net.xp)
-        history = History()
-        with self._session(epochs):
-            self._epochs(history, step, train, held_out, size, shuffle, evaluate_train)
-        return history
+        if on_interrupt not in ("raise", "return"):
+            raise InvalidValueError(
+                message("fit(on_interrupt=…)", "unknown", got=repr(on_interrupt), expected="'raise' or 'return'")
+            )
+        with self._claimed():
+            path = self._source(resume)
+            saved = None if path is None else run_file.read(path, net)
+            work = Work.of(
+                net,
+                self.optimizer,
+                self.metrics,
+                data,
+                batch_size=saved.run["plan"]["batch_size"] if batch_size is None and saved else batch_size,
+                validation=validation,
+                weight=weight,
+                class_weight=class_weight,
+                shuffle=shuffle,
+                augment=augment,
+                evaluate_train=evaluate_train,
+                seed=saved.network["seed"] if saved else net.seed,
+            )
+            self.run = work.begin(net) if saved is None else run_file.restore(saved, net, work)
+            self.history, self.last_epoch = self.run.history, self.run.first + epochs
+            self.resumed_from, self.stop = ("", "") if saved is None else (saved.path, saved.run["stop"])
+            with Interrupts() as interrupts, self._moments(saved):
+                self._epochs(work, interrupts)
+        if interrupts.heard and (on_interrupt == "raise" or interrupts.heard != signal.SIGINT):
+            interrupts.pass_on()
+        for callback in self.callbacks:
+            if callback.failure is not None:
+                raise callback.failure
+        return self.history
 
-    def _epochs(
-        self,
-        history: History,
-        training: TrainingStep,
-        train: Batch,
-        held_out: Batch | None,
-        size: int,
-        shuffle: bool,
-        evaluate_train: bool,
-    ) -> None:
-        net, xp = self.net, self.net.xp
-        n = int(train[0].shape[0])
-        x, y, weight = train
-        if y.ndim == 1 and any(getattr(transform, "mixes", False) for transform in training.augment):
-            y = one_hot(y, net.output_shape[0], dtype=getattr(xp, net.dtype), xp=xp)
-        data = Data(x, y, weight, xp.arange(size, dtype=xp.int32))
-        step = net.compiled(training)
-        params, opt = self._resume()
-        stats, key = net.stats, net.key or (net.key_at(0) if training.augment else ())
+    @property
+    def where(self) -> str:
+        """Where the fit is: ``"epoch 7, step 340 of 938"``."""
+        run, epoch = self.run, self.net.epoch
+        return f"epoch {epoch + 1}, step {run.done} of {run.batches}" if run.done else f"epoch {epoch} done"
+
+    # ---------------------------------------------------------------- the loop
+
+    def _epochs(self, work: Work, interrupts: Interrupts) -> None:
+        net, run = self.net, self.run
+        step, pace = net.compiled(work.step), Pace()
         try:
-            while net.epoch < self.last_epoch and not self.stop:
-                begun = time.perf_counter()
-                order = epoch_order(net.seed, net.epoch, n, size, shuffle=shuffle)
-                state = self._fresh(params, opt, stats, key, order)
-                for done, count in chunks(len(order) // size):
-                    state = step(state, data, count=count)
-                    params, opt, stats, key = state.params, state.opt, state.stats, state.key
-                    net._params, net.stats, net.key = params, stats, key
-                    self._call("on_batches", done, len(order) // size)
-                loss, total = (float(net.backend.to_numpy(a)[0]) for a in (state.loss, state.weight))
-                check_finite(loss, net.epoch + 1, history, opt, net)
-                row: dict[str, Any] = {"epoch": net.epoch + 1, "loss": loss / total}
-                evaluated = opt.average or params
-                if evaluate_train:
-                    row |= flat(net.evaluate_arrays(train, evaluated, self.metrics), "train_")
-                if held_out is not None:
-                    row |= flat(net.evaluate_arrays(held_out, evaluated, self.metrics), "validation_")
-                opt = self._observe(opt, row)
-                rate = float(net.backend.to_numpy(opt.learning_rate)[0])
-                row |= {"learning_rate": rate, "seconds": time.perf_counter() - begun}
-                history.append(row)
-                net._params = evaluated
-                net.epoch += 1
-                self._call("on_epoch_end", row)
+            while net.epoch < self.last_epoch and not self.stop and not interrupts.heard:
+                begun = time.perf_counter() - run.seconds
+                run.begin_epoch(work.order(net.seed, net.epoch))
+                for count in chunks(run, pace, [c.steps for c in self.callbacks if c.steps is not None]):
+                    run.advance(step, work.data, count)
+                    run.seconds = time.perf_counter() - begun
+                    self._call("on_batches", run.done, run.batches)
+                    if run.done < run.batches:
+                        if interrupts.heard:
+                            break
+                        if any(c.steps is not None and run.steps % c.steps == 0 for c in self.callbacks):
+                            self._call("on_pause", "steps")
+                else:
+                    self._end_epoch(work, begun)
+                    self._call("on_pause", "epoch")
+            if interrupts.heard:
+                self._interrupted(NAMES[interrupts.heard])
         finally:
-            self._keep(params, opt)
+            net._params, net.opt_state = run.between_fits()
 
-    def _arranged(self, augment: Sequence[Any]) -> tuple[Any, ...]:
-        """Return the transforms, checked; who changes no images does not import what would change them."""
-        if isinstance(augment, (tuple, list)) and not augment:
-            return ()
-        from bpxp.data.augment.compose import arranged
+    def _end_epoch(self, work: Work, begun: float) -> None:
+        """Evaluate, write the row of the history, and go over to the next epoch."""
+        net, run = self.net, self.run
+        loss, total = (float(net.backend.to_numpy(a)[0]) for a in (run.state.loss, run.state.weight))
+        params, opt = run.state.params, run.state.opt
+        check_finite(loss, net.epoch + 1, self.history, opt, net)
+        row: dict[str, Any] = {"epoch": net.epoch + 1, "loss": loss / total}
+        evaluated = opt.average or params
+        if work.evaluate_train:
+            row |= flat(net.evaluate_arrays(work.train, evaluated, self.metrics), "train_")
+        if work.held_out is not None:
+            row |= flat(net.evaluate_arrays(work.held_out, evaluated, self.metrics), "validation_")
+        opt = self._observe(opt, row)
+        rate = float(net.backend.to_numpy(opt.learning_rate)[0])
+        row |= {"learning_rate": rate, "seconds": time.perf_counter() - begun}
+        self.history.append(row)
+        run.state = run.state._replace(opt=opt)
+        run.publish(evaluated)
+        net.epoch, run.done, run.seconds = net.epoch + 1, 0, 0.0
+        self._call("on_epoch_end", row)
 
-        return arranged(augment, self.net.input_shape)
+    def _interrupted(self, by: str) -> None:
+        """Save, and say how to go on."""
+        self._call("on_pause", "interrupt")
+        files = [str(c.saved) for c in self.callbacks if isinstance(c, Checkpoint) and c.monitor is None and c.saved]
+        text = f"{by} in {self.where}"
+        if files:
+            text += f"; to go on: {self.how_to_resume.format(files[-1])}"
+        else:
+            text += "; nothing is saved. callbacks=[bpxp.callbacks.Checkpoint('run.bpxp')] would do it"
+        self.stop = by
+        print(text, file=sys.stderr, flush=True)
 
-    def _fresh(self, params: Params, opt: OptState, stats: Any, key: Any, order: np.ndarray) -> State:
-        """Return the state at the beginning of an epoch."""
-        net, xp = self.net, self.net.xp
-        kind = getattr(xp, net.dtype)
-        zeros = (xp.zeros((1,), dtype=xp.int32), xp.zeros((1,), dtype=kind), xp.zeros((1,), dtype=kind))
-        return State(params, opt, stats, key, net.backend.asarray(order), *zeros)
+    # ---------------------------------------------------------------- before it
 
-    def _resume(self) -> tuple[Params, OptState]:
-        """Return parameters and optimizer state to go on from.
-
-        A network keeps the moving average of its parameters as its parameters between fits, since that is what was
-        evaluated; the state then holds the others. Here they change places again.
-        """
-        net = self.net
-        if net.optimizer != self.optimizer or net.opt_state is None:
-            net.optimizer, net.opt_state = self.optimizer, self.optimizer.init(net.params, xp=net.xp)
-            return net.params, net.opt_state
-        return self._swap(net.params, net.opt_state)
-
-    def _keep(self, params: Params, opt: OptState) -> None:
-        self.net._params, self.net.opt_state = self._swap(params, opt)
-
-    @staticmethod
-    def _swap(params: Params, opt: OptState) -> tuple[Params, OptState]:
-        return (opt.average, opt._replace(average=params)) if opt.average else (params, opt)
+    def _source(self, resume: str | Path | bool) -> Path | None:
+        """Return the file to go on from, if any."""
+        if not isinstance(resume, bool):
+            return Path(resume)
+        if not resume:
+            return None
+        own = [c for c in self.callbacks if isinstance(c, Checkpoint) and c.monitor is None]
+        if not own:
+            raise InvalidValueError(
+                message(
+                    "fit(resume=True)",
+                    "the trainer has no Checkpoint that says where the run is saved",
+                    fix="Trainer(net, …, callbacks=[bpxp.callbacks.Checkpoint('run.bpxp')])",
+                )
+            )
+        return own[0].newest()
 
     def _observe(self, opt: OptState, row: dict[str, Any]) -> OptState:
         """Let the schedule see the epoch's loss: that of the validation, where there is one."""
@@ -224,29 +262,9 @@ class Trainer:
         metric = net.xp.full((1,), value, dtype=getattr(net.xp, net.dtype))
         return self.optimizer.observe(opt, metric, xp=net.xp)
 
-    def _split(self, train: Batch, fraction: float) -> tuple[Batch, Batch]:
-        n = int(train[0].shape[0])
-        held = round(n * fraction) if 0.0 < fraction < 1.0 else 0
-        if not 0 < held < n:
-            raise InvalidValueError(
-                message(
-                    "fit(validation=…)",
-                    f"a split of {n} samples leaves {held} for validation",
-                    got=repr(fraction),
-                    expected="a fraction in (0, 1) that leaves samples on both sides",
-                )
-            )
-        xp, order = self.net.xp, HostRandom(self.net.seed, (SPLIT,)).permutation(n)
-
-        def part(rows: np.ndarray) -> Batch:
-            index = self.net.backend.asarray(rows)
-            x, y, weight = (None if a is None else xp.take(a, index, axis=0) for a in train)
-            return x, y, weight
-
-        return part(order[held:]), part(order[:held])
-
     @contextmanager
-    def _session(self, epochs: int) -> Iterator[None]:
+    def _claimed(self) -> Iterator[None]:
+        """Hold the network: nobody else may fit it."""
         net = self.net
         if net.training:
             raise FitInProgressError(
@@ -254,12 +272,21 @@ class Trainer:
                     "fit", "this network is being fitted already", fix="wait for the other fit, or use another Network"
                 )
             )
-        net.training, self.stop, self.last_epoch = True, "", net.epoch + epochs
+        net.training = True
         try:
-            self._call("on_fit_begin")
             yield
         finally:
             net.training = False
+
+    @contextmanager
+    def _moments(self, saved: run_file.Saved | None) -> Iterator[None]:
+        """Call the callbacks at the beginning and at the end."""
+        try:
+            self._call("on_fit_begin")
+            if saved is not None:
+                run_file.resume_callbacks(saved, self)
+            yield
+        finally:
             self._call("on_fit_end")
 
     def _call(self, moment: str, *args: Any) -> None:
@@ -269,23 +296,6 @@ class Trainer:
             except Exception as error:
                 error.add_note(f"in the callback {type(callback).__name__}.{moment}, epoch {self.net.epoch}")
                 raise
-
-
-def chunks(batches: int, most: int = 20) -> Iterator[tuple[int, int]]:
-    """Yield (done, count): an epoch in at most `most` runs of the compiled step, so that progress can be shown."""
-    done = 0
-    for i in range(min(most, batches)):
-        end = (i + 1) * batches // min(most, batches)
-        yield end, end - done
-        done = end
-
-
-def checked_epochs(epochs: Any) -> None:
-    """Raise unless `epochs` is an int >= 0."""
-    if isinstance(epochs, bool) or not isinstance(epochs, (int, np.integer)):
-        raise InvalidTypeError(message("fit(epochs=…)", "not an int", got=f"{type(epochs).__name__} {epochs!r}"))
-    if epochs < 0:
-        raise InvalidValueError(message("fit(epochs=…)", "must be >= 0", got=str(epochs), expected=">= 0"))
 
 
 def check_finite(loss: float, epoch: int, history: History, opt: OptState, net: Network) -> None:

@@ -2,13 +2,15 @@
 
 ``BPXP_TEST_BACKENDS=numpy,strict,torch,jax,cupy,torch:cuda`` says which libraries run (default: numpy and strict, what
 the test group installs). One that was asked for and does not work ends the run at once, with the reason.
-``BPXP_TEST_SEED`` repeats the random numbers of a failure.
+``BPXP_TEST_SEED`` repeats the random numbers of a failure. ``BPXP_NIGHTLY=1`` runs the tests that count something (kills,
+interrupts, cut points) to the full number, and ``BPXP_PROMISES=FILE`` has them write down what they counted.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import inspect
+import json
 import os
 import warnings
 import zlib
@@ -125,3 +127,23 @@ def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     seed = int(os.environ.get("BPXP_TEST_SEED", zlib.crc32(request.node.originalname.encode())))
     print(f"BPXP_TEST_SEED={seed}")
     return np.random.default_rng(seed)
+
+
+@pytest.fixture(scope="session")
+def nightly() -> bool:
+    """Whether there is time."""
+    return bool(os.environ.get("BPXP_NIGHTLY"))
+
+
+@pytest.fixture
+def promise(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """``promise(what, figure)`` writes a measured figure down, for docs/promises.md, if somebody asked for it."""
+
+    def write(what: str, figure: str) -> None:
+        print(f"{what}: {figure}")
+        if "BPXP_PROMISES" in os.environ:
+            line = {"what": what, "figure": figure, "test": request.node.nodeid.partition("[")[0]}
+            with open(os.environ["BPXP_PROMISES"], "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+    return write

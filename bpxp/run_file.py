@@ -1,0 +1,213 @@
+"""A run in a file: the network, and all that is needed to go on from the very step at which it was saved."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from bpxp import checkpoint, model_file
+from bpxp.backends import Array
+from bpxp.errors import BpxpWarning, CheckpointCorruptError, CheckpointFormatError, CheckpointMismatchError, message
+from bpxp.history import History
+from bpxp.model_file import on_host, taken
+from bpxp.network import Network
+from bpxp.run import Run, fresh_sums, swapped
+from bpxp.step import State
+from bpxp.tree import leaves, named_leaves
+from bpxp.work import Work, no_order
+
+if TYPE_CHECKING:
+    from bpxp.callbacks import Callback
+    from bpxp.trainer import Trainer
+
+
+class Saved(NamedTuple):
+    """What a file holds of a run, checked for damage and for being of this network, but not yet taken up."""
+
+    path: str
+    tensors: checkpoint.Tensors
+    network: dict[str, Any]
+    run: dict[str, Any]
+
+
+# ---------------------------------------------------------------- writing
+
+
+def save(trainer: Trainer, path: Path, *, whole: bool = True) -> bool:
+    """Write the run, or only its network as it was evaluated; return False, and write nothing, if it is not finite.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written; the one of before is intact.
+    """
+    run, net = trainer.run, trainer.net
+    params, opt = run.between_fits()
+    own: Iterable[tuple[str, Array]] = model_file.tensors_of(params, run.state.stats)
+    tensors = {name: on_host(a, net.backend) for name, a in own}
+    if not all(map(_finite, tensors.values())):
+        return False
+    description = {"network": model_file.describe(net), "written": model_file.written(net)}
+    if whole:
+        if not _finite(net.backend.to_numpy(run.state.loss)):
+            return False
+        callbacks = _states_of_callbacks(trainer, tensors)
+        kept = [*named_leaves(opt, "opt"), ("run/loss", run.state.loss), ("run/weight", run.state.weight)]
+        tensors |= {name: on_host(a, net.backend) for name, a in kept}
+        tensors["run/history"] = _text(list(run.history))
+        place = {"first": run.first, "done": run.done, "seconds": run.seconds, "stop": trainer.stop}
+        description["run"] = {**place, "plan": run.plan(), "callbacks": callbacks}
+    checkpoint.write(path, tensors, description)
+    return True
+
+
+def size(run: Run) -> int:
+    """Return about how many bytes a run takes, without what callbacks keep."""
+    arrays = leaves((run.state.params, run.state.stats, run.state.opt))
+    count: int = sum(math.prod(a.shape) for a in arrays)
+    return count * (8 if run.net.dtype == "float64" else 4)
+
+
+def _finite(a: np.ndarray) -> bool:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(np.sum(a))) or bool(np.isfinite(a).all())
+
+
+def _text(value: Any) -> np.ndarray:
+    """Return JSON as bytes: numbers keep their bits, and there may be more of them than a header has room for."""
+    text = json.dumps(value, default=lambda a: a.item() if hasattr(a, "item") else str(a))
+    return np.frombuffer(text.encode(), np.uint8)
+
+
+def _states_of_callbacks(trainer: Trainer, tensors: checkpoint.Tensors) -> list[dict[str, Any]]:
+    """Return the states of those that have one; their arrays go to `tensors`."""
+    states: list[dict[str, Any]] = []
+    for callback in trainer.callbacks:
+        state = callback.state(trainer)
+        if state:
+            arrays = {key: a for key, a in state.items() if isinstance(a, np.ndarray)}
+            tensors |= {f"callbacks/{len(states)}/{key}": a for key, a in arrays.items()}
+            plain = {key: value for key, value in state.items() if key not in arrays}
+            states.append({"type": type(callback).__name__, "state": plain})
+    return states
+
+
+# ---------------------------------------------------------------- reading
+
+
+def read(path: str | Path, net: Network) -> Saved:
+    """Read a run of this network; nothing is changed.
+
+    Raises
+    ------
+    OSError
+        If there is no such file, or it cannot be read.
+    CheckpointError
+        If it is damaged, of a newer format, no run, or that of another network.
+    """
+    where = f"fit(resume={os.fspath(path)!r})"
+    tensors, description = checkpoint.read(path)
+    run = description.get("run")
+    if run is None:
+        raise CheckpointFormatError(
+            message(
+                where,
+                "the file holds a network and no run to go on with",
+                expected="a file that callbacks.Checkpoint(path) wrote",
+                fix=f"Network.load({os.fspath(path)!r}), and a new fit",
+            )
+        )
+    saved = Saved(os.fspath(path), tensors, description["network"], run)
+    here = {key: value for key, value in model_file.describe(net).items() if key not in ("seed", "epoch", "steps")}
+    _refuse(differences(saved.network, here), where, "the network is another")
+    return saved
+
+
+def _refuse(lines: list[str], where: str, what: str) -> None:
+    if lines:
+        fix = "the same arguments; or Network.load(path), and a new fit from its parameters"
+        raise CheckpointMismatchError(message(where, f"{what}: {'; '.join(lines)}", fix=fix))
+
+
+def differences(there: Any, here: Any, name: str = "") -> list[str]:
+    """Return what differs between a description in a file and one of now, a line for each.
+
+    Entries that the file does not have are new in this version, and initialisers have done their work: both are left
+    out.
+    """
+    if isinstance(there, dict) and isinstance(here, dict) and there.get("type") == here.get("type"):
+        found = []
+        for key in there.keys() & here.keys() - {"type", "initializer"}:
+            found += differences(there[key], here[key], f"{name}.{key}" if name else key)
+        return sorted(found)
+    if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        return [
+            line for i, pair in enumerate(zip(there, here, strict=True)) for line in differences(*pair, f"{name}[{i}]")
+        ]
+    return [] if there == here else [f"{name} is {_short(there)} in the file, {_short(here)} here"]
+
+
+def _short(value: Any) -> str:
+    text = str(value.get("type") if isinstance(value, dict) else value)
+    return text if len(text) < 40 else f"{text[:20]}…"
+
+
+def restore(saved: Saved, net: Network, work: Work) -> Run:
+    """Put what was saved into the network, and return the run.
+
+    Raises
+    ------
+    CheckpointError
+        If this fit is not the one that was saved, with all differences, or the description of the run is damaged;
+        nothing is changed then.
+    """
+    where = f"fit(resume={saved.path!r})"
+    _refuse(differences(saved.run["plan"], work.plan()), where, "the run was begun otherwise")
+    optimizer = work.step.optimizer
+    kept = {name: a for name, a in saved.tensors.items() if not name.startswith(("run/", "callbacks/"))}
+    like = optimizer.init(net.params, xp=net.xp)
+    expected = [*model_file.tensors_of(net.params, net.stats), *named_leaves(like, "opt")]
+    checkpoint.check_tensors(kept, {name: tuple(a.shape) for name, a in expected}, where)
+    try:
+        place, epoch, steps, seed = saved.run, *(saved.network[key] for key in ("epoch", "steps", "seed"))
+        history = History(json.loads(saved.tensors["run/history"].tobytes()))
+        sums = {name: taken(like.learning_rate, saved.tensors, f"run/{name}", net) for name in ("loss", "weight")}
+        first, done, seconds = int(place["first"]), int(place["done"]), float(place["seconds"])
+    except model_file.MISFITS as error:
+        raise CheckpointCorruptError(message(where, f"the description of the run is damaged ({error!r})")) from error
+    params, opt = swapped(taken(net.params, kept, "params", net), taken(like, kept, "opt", net))
+    net.seed, net.epoch, net.stats = seed, epoch, taken(net.stats, kept, "stats", net)
+    net.key = net.key_at(steps) if net.key or steps or work.step.augment else ()
+    net.optimizer = optimizer
+    position = fresh_sums(net, done * work.size)["position"]
+    state = State(params, opt, net.stats, net.key, no_order(net), position, **sums)
+    run = Run(net, state, work.size, work.batches, first, work.plan, history, done, seconds)
+    run.publish(params)
+    return run
+
+
+def resume_callbacks(saved: Saved, trainer: Trainer) -> None:
+    """Give each callback the state that one of its type had, in their order; warn where one has no other."""
+    waiting = [callback for callback in trainer.callbacks if callback.state(trainer)]
+    for i, entry in enumerate(saved.run["callbacks"]):
+        own: Callback | None = next((c for c in waiting if type(c).__name__ == entry["type"]), None)
+        if own is None:
+            _warn(f"{entry['type']} was there when the run was saved, and is not now", saved)
+            continue
+        waiting.remove(own)
+        begin = f"callbacks/{i}/"
+        arrays = {name.removeprefix(begin): a for name, a in saved.tensors.items() if name.startswith(begin)}
+        own.resume(trainer, {**entry["state"], **arrays})
+    for callback in waiting:
+        _warn(f"{type(callback).__name__} was not there when the run was saved, and begins anew", saved)
+
+
+def _warn(text: str, saved: Saved) -> None:
+    warnings.warn(f"fit(resume={saved.path!r}): {text}", BpxpWarning, stacklevel=2)

@@ -1,0 +1,190 @@
+"""What a fit works on: data as arrays of the backend, the training step, and what describes both."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bpxp import registry
+from bpxp.backends import Array
+from bpxp.checkpoint import digest_of_all
+from bpxp.data.order import epoch_order, usable_batch_size
+from bpxp.errors import InvalidTypeError, InvalidValueError, message
+from bpxp.metrics import Metric
+from bpxp.network import Network
+from bpxp.nn.layer import Shape
+from bpxp.nn.losses.softmax_cross_entropy import one_hot
+from bpxp.optim import Optimizer
+from bpxp.random import SPLIT, HostRandom
+from bpxp.run import Run, fresh_sums, swapped
+from bpxp.step import Data, State, TrainingStep
+from bpxp.targets import warn_single_class
+
+Batch = tuple[Array, Array, Array | None]
+SAMPLES = 3  # that a resumed run is compared by; the targets are compared as a whole
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What a fit is given.
+
+    Attributes
+    ----------
+    step : TrainingStep
+        Not yet compiled.
+    data : Data
+        As the step takes it.
+    train, held_out : tuple of array
+        As they are evaluated: x, y and weight.
+    size, batches : int
+        Samples per step, and steps per epoch.
+    shuffle, evaluate_train : bool
+    plan : function
+        Returns what has to be the same when the run is continued, as JSON values.
+    """
+
+    step: TrainingStep
+    data: Data
+    train: Batch
+    held_out: Batch | None
+    size: int
+    batches: int
+    shuffle: bool
+    evaluate_train: bool
+    plan: Any
+
+    @staticmethod
+    def of(
+        net: Network,
+        optimizer: Optimizer,
+        metrics: tuple[Metric, ...],
+        data: Any,
+        *,
+        batch_size: int | None,
+        validation: Any,
+        weight: Any,
+        class_weight: Any,
+        shuffle: bool,
+        augment: Sequence[Any],
+        evaluate_train: bool,
+        seed: int,
+    ) -> Work:
+        """Check the arguments of `Trainer.fit`, and bring the data to the backend."""
+        train = net.prepare(data, weight, class_weight, "fit")
+        held_out: Batch | None = None
+        if isinstance(validation, float):
+            train, held_out = split(net, train, validation, seed)
+        elif validation is not None:
+            held_out = net.prepare(validation, None, None, "fit: validation")
+        warn_single_class(net.backend.to_numpy(train[1]), "fit: y")
+        n = int(train[0].shape[0])
+        size = min(32, n) if batch_size is None else usable_batch_size(batch_size, n, "fit(batch_size=…)")
+        step = TrainingStep(net.model, net.loss, optimizer, arranged(augment, net.input_shape), xp=net.xp)
+        options = {
+            "optimizer": optimizer,
+            "batch_size": size,
+            "samples": n,
+            "shuffle": bool(shuffle),
+            "augment": step.augment,
+            "metrics": metrics,
+            "evaluate_train": bool(evaluate_train),
+        }
+
+        @functools.cache
+        def plan() -> dict[str, Any]:
+            described = {name: registry.describe(value, other=_name) for name, value in options.items()}
+            held = None if held_out is None else fingerprint(net, held_out)
+            return {**described, "data": fingerprint(net, train), "validation": held}
+
+        batches = -(-n // size)
+        arrays = as_data(net, step, train, size)
+        return Work(step, arrays, train, held_out, size, batches, bool(shuffle), bool(evaluate_train), plan)
+
+    def order(self, seed: int, epoch: int) -> np.ndarray:
+        """Return the order of the samples in an epoch."""
+        return epoch_order(seed, epoch, int(self.train[0].shape[0]), self.size, shuffle=self.shuffle)
+
+    def begin(self, net: Network) -> Run:
+        """Return a run from where the network stands."""
+        optimizer = self.step.optimizer
+        if net.optimizer != optimizer or net.opt_state is None:
+            net.optimizer, net.opt_state = optimizer, optimizer.init(net.params, xp=net.xp)
+            params, opt = net.params, net.opt_state
+        else:
+            params, opt = swapped(net.params, net.opt_state)
+        key = net.key or (net.key_at(0) if self.step.augment else ())
+        state = State(params, opt, net.stats, key, no_order(net), **fresh_sums(net))
+        return Run(net, state, self.size, self.batches, first=net.epoch, plan=self.plan)
+
+
+def checked_epochs(epochs: Any) -> None:
+    """Raise unless `epochs` is an int >= 0."""
+    if isinstance(epochs, bool) or not isinstance(epochs, (int, np.integer)):
+        raise InvalidTypeError(message("fit(epochs=…)", "not an int", got=f"{type(epochs).__name__} {epochs!r}"))
+    if epochs < 0:
+        raise InvalidValueError(message("fit(epochs=…)", "must be >= 0", got=str(epochs), expected=">= 0"))
+
+
+def no_order(net: Network) -> Array:
+    """Return what stands for the order of the samples until an epoch begins."""
+    return net.xp.zeros((1,), dtype=net.xp.int32)
+
+
+def as_data(net: Network, step: TrainingStep, train: Batch, size: int) -> Data:
+    """Return the samples as the step takes them: classes become rows where targets are mixed."""
+    xp = net.xp
+    x, y, weight = train
+    if y.ndim == 1 and any(getattr(transform, "mixes", False) for transform in step.augment):
+        y = one_hot(y, net.output_shape[0], dtype=getattr(xp, net.dtype), xp=xp)
+    return Data(x, y, weight, xp.arange(size, dtype=xp.int32))
+
+
+def arranged(augment: Sequence[Any], in_shape: Shape) -> tuple[Any, ...]:
+    """Return the transforms, checked; who changes no images does not import what would change them."""
+    if isinstance(augment, (tuple, list)) and not augment:
+        return ()
+    from bpxp.data.augment.compose import arranged
+
+    return arranged(augment, in_shape)
+
+
+def split(net: Network, train: Batch, fraction: float, seed: int) -> tuple[Batch, Batch]:
+    """Set a fraction of the samples aside, at random, and return the others and them."""
+    n = int(train[0].shape[0])
+    held = round(n * fraction) if 0.0 < fraction < 1.0 else 0
+    if not 0 < held < n:
+        raise InvalidValueError(
+            message(
+                "fit(validation=…)",
+                f"a split of {n} samples leaves {held} for validation",
+                got=repr(fraction),
+                expected="a fraction in (0, 1) that leaves samples on both sides",
+            )
+        )
+    order = HostRandom(seed, (SPLIT,)).permutation(n)
+
+    def part(rows: np.ndarray) -> Batch:
+        index = net.backend.asarray(rows)
+        x, y, weight = (None if a is None else net.xp.take(a, index, axis=0) for a in train)
+        return x, y, weight
+
+    return part(order[held:]), part(order[:held])
+
+
+def fingerprint(net: Network, batch: Batch) -> str:
+    """Return a digest of the targets and of a few samples: enough to notice other data, without a journey for all."""
+    x, y, weight = batch
+    n = int(x.shape[0])
+    rows = np.linspace(0, n - 1, SAMPLES).astype(np.int32)
+    some = net.xp.take(x, net.backend.asarray(rows), axis=0)
+    arrays = [np.asarray(x.shape, np.int64), *(net.backend.to_numpy(a) for a in (some, y, weight) if a is not None)]
+    return digest_of_all(arrays)
+
+
+def _name(thing: Any) -> str:
+    """Return a name for something of the user's own: it is compared, and never looked up."""
+    return str(getattr(thing, "__qualname__", type(thing).__qualname__))

@@ -8,6 +8,7 @@ import numpy as np
 
 from bpxp.backends.base import CACHE, Array, Step, StepFunction, foreign, host, is_host_array, namespace
 from bpxp.backends.host_threefry import threefry
+from bpxp.backends.recording import Replay, opaque
 from bpxp.backends.threads import LimitedStep
 from bpxp.errors import InvalidValueError, message
 
@@ -82,7 +83,9 @@ class NumpyBackend:
     device = "cpu"
 
     def __init__(self, device: str = "") -> None:
-        self.xp = namespace(np, None, argsort=_argsort, sort=_sort, threefry=threefry, memo={}, workspace=CACHE, **LEAN)
+        self.xp = namespace(
+            np, None, argsort=_argsort, sort=_sort, threefry=opaque(threefry), memo={}, workspace=CACHE, **LEAN
+        )
         keep_freed_memory()
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
@@ -94,7 +97,7 @@ class NumpyBackend:
         return np.array(a)
 
     def compile(self, step: StepFunction, /) -> Step:
-        return LimitedStep(step)
+        return LimitedStep(step, Replay(step))
 
 
 def check_device(device: str) -> None:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from bpxp.backends.base import Namespace, State, StepFunction, eager
+from bpxp.backends.base import Namespace, State, Step, StepFunction, eager
 from bpxp.errors import InvalidValueError, message
 from bpxp.tree import tree_map
 
@@ -45,6 +45,8 @@ class LimitedStep:
     Parameters
     ----------
     step : callable
+    run : callable, optional
+        What runs it, ``run(state, data, count=n)``; None runs it as it is.
 
     Attributes
     ----------
@@ -62,8 +64,8 @@ class LimitedStep:
     whole process: while a step runs, the limit holds for other Python threads too.
     """
 
-    def __init__(self, step: StepFunction, /) -> None:
-        self.step, self.run = step, eager(step)
+    def __init__(self, step: StepFunction, run: Step | None = None, /) -> None:
+        self.step, self.run = step, run or eager(step)
         self.asked = asked()
         self.threads: int | None = 0 if self.asked == "keep" else None
 

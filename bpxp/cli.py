@@ -1,11 +1,13 @@
 """The command line: train, evaluate, predict, list the backends, verify gradients and equations.
 
-Exit codes: 0 done, 1 failed (the reason stands on standard error), 2 wrong usage, 130 interrupted.
+Exit codes: 0 done, 1 failed (the reason stands on standard error), 2 wrong usage, 130 interrupted by Ctrl-C, 143 by
+SIGTERM.
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,6 +26,8 @@ EXAMPLES = """examples:
   bpxp train                                     8x8 digits that come with bpxp, a few seconds
   bpxp train mnist --layers 784,256,10 --epochs 20 --learning-rate 0.5 --out mnist.bpxp
   bpxp train mnist --backend cupy                the same on a CUDA GPU
+  bpxp train mnist --checkpoint run.bpxp         save the run after each epoch, and when it is interrupted
+  bpxp train mnist --resume run.bpxp             go on from there, as if nothing had happened
   bpxp evaluate mnist.bpxp mnist --per-class
   bpxp predict mnist.bpxp seven.png
   bpxp backends
@@ -34,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parser = make_parser()
     options = parser.parse_args(arguments)
+    options.line = list(sys.argv[1:] if arguments is None else arguments)
     if not hasattr(options, "run"):
         parser.print_help()
         return 2
@@ -113,6 +118,13 @@ def add_training_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--batch-size", type=int, default=20, help="default: 20")
     sub.add_argument("--seed", type=int, default=0, help="default: 0")
     sub.add_argument("--out", metavar="FILE", help="save the network")
+    sub.add_argument("--checkpoint", metavar="FILE", help="save the run after each epoch, and when it is interrupted")
+    sub.add_argument("--checkpoint-steps", metavar="N", type=int, help="save it after every N steps, too")
+    sub.add_argument(
+        "--resume",
+        metavar="FILE",
+        help="go on from where --checkpoint saved the run, with the options of that run; and save it there again",
+    )
     sub.add_argument("--quiet", action="store_true", help="no progress")
 
 
@@ -157,14 +169,34 @@ def train(options: argparse.Namespace) -> int:
     optimizer = bpxp.optim.get_optimizer(options.optimizer, rate)
     if not options.quiet:
         print(net)
-    trainer = bpxp.Trainer(net, optimizer, progress=not options.quiet)
-    trainer.fit(training, epochs=options.epochs, batch_size=options.batch_size, validation=test)
+    path = options.checkpoint or options.resume
+    callbacks = [bpxp.callbacks.Checkpoint(path, steps=options.checkpoint_steps)] if path else []
+    trainer = bpxp.Trainer(net, optimizer, callbacks=callbacks, progress=not options.quiet)
+    trainer.how_to_resume = lambda file: resuming(options.line, file)
+    trainer.fit(
+        training,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        validation=test,
+        resume=options.resume or False,
+    )
     found = net.evaluate(test)
     if options.out:
         net.save(options.out)
         print(f"saved: {options.out}")
     print(f"test accuracy: {found['accuracy']:.4f}")
     return 0
+
+
+def resuming(line: Sequence[str], file: str) -> str:
+    """Return the command line that goes on from a file."""
+    kept: list[str] = []
+    for word in line:
+        if kept and kept[-1] == "--resume":
+            kept.pop()
+        elif not word.startswith("--resume="):
+            kept.append(word)
+    return shlex.join(["bpxp", *kept, "--resume", file])
 
 
 def evaluate(options: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ class Trainer:
         self.history = History()
         self.run: Run  # the fit on its way, or the last one
         self.resumed_from = ""
-        self.how_to_resume = "trainer.fit(…, resume={!r})"
+        self.how_to_resume: Callable[[str], str] = "trainer.fit(…, resume={!r})".format  # printed after an interrupt
 
     def fit(
         self,
@@ -230,7 +230,7 @@ class Trainer:
         files = [str(c.saved) for c in self.callbacks if isinstance(c, Checkpoint) and c.monitor is None and c.saved]
         text = f"{by} in {self.where}"
         if files:
-            text += f"; to go on: {self.how_to_resume.format(files[-1])}"
+            text += f"; to go on: {self.how_to_resume(files[-1])}"
         else:
             text += "; nothing is saved. callbacks=[bpxp.callbacks.Checkpoint('run.bpxp')] would do it"
         self.stop = by

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import bpxp
-from bpxp.cli import main
+from bpxp.cli import main, resuming
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +42,33 @@ def test_train_with_every_option(capsys, tmp_path):
     assert capsys.readouterr().out.splitlines()[0] == f"saved: {path}"
     net = bpxp.Network.load(path, backend="numpy")
     assert (net.input_shape, net.output_shape, net.dtype, net.seed) == ((64,), (10,), "float64", 7)
+
+
+def test_a_run_is_saved_and_goes_on(capsys, tmp_path):
+    path = tmp_path / "run.bpxp"
+    line = ["train", "--batch-size", "200", "--quiet"]
+    assert main([*line, "--epochs", "4", "--out", str(tmp_path / "whole.bpxp")]) == 0
+    wanted = capsys.readouterr().out.splitlines()[-1]
+    assert main([*line, "--epochs", "2", "--checkpoint", str(path), "--checkpoint-steps", "5"]) == 0
+    assert main([*line, "--epochs", "4", "--resume", str(path), "--out", str(tmp_path / "parts.bpxp")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == wanted
+    assert (tmp_path / "whole.bpxp").read_bytes() == (tmp_path / "parts.bpxp").read_bytes()
+    assert bpxp.Network.load(path).epoch == 4  # what is resumed is saved again
+    assert main([*line, "--epochs", "4", "--resume", str(path), "--layers", "64,10"]) == 1
+    assert "the network is another: layers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("train mnist --checkpoint r.bpxp", "bpxp train mnist --checkpoint r.bpxp --resume r.bpxp"),
+        ("train --resume r.bpxp --epochs 3", "bpxp train --epochs 3 --resume r.bpxp"),
+        ("train --resume=old.bpxp --epochs 3", "bpxp train --epochs 3 --resume r.bpxp"),
+        ("train --checkpoint {epoch}.bpxp", "bpxp train --checkpoint '{epoch}.bpxp' --resume r.bpxp"),
+    ],
+)
+def test_the_line_that_goes_on(line, text):
+    assert resuming(line.split(), "r.bpxp") == text
 
 
 def test_the_same_command_prints_the_same(capsys):
@@ -140,6 +167,9 @@ def test_verify_a_network_of_words(capsys, tmp_path):
         ("train --learning-rate 0", 1, "> 0"),
         ("train --seed -1", 1, "negative"),
         ("train --out no/such/folder/x.bpxp --epochs 0", 1, "no/such/folder"),
+        ("train --checkpoint no/such/folder/x.bpxp", 1, "no/such/folder"),
+        ("train --resume nothing.bpxp", 1, "nothing.bpxp"),
+        ("train --checkpoint x.bpxp --checkpoint-steps 0", 1, ">= 1"),
         ("evaluate nothing.bpxp", 1, "nothing.bpxp"),
         ("trian", 2, "invalid choice"),
         ("", 2, ""),

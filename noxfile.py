@@ -117,11 +117,9 @@ def examples(session: nox.Session) -> None:
 
 @nox.session(venv_backend="virtualenv")
 def bench(session: nox.Session) -> None:
-    """Measure bpxp beside PyTorch, JAX and scikit-learn; the results go to benchmarks/results."""
-    session.install("-e", ".[jax]", *group("bench", "torch-cpu"))
-    for path in sorted((ROOT / "benchmarks").glob("*.py")):
-        if path.stem not in ("__init__", "harness", "gpu"):
-            session.run("python", "-m", f"benchmarks.{path.stem}", *session.posargs)
+    """Measure bpxp beside its peers; the results go to benchmarks/results. `nox -s bench -- mlp cnn` is a part."""
+    session.install("-e", ".[jax,plot]", *group("bench", "torch-cpu"))
+    session.run("python", "-m", "benchmarks", *session.posargs)
 
 
 @nox.session(venv_backend="none")

@@ -4,9 +4,10 @@
 numpy, array-api-compat, safetensors, pytest and hypothesis, and CuPy or a CUDA build of PyTorch (both: both are
 tested). bpxp itself need not be installed.
 
-It writes DIR/gpu.json and DIR/gpu.md: the hardware, the versions, what the tests said on each backend, and every
-benchmark that has a `gpu_cases` function. Exit codes: 0 all passed, 1 a test failed or a backend is missing, 2 no
-GPU that answers. ``--backends numpy,torch`` rehearses it on a machine without one.
+It writes DIR/gpu.json and DIR/gpu.md: the hardware, the versions, what the tests said on each backend, the benchmarks
+of `benchmarks.suite_gpu` and which goals are reached. The races need MNIST; ``--data DIR`` says where it lies. Exit
+codes: 0 all passed, 1 a test failed or a backend is missing, 2 no GPU that answers. ``--skip tests`` and ``--skip
+benchmarks`` split it; ``--backends numpy,torch --quick`` rehearses it on a machine without a GPU.
 """
 
 from __future__ import annotations
@@ -15,23 +16,21 @@ import argparse
 import importlib.util
 import json
 import os
-import pkgutil
 import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import benchmarks
 import bpxp
-from benchmarks import harness
+from benchmarks import harness, report, suite_gpu
+from benchmarks.machine import ROOT, describe, machine
+from benchmarks.suite import Benchmark
 from bpxp.errors import BpxpError
 
 GPU_BACKENDS = "cupy,torch:cuda"
-ROUNDS = 3
 
 
 def main() -> int:
@@ -40,23 +39,28 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for gpu.json and gpu.md")
     parser.add_argument("--backends", default=GPU_BACKENDS, help=f"default: {GPU_BACKENDS}")
     parser.add_argument("--minutes", type=float, default=7.5, help="all of it ends by then (default: 7.5)")
+    parser.add_argument("--data", type=Path, help="folder with MNIST, as BPXP_DATA_DIR")
+    parser.add_argument("--skip", choices=["tests", "benchmarks"], help="leave one part out")
+    parser.add_argument("--quick", action="store_true", help="see that the benchmarks run, whatever they say")
     arguments = parser.parse_args()
+    if arguments.data:
+        os.environ["BPXP_DATA_DIR"] = str(arguments.data.resolve())
     deadline = time.monotonic() + 60.0 * arguments.minutes
     working, missing = probe(arguments.backends.split(","))
     if not working:
         print("\nNo GPU: none of the backends works here, so nothing was tested or measured.")
         return 2
     arguments.out.mkdir(parents=True, exist_ok=True)
-    lane: dict[str, Any] = {"machine": {**harness.machine(), "devices": devices(working)}, "missing": missing}
+    lane: dict[str, Any] = {"machine": {**machine(), "devices": devices(working)}, "missing": missing}
     # The tests may take two thirds of the time; the benchmarks get what is left.
     share = (deadline - time.monotonic()) * 2.0 / 3.0 / len(working)
-    lane["tests"] = {name: run_tests(name, share) for name in working}
+    lane["tests"] = {name: run_tests(name, share) for name in working if arguments.skip != "tests"}
     keep(lane, arguments.out)  # what is known by now is not lost, whatever happens next
     lane["benchmarks"] = {}
-    modules = with_gpu_cases()
-    for i, module in enumerate(modules):
-        share = (deadline - time.monotonic()) / (len(modules) - i)
-        lane["benchmarks"][module.__name__] = run_benchmark(module, working, time.monotonic() + share)
+    todo = [] if arguments.skip == "benchmarks" else suite_gpu.benchmarks(working, arguments.quick)
+    for i, benchmark in enumerate(todo):
+        share = (deadline - time.monotonic()) / (len(todo) - i)
+        lane["benchmarks"][benchmark.name] = run_benchmark(benchmark, time.monotonic() + share)
         keep(lane, arguments.out)
     print(markdown(lane))
     passed = all(result["exit code"] == 0 for result in lane["tests"].values())
@@ -108,13 +112,13 @@ def run_tests(name: str, seconds: float) -> dict[str, Any]:
         **os.environ,
         "BPXP_TEST_BACKENDS": name,
         "BPXP_TEST_ONLY_BACKENDS": "1",
-        "PYTHONPATH": str(harness.ROOT),
+        "PYTHONPATH": str(ROOT),
     }
     print(f"\ntests on {name}, at most {seconds:.0f} s", flush=True)
     begun = time.monotonic()
     process = subprocess.Popen(
         command,
-        cwd=harness.ROOT,
+        cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -139,35 +143,35 @@ def run_tests(name: str, seconds: float) -> dict[str, Any]:
     }
 
 
-def with_gpu_cases() -> list[ModuleType]:
-    """Return the benchmarks that have cases for a GPU."""
-    names = sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__))
-    modules = [importlib.import_module(f"benchmarks.{name}") for name in names if name != "gpu"]
-    return [module for module in modules if hasattr(module, "gpu_cases")]
-
-
-def run_benchmark(module: ModuleType, backends: list[str], deadline: float) -> dict[str, Any]:
-    """Run the GPU cases of a benchmark; each is compared with the last of them, the peer."""
-    cases = module.gpu_cases(backends)
-    print(f"\n{module.__name__}", flush=True)
-    rows = harness.measure(cases, rounds=ROUNDS, timeout=120.0, deadline=deadline)
-    measured = {row.name: {"values": row.values, "error": row.error, "details": row.details} for row in rows}
-    return {"what": module.__doc__, "rows": measured, "table": harness.table(rows, module.UNIT, [cases[-1].name])}
+def run_benchmark(benchmark: Benchmark, deadline: float) -> dict[str, Any]:
+    """Measure what there is time for."""
+    print(f"\n{benchmark.title}", flush=True)
+    rows = harness.measure(list(benchmark.cases), rounds=benchmark.rounds, timeout=120.0, deadline=deadline)
+    return {
+        "title": benchmark.title,
+        "unit": benchmark.unit,
+        "goals": [report.judge(rows, goal) for goal in benchmark.goals],
+        "rows": {row.name: {"values": row.values, "error": row.error, "details": row.details} for row in rows},
+        "table": report.table(rows, benchmark.unit, benchmark.references),
+    }
 
 
 def markdown(lane: dict[str, Any]) -> str:
     """Return the whole lane as one page."""
     about = lane["machine"]
-    lines = ["# bpxp on a GPU", "", harness.describe(about), ""]
+    lines = ["# bpxp on a GPU", "", describe(about), ""]
     lines += [f"- {name}: {device}" for name, device in about["devices"].items()]
     lines += [f"- {name}: does not work here: {reason}" for name, reason in lane["missing"].items()]
-    lines += ["", "| tests on | result | seconds |", "|---|---|---:|"]
+    if lane["tests"]:
+        lines += ["", "| tests on | result | seconds |", "|---|---|---:|"]
     for name, result in lane["tests"].items():
         lines.append(f"| {name} | {result['summary']} | {result['seconds']} |")
     lines.append("")
     lines += [f"- {name}: {failure}" for name, result in lane["tests"].items() for failure in result["failures"]]
     for benchmark in lane.get("benchmarks", {}).values():
-        lines += ["", benchmark["what"], "", benchmark["table"]]
+        lines += ["", f"## {benchmark['title']}", "", benchmark["table"]]
+        if benchmark["goals"]:
+            lines += ["", report.verdicts(benchmark["goals"])]
     return "\n".join(lines) + "\n"
 
 

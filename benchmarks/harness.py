@@ -1,47 +1,46 @@
-"""How bpxp is measured: every measurement in a process of its own, the peers in turn, medians and ratios.
+"""How bpxp is measured: every peer in a process of its own, and the processes take turns.
 
 Machines are noisy and drift: a time means little, and the ratio of two that were taken one after the other means
-more. So the cases of a benchmark run in rounds, and a ratio is the median of the rounds' ratios.
+more. So the peers of a benchmark run in rounds, one at a time, and a ratio is the median of the rounds' ratios. A
+process that can take turns stays: its libraries, data and compiled code are there, and its first turn, the warm-up,
+does not count. The warm-ups run beside one another, one per core. POSIX only.
 """
 
 from __future__ import annotations
 
-import argparse
-import datetime
-import importlib.metadata
 import json
 import os
-import platform
+import select
+import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
-PACKAGES = ("bpxp", "numpy", "array-api-compat", "torch", "jax", "scikit-learn", "cupy-cuda12x", "cupy-cuda13x")
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "XLA_FLAGS")
+from benchmarks.machine import ROOT, cores
+
+PAUSE = 0.1  # seconds before a turn: the threads of the one before, which wait awake for more work, have gone to sleep
+ENVIRONMENT = {"PYTHONWARNINGS": "ignore", "XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_CPP_MIN_LOG_LEVEL": "2"}
 
 
 @dataclass(frozen=True)
 class Case:
-    """A row of a table: the arguments of `python` for a program whose last line is ``{"value": …}``."""
+    """A row of a table: the arguments of `python` for a program that prints ``{"value": …}`` on a line.
+
+    ``fresh``: it measures once and ends, so that each round starts it anew, with the round's number for ``{round}``.
+    Otherwise it takes turns; see `benchmarks.peers.serve`.
+    """
 
     name: str
     arguments: tuple[str, ...]
     environment: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What we want of a ratio: that of `case` to `reference` is at most `limit`."""
-
-    case: str
-    reference: str
-    limit: float
+    fresh: bool = False
 
 
 @dataclass
@@ -53,167 +52,176 @@ class Row:
     details: list[dict[str, Any]] = field(default_factory=list)
     error: str = ""
 
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
 
-def run(case: Case, timeout: float) -> dict[str, Any]:
-    """Run a case once; return what it printed, or ``{"error": …}``."""
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore", **dict(case.environment)}
-    try:
-        done = subprocess.run(
-            [sys.executable, *case.arguments],
+    def add(self, found: dict[str, Any]) -> None:
+        if "error" in found:
+            self.error = found["error"]
+        else:
+            self.values.append(found["value"])
+        self.details.append(found)
+
+
+class Live:
+    """The process of a case."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def ask(self, index: int = 0, *, turn: int = 0, timeout: float = 300.0) -> dict[str, Any]:
+        """Return the next line of JSON that the case prints, or ``{"error": …}``; a process that failed is ended."""
+        if self.process is None:
+            self._start(turn)
+        assert self.process is not None
+        assert self.process.stdin is not None
+        if not self.case.fresh:
+            with suppress(BrokenPipeError):  # it has ended; the reason stands in its last words
+                self.process.stdin.write(f"{index}\n".encode())
+        line = self._line(timeout)
+        if line is None:
+            found: dict[str, Any] = {"error": f"not done after {timeout:.0f} s"}
+        elif not line:
+            found = {"error": self._last_words()}
+        else:
+            found = json.loads(line)
+        if self.case.fresh or "error" in found:
+            self.close()
+        return found
+
+    def _start(self, turn: int) -> None:
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115  # a pipe that nobody reads could fill up
+        self.said = b""
+        self.process = subprocess.Popen(
+            [sys.executable, *(argument.replace("{round}", str(turn)) for argument in self.case.arguments)],
             cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
+            env={**os.environ, **ENVIRONMENT, **dict(self.case.environment)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            bufsize=0,
+            start_new_session=True,
         )
-    except subprocess.TimeoutExpired:
-        return {"error": f"not done after {timeout:.0f} s"}
-    if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        return {"error": lines[-1] if lines else f"exit code {done.returncode}"}
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+
+    def _line(self, timeout: float) -> bytes | None:
+        """Return the next line that begins with {, b"" at the end of the output, None if it does not come in time."""
+        assert self.process is not None
+        assert self.process.stdout is not None
+        deadline = time.monotonic() + timeout
+        while True:
+            while b"\n" in self.said:
+                line, self.said = self.said.split(b"\n", 1)
+                if line.startswith(b"{"):
+                    return line
+            if not select.select([self.process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                return None
+            more = os.read(self.process.stdout.fileno(), 1 << 16)
+            if not more:
+                return b""
+            self.said += more
+
+    def _last_words(self) -> str:
+        assert self.process is not None
+        code = self.process.wait()
+        self.errors.seek(0)
+        lines = [line.strip() for line in self.errors.read().decode(errors="replace").splitlines() if line.strip()]
+        return lines[-1][:300] if lines else f"exit code {code}"
+
+    def close(self) -> None:
+        """End the process and all that it has started."""
+        if self.process is None:
+            return
+        with self.process, suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.errors.close()
+        self.process = None
 
 
-def measure(cases: list[Case], *, rounds: int, timeout: float = 300.0, deadline: float | None = None) -> list[Row]:
+@contextmanager
+def alive(cases: list[Case]) -> Iterator[dict[str, Live]]:
+    """Return a `Live` for each case, by name; whatever happens, none is left running."""
+    lives = {case.name: Live(case) for case in cases}
+    try:
+        yield lives
+    finally:
+        for live in lives.values():
+            live.close()
+
+
+def measure(
+    cases: list[Case],
+    *,
+    rounds: int,
+    known: list[Row] | None = None,
+    keep: Callable[[list[Row]], None] = lambda rows: None,
+    timeout: float = 300.0,
+    deadline: float | None = None,
+) -> list[Row]:
     """Run the cases in turn, `rounds` times.
 
     Parameters
     ----------
     cases : list of Case
     rounds : int
+    known : list of Row, optional
+        What an earlier run has measured: the rounds go on after it, and what failed is tried again.
+    keep : callable, optional
+        Called with the rows after each round.
     timeout : float, optional
-        Seconds for one run.
+        Seconds for one turn.
     deadline : float, optional
-        Of `time.monotonic`: no run begins that would end later, judging by how long the case took before.
+        Of `time.monotonic`: no turn begins that would end later, judging by how long the case took before.
     """
-    rows = {case.name: Row(case.name) for case in cases}
+    rows = [next((row for row in known or [] if row.name == case.name), Row(case.name)) for case in cases]
+    for row in rows:
+        row.error = ""
+    todo = {row.name: row for row in rows if len(row.values) < rounds}
     lasted: dict[str, float] = {}
-    for turn in range(rounds):
-        for case in cases:
-            row = rows[case.name]
-            left = timeout if deadline is None else min(timeout, deadline - time.monotonic())
-            if row.error or left < lasted.get(case.name, 1.0):
-                row.error = row.error or ("" if row.values else "no time left")
-                continue
-            begun = time.monotonic()
-            found = run(case, left)
-            lasted[case.name] = time.monotonic() - begun
-            if "error" in found:
-                row.error = found["error"]
-            else:
-                row.values.append(found["value"])
-                row.details.append(found)
-            print(f"{turn + 1}/{rounds} {case.name}: {found.get('error') or format(found['value'], '.4g')}", flush=True)
-    return list(rows.values())
+
+    def left() -> float:
+        return timeout if deadline is None else min(timeout, deadline - time.monotonic())
+
+    def turn(live: Live, row: Row, number: int, most: float) -> dict[str, Any]:
+        begun = time.monotonic()
+        found = live.ask(turn=number, timeout=max(1.0, most))
+        lasted[row.name] = time.monotonic() - begun
+        return found
+
+    def warm(live: Live) -> None:
+        row = todo[live.case.name]
+        found = turn(live, row, 0, left() if deadline is None else 0.6 * left())  # the rest is for what counts
+        row.error = found.get("error", "")
+        print(f"warm: {row.name}: {row.error or format(found['value'], '.4g')}", flush=True)
+
+    with alive([case for case in cases if case.name in todo]) as lives:
+        with ThreadPoolExecutor(cores()) as pool:
+            list(pool.map(warm, [live for live in lives.values() if not live.case.fresh]))
+            lasted.clear()  # a warm-up says nothing of a turn
+        for number in range(min((len(row.values) for row in todo.values()), default=0), rounds):
+            for name, row in todo.items():
+                if row.error or len(row.values) > number:
+                    continue
+                if left() < lasted.get(name, 1.0):
+                    row.error = "" if row.values else "no time left"
+                    continue
+                time.sleep(PAUSE)
+                found = turn(lives[name], row, number, left())
+                row.add(found)
+                said = found.get("error") or format(found["value"], ".4g")
+                print(f"{number + 1}/{rounds} {name}: {said}", flush=True)
+            keep(rows)
+    return rows
+
+
+def ratios(rows: list[Row], case: str, reference: str) -> list[float]:
+    """Return the rounds' ratios of a case to a reference; none if one of them has no values."""
+    by_name = {row.name: row.values for row in rows}
+    return [a / b for a, b in zip(by_name.get(case, []), by_name.get(reference, []), strict=False)]
 
 
 def ratio(rows: list[Row], case: str, reference: str) -> float | None:
-    """Return the median of the rounds' ratios of a case to a reference; None if one of them has no values."""
-    by_name = {row.name: row.values for row in rows}
-    pairs = list(zip(by_name.get(case, []), by_name.get(reference, []), strict=False))
-    return statistics.median(a / b for a, b in pairs) if pairs else None
-
-
-def machine() -> dict[str, Any]:
-    """Return what the numbers depend on: processor, GPU, versions, threads."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {
-        "date": datetime.date.today().isoformat(),
-        "cpu": cpu(),
-        "cores": os.cpu_count(),
-        "gpu": gpu(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "versions": versions,
-        "threads": {name: os.environ[name] for name in THREADS if name in os.environ},
-    }
-
-
-def cpu() -> str:
-    """Return the processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def gpu() -> str:
-    """Return the GPU's name, memory and driver as nvidia-smi gives them; empty without one."""
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return "; ".join(done.stdout.strip().splitlines())
-
-
-def table(rows: list[Row], unit: str, references: list[str]) -> str:
-    """Return a Markdown table: the median, the range over the rounds, and the ratio to each reference."""
-    lines = [f"| | {unit} | range | " + "".join(f"× {name} | " for name in references)]
-    lines.append("|---|---:|---:|" + "---:|" * len(references))
-    for row in rows:
-        if not row.values:
-            lines.append(f"| {row.name} | {row.error} | |" + " |" * len(references))
-            continue
-        ratios = [ratio(rows, row.name, name) for name in references]
-        cells = [f"{statistics.median(row.values):.3g}", f"{min(row.values):.3g} … {max(row.values):.3g}"]
-        cells += ["" if r is None else f"{r:.2f}" for r in ratios]
-        lines.append(f"| {row.name} | " + " | ".join(cells) + " |")
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def judge(rows: list[Row], goals: list[Goal]) -> list[str]:
-    """Return a line for each goal whose two cases were measured."""
-    lines = []
-    for goal in goals:
-        found = ratio(rows, goal.case, goal.reference)
-        if found is not None:
-            verdict = "reached" if found <= goal.limit else "NOT reached"
-            lines.append(f"- {goal.case} ≤ {goal.limit:g} × {goal.reference}: {found:.2f}, {verdict}")
-    return lines
-
-
-def write(
-    name: str, title: str, rows: list[Row], *, unit: str, references: list[str], goals: list[Goal], out: Path
-) -> None:
-    """Write ``<name>.json`` and ``<name>.md`` into `out`, and print the table."""
-    about = machine()
-    text = f"{table(rows, unit, references)}\n"
-    if verdicts := judge(rows, goals):
-        text += "\n" + "\n".join(verdicts) + "\n"
-    out.mkdir(parents=True, exist_ok=True)
-    measured = {row.name: {"values": row.values, "error": row.error, "details": row.details} for row in rows}
-    data = {"title": title, "unit": unit, "machine": about, "rows": measured}
-    (out / f"{name}.json").write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (out / f"{name}.md").write_text(f"# {title}\n\n{describe(about)}\n\n{text}", encoding="utf-8")
-    print(f"\n{title}\n{text}\nwritten to {out / name}.json and .md")
-
-
-def describe(about: dict[str, Any]) -> str:
-    """Return the machine in one line."""
-    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    hardware = f"{about['cpu']}, {about['cores']} cores" + (f"; {about['gpu']}" if about["gpu"] else "")
-    threads = ", ".join(f"{name}={value}" for name, value in about["threads"].items())
-    return f"{about['date']}. {hardware}. Python {about['python']}, {versions}." + (f" {threads}." if threads else "")
-
-
-def options(description: str, rounds: int) -> argparse.ArgumentParser:
-    """Return the parser of a benchmark's command line."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--rounds", type=int, default=rounds, help=f"each case runs so often (default: {rounds})")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
-    parser.add_argument("--only", help="only the cases whose name contains this")
-    return parser
-
-
-def chosen(cases: list[Case], only: str | None) -> list[Case]:
-    """Return the cases that were asked for."""
-    return [case for case in cases if not only or only.lower() in case.name.lower()]
+    """Return the median of `ratios`; None if there are none."""
+    found = ratios(rows, case, reference)
+    return statistics.median(found) if found else None

@@ -63,6 +63,21 @@ def test_early_stopping_counts(net, data, values, options, epochs, best):
         assert np.array_equal(a, b)
 
 
+def test_early_stopping_brings_the_statistics_back_too(backend, data):
+    # Those of the last epoch would not belong to the parameters of the best one.
+    net = bpxp.Network([3, 4, bpxp.nn.BatchNorm(), 2], backend=backend, seed=0)
+    stopping = EarlyStopping("validation_loss", patience=2, mode="max")
+    trainer = bpxp.Trainer(net, SGD(0.5), callbacks=[stopping], progress=False)
+    history = trainer.fit(data, epochs=6, batch_size=4, validation=data)
+    assert stopping.best_epoch < len(history)
+    assert net.evaluate(*data)["loss"] == history[stopping.best_epoch - 1]["validation_loss"]
+
+
+def test_infinity_is_no_improvement(net, data):
+    _, history, _, stopping = run(net, data, [1.0, float("inf"), 0.5, 0.4], patience=3)
+    assert (len(history), stopping.best_epoch) == (4, 1)
+
+
 def test_early_stopping_without_bringing_back(net, data):
     _, _, script, _ = run(net, data, [1.0, 2.0, 3.0], mode="min", patience=2, restore_best=False)
     for a, b in zip([net.backend.to_numpy(a) for own in net.params for a in own], script.params[-1], strict=True):

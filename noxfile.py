@@ -60,6 +60,13 @@ def lowest(session: nox.Session) -> None:
     pytest(session, "numpy,strict")
 
 
+@nox.session(venv_backend="virtualenv")
+def promises(session: nox.Session) -> None:
+    """Count kills, interrupts and cut points to the full number, and write what came out to docs/promises.md."""
+    session.install("-e", ".[jax]", *group("test", "torch-cpu"))
+    session.run("python", "tests/promises.py")
+
+
 def pytest(session: nox.Session, backends: str, **environment: str) -> None:
     # A process per core, and so one thread for each: the tests' matrices are small, and JAX compiles a lot.
     environment |= {"BPXP_TEST_BACKENDS": backends, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}

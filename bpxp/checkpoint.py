@@ -112,7 +112,7 @@ def _write_and_digest(stream: BinaryIO, tensors: Tensors) -> dict[str, str]:
     if sum(a.nbytes for a in tensors.values()) < LARGE:
         stream.writelines(map(_bytes, tensors.values()))
         return {name: digest(a) for name, a in tensors.items()}
-    with ThreadPoolExecutor(1) as beside:  # one core hashes what the other one writes
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as beside:  # other cores hash what this one writes
         sums = beside.map(digest, tensors.values())
         stream.writelines(map(_bytes, tensors.values()))
         return dict(zip(tensors, sums, strict=True))

@@ -1,0 +1,123 @@
+"""Measure what bpxp promises, and write it down in docs/promises.md: ``nox -s promises``, about ten minutes.
+
+The tests that count something run to their full number, and write down what they counted; the speed of saving is
+measured here. A promise that is broken ends with exit code 1, and the page stays as it was.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import bpxp
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "promises.md"
+TESTS = ["tests/test_resume.py", "tests/test_interrupts.py", "tests/test_atomic.py"]
+HERE = "tests/promises.py"
+LIBRARIES = ["numpy", "torch", "jax", "array-api-strict", "safetensors"]
+
+TEXT = """# Promises
+
+What bpxp promises of a run and of a file, as it was measured. `nox -s promises` measures it all again and writes this
+page; a broken promise ends it with an error. A few of each run in every test run.
+
+Measured on {date} with bpxp {version}, Python {python}, {libraries}; {machine}.
+
+| what | measured | by |
+|---|---|---|
+{rows}
+"""
+
+
+def main() -> int:
+    """Measure, and write the page."""
+    lines = [*counted(), *speed()]
+    if not all(lines):
+        return 1
+    rows = "\n".join(f"| {line['what']} | {line['figure']} | `{line['test']}` |" for line in lines)
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES if installed(name)]
+    PAGE.write_text(
+        TEXT.format(
+            date=datetime.date.today().isoformat(),
+            version=bpxp.__version__,
+            python=platform.python_version(),
+            libraries=", ".join(versions),
+            machine=f"{platform.system()}, {platform.machine()}, {len(os.sched_getaffinity(0))} core(s)",
+            rows=rows,
+        ),
+        encoding="utf-8",
+    )
+    print(PAGE.read_text(encoding="utf-8"))
+    return 0
+
+
+def installed(name: str) -> bool:
+    try:
+        return bool(importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+def counted() -> Iterator[dict[str, str]]:
+    """Run the tests; yield what they counted, or nothing but {} if one failed."""
+    backends = [name for name, info in bpxp.available_backends().items() if info.available]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "promises.jsonl"
+        told = {"BPXP_NIGHTLY": "1", "BPXP_PROMISES": str(file), "BPXP_TEST_BACKENDS": ",".join(backends)}
+        line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "timeout=3000", *TESTS]
+        if subprocess.run(line, env=os.environ | told, cwd=ROOT, check=False).returncode:
+            yield {}
+            return
+        yield from map(json.loads, file.read_text(encoding="utf-8").splitlines())
+
+
+def speed() -> Iterator[dict[str, str]]:
+    """Yield what saving costs, beside writing the same bytes without any care."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        small, _, forced = beside(bpxp.Network([784, 30, 10], backend="numpy", seed=0), folder, 50)
+        figure = f"{1e3 * small:.1f} ms (the same bytes written and forced to the disk: {1e3 * forced:.1f} ms)"
+        yield {"what": "Saving 784-30-10, checked and forced to the disk", "figure": figure, "test": HERE}
+        large, plain, forced = beside(bpxp.Network([5000, 5000], backend="numpy", init="zeros"), folder, 7)
+        figure = f"{1e3 * large:.0f} ms: {large / forced:.1f} times writing and forcing the same bytes to the disk, "
+        figure += f"{large / plain:.1f} times writing them without forcing"
+        yield {"what": "Saving 100 MB, checked and forced to the disk", "figure": figure, "test": HERE}
+
+
+def beside(net: bpxp.Network, folder: Path, times: int) -> tuple[float, float, float]:
+    """Return the median seconds of a save, of a plain write, and of a plain write that is forced to the disk."""
+    path = folder / "net.bpxp"
+    net.save(path)
+    raw = path.read_bytes()
+
+    def write(force: bool) -> None:
+        with open(folder / "plain", "wb") as stream:
+            stream.write(raw)
+            if force:
+                stream.flush()
+                os.fsync(stream.fileno())
+
+    ways: list[Callable[[], None]] = [lambda: net.save(path), lambda: write(False), lambda: write(True)]
+    seconds: list[list[float]] = [[], [], []]
+    for _ in range(times):
+        for way, found in zip(ways, seconds, strict=True):
+            begun = time.perf_counter()
+            way()
+            found.append(time.perf_counter() - begun)
+    save, plain, forced = map(statistics.median, seconds)
+    return save, plain, forced
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -35,6 +35,7 @@ class Saved(NamedTuple):
     tensors: checkpoint.Tensors
     network: dict[str, Any]
     run: dict[str, Any]
+    products: str  # the precision of the matrix products, which belongs to the run
 
 
 # ---------------------------------------------------------------- writing
@@ -124,7 +125,8 @@ def read(path: str | Path, net: Network) -> Saved:
                 fix=f"Network.load({os.fspath(path)!r}), and a new fit",
             )
         )
-    saved = Saved(os.fspath(path), tensors, description["network"], run)
+    products = _products(str(description.get("written", {}).get("backend", "")))
+    saved = Saved(os.fspath(path), tensors, description["network"], run, products)
     here = {key: value for key, value in model_file.describe(net).items() if key not in ("seed", "epoch", "steps")}
     _refuse(differences(saved.network, here), where, "the network is another")
     return saved
@@ -170,6 +172,11 @@ def restore(saved: Saved, net: Network, work: Work) -> Run:
     """
     where = f"fit(resume={saved.path!r})"
     _refuse(differences(saved.run["plan"], work.plan()), where, "the run was begun otherwise")
+    if saved.products != _products(net.backend.name):
+        text = (
+            f"matrix products were of {saved.products}, and are of {_products(net.backend.name)} now: not the same bits"
+        )
+        _warn(text, saved)
     optimizer = work.step.optimizer
     kept = {name: a for name, a in saved.tensors.items() if not name.startswith(("run/", "callbacks/"))}
     like = optimizer.init(net.params, xp=net.xp)
@@ -191,6 +198,11 @@ def restore(saved: Saved, net: Network, work: Work) -> Run:
     run = Run(net, state, work.size, work.batches, first, work.plan, history, done, seconds)
     run.publish(params)
     return run
+
+
+def _products(backend: str) -> str:
+    """Return the precision of the matrix products of a backend of this name, ``"torch:cuda+tf32"``."""
+    return backend.partition("+")[2] or "float32"
 
 
 def resume_callbacks(saved: Saved, trainer: Trainer) -> None:

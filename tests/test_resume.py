@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import bpxp
-from bpxp import nn, optim
+from bpxp import checkpoint, nn, optim
 from bpxp.callbacks import Callback, Checkpoint, CSVLog, EarlyStopping
 from bpxp.data import augment
 from bpxp.errors import (
@@ -217,6 +218,17 @@ def test_another_backend_takes_over(backend, tmp_path, nightly):
                 np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5, err_msg=key)
 
 
+def test_other_matrix_products_are_noticed(tmp_path):
+    path, case = tmp_path / "run.bpxp", CASES["sgd"]
+    case.fit(case.net("numpy"), [Checkpoint(path)])
+    tensors, description = checkpoint.read(path)
+    written = {**description["written"], "backend": "torch:cuda+bfloat16"}
+    kept = {key: description[key] for key in ("network", "run")}
+    checkpoint.write(path, tensors, {**kept, "written": written})
+    with pytest.warns(BpxpWarning, match="products were of bfloat16, and are of float32 now"):
+        case.fit(case.net("numpy"), resume=path)
+
+
 def test_the_seed_is_that_of_the_file(tmp_path):
     path, case = tmp_path / "run.bpxp", CASES["rmsprop, images, augmentation"]
     net = case.net("numpy")
@@ -363,6 +375,24 @@ def test_progress_says_where_it_goes_on(tmp_path, capsys):
     assert f"resumed from {path}: epoch 2, step 2 of 3\nepoch 2/3" in capsys.readouterr().out
 
 
+FORMAT_2_LOSS = [1.583357884333684, 1.3460709498478816, 1.1034519488994892]
+FORMAT_2_VALIDATION_LOSS = [1.1583291292190552, 1.0539934635162354, 0.9934799671173096]
+
+
+def test_a_run_of_format_2_goes_on(tmp_path):
+    # Saved in the middle of the second epoch by bpxp 0.1.0.
+    old = Path(__file__).parent / "data" / "format-2-run.safetensors"
+    x = np.arange(52.0).reshape(13, 4) % 7 / 7
+    net = bpxp.Network([4, nn.Dense(5, activation="tanh"), nn.BatchNorm(), nn.Dropout(0.2), 3], backend="numpy")
+    stopping = EarlyStopping("loss", patience=2)
+    optimizer = optim.Adam(optim.CosineDecay(0.05, 9), average=0.5, clip_norm=1.0)
+    trainer = bpxp.Trainer(net, optimizer, callbacks=[stopping], progress=False)
+    history = trainer.fit((x, np.arange(13) % 3), epochs=3, batch_size=5, validation=(x[:4], [0, 1, 2, 0]), resume=old)
+    assert (history["epoch"], net.seed, net.steps, stopping.best_epoch) == ([1, 2, 3], 11, 9, 3)
+    np.testing.assert_allclose(history["loss"], FORMAT_2_LOSS, rtol=1e-5)
+    np.testing.assert_allclose(history["validation_loss"], FORMAT_2_VALIDATION_LOSS, rtol=1e-5)
+
+
 # ---------------------------------------------------------------- what is refused
 
 
@@ -400,8 +430,6 @@ def test_another_fit_is_refused_with_all_differences(tmp_path, change, text):
 
 
 def test_a_damaged_description_of_a_run(tmp_path):
-    from bpxp import checkpoint
-
     case, path = CASES["sgd"], tmp_path / "run.bpxp"
     case.fit(case.net("numpy"), [Checkpoint(path)])
     tensors, description = checkpoint.read(path)

@@ -29,7 +29,20 @@ from bpxp.backends.numpy import keep_freed_memory
 from bpxp.errors import InvalidValueError, message
 
 
+FEW_ROWS = 64
+
+
 def _take(x: Array, indices: Array, /, *, axis: int = 0) -> Array:
+    return torch.index_select(x, axis, indices)
+
+
+def _take_of_rows(x: Array, indices: Array, /, *, axis: int = 0) -> Array:
+    """Take on the CPU: PyTorch picks rows of a matrix with all its threads, but those of a batch of matrices with one."""
+    if x.ndim == 3 and axis in (1, -2) and x.is_contiguous() and indices.shape[0] >= FEW_ROWS:
+        batch, n, c = x.shape
+        first = torch.arange(0, batch * n, n, dtype=indices.dtype).unsqueeze(1)
+        rows = torch.index_select(x.view(-1, c), 0, (first + indices).view(-1))
+        return rows.view(batch, -1, c)
     return torch.index_select(x, axis, indices)
 
 
@@ -94,10 +107,10 @@ class TorchBackend:
         self.device = torch.device(device or "cpu")
         if self.device.type == "cuda" and self.device.index is None:
             self.device = torch.device("cuda", torch.cuda.current_device())
-        own = {"threefry": _threefry, "workspace": CACHE} if self.device.type == "cpu" else {}
+        own = {"threefry": _threefry, "take": _take_of_rows, "workspace": 4 * CACHE} if self.device.type == "cpu" else {}
         if self.device.type == "cpu":
             keep_freed_memory()  # its tensors come from the same allocator
-        self.xp = namespace(compat, self.device, memo={}, **NATIVE, **own)
+        self.xp = namespace(compat, self.device, memo={}, **(NATIVE | own))
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
         if isinstance(a, torch.Tensor):

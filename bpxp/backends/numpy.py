@@ -8,7 +8,7 @@ import numpy as np
 
 from bpxp.backends.base import CACHE, Array, Step, StepFunction, foreign, host, is_host_array, namespace
 from bpxp.backends.host_threefry import threefry
-from bpxp.backends.recording import Replay, opaque
+from bpxp.backends.recording import Recording, opaque
 from bpxp.backends.threads import LimitedStep
 from bpxp.errors import InvalidValueError, message
 
@@ -97,7 +97,7 @@ class NumpyBackend:
         return np.array(a)
 
     def compile(self, step: StepFunction, /) -> Step:
-        return LimitedStep(step, Replay(step))
+        return LimitedStep(step, Recording(step))
 
 
 def check_device(device: str) -> None:

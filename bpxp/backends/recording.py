@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from bpxp.backends.base import Array, State, StepFunction
+from bpxp.backends.base import Array, State
+from bpxp.backends.replay import NotRecordable, Play, Replay
 from bpxp.tree import leaves, tree_map, unflatten
 
 # Beyond so many bytes of results a step is not kept back by Python, and fresh memory that is soon given back is nearer
@@ -26,10 +27,6 @@ ROOM = 16 << 20
 COPIED = 64 << 10  # bytes that are sooner copied twice than their indices looked through
 
 Call = tuple[Callable[..., Any], tuple[Any, ...]]
-
-
-class NotRecordable(Exception):
-    """The step does what cannot be repeated without Python: it looks at numbers, or needs too much memory."""
 
 
 class Tape:
@@ -254,114 +251,41 @@ def _address(a: np.ndarray) -> int:
     return address
 
 
-class Replay:
-    """Run a step as it is written until it is worth recording, then from the recording.
+class Recording(Replay):
+    """A compiled step of NumPy: the calls of one step, made again."""
 
-    Parameters
-    ----------
-    step : callable
-        ``state = step(state, data)``.
+    # Before: the two steps that are recorded and proved cost about five.
+    WORTH = 8
 
-    Attributes
-    ----------
-    calls : list of (function, arguments), or None
-        What a step does, once it is recorded and proved.
-    reason : str
-        Why it is not recorded; empty where it is, or where it was not tried.
-    """
+    def is_array(self, a: Any) -> bool:
+        return isinstance(a, np.ndarray)
 
-    WORTH = 8  # steps that run as they are written, before one is recorded and one proved: the two cost about five
+    def own(self, a: Array) -> Array:
+        return np.array(a, order="C")
 
-    def __init__(self, step: StepFunction, /) -> None:
-        self.step, self.reason = step, ""
-        self.calls: list[Call] | None = None
-        self._unproved: list[Call] | None = None
-        self._state: list[np.ndarray] = []
-        self._data: list[Array] = []
-        self._seen = 0
+    def copy(self, into: Array, a: Array) -> None:
+        np.copyto(into, a)
 
-    def __call__(self, state: State, data: Any, /, *, count: int = 1) -> State:
-        if not self._fits(state, data):
-            self.calls, self._unproved, self._seen, self._data = None, None, 0, leaves(data)
-        elif self.calls is not None or self._unproved is not None:
-            state = self._adopted(state)
-        while count > 0 and self.calls is None:
-            state = self._one(state, data)
-            count -= 1
-        if self.calls is not None:
-            calls = self.calls
-            for _ in range(count):
+    def place(self, a: Array) -> tuple[int, Any]:
+        return _address(a), (a.__array_interface__["data"], a.strides)
+
+    def same(self, a: Array, b: Array) -> bool:
+        return bool(a.tobytes() == b.tobytes())
+
+    def capture(self, state: State, data: Any, size: int) -> Play:
+        """Run a step on arrays that write down what is done with them."""
+        tape = Tape()
+        own = unflatten(state, [tape.adopt(a) for a in leaves(state)])
+        seen = tree_map(lambda a: tape.adopt(a) if isinstance(a, np.ndarray) else a, data)
+        for _ in range(size):
+            for buffer, a in self.changed([_plain(a) for a in leaves(self.step(own, seen))]):
+                tape.call(np.copyto, buffer, a)
+                np.copyto(buffer, a)
+        calls = tape.calls
+
+        def play(times: int) -> None:
+            for _ in range(times):
                 for function, arguments in calls:
                     function(*arguments)
-        return state
 
-    def _one(self, state: State, data: Any) -> State:
-        if self._unproved is not None:
-            return self._prove(state, data, self._unproved)
-        self._seen += 1
-        if self._seen <= self.WORTH or self.reason:
-            return self.step(state, data)
-        return self._record(state, data)
-
-    def _fits(self, state: State, data: Any) -> bool:
-        held = leaves(data)
-        if len(held) != len(self._data) or any(a is not b for a, b in zip(held, self._data, strict=True)):
-            return False
-        if self.calls is None and self._unproved is None:
-            return True
-        now = leaves(state)
-        return len(now) == len(self._state) and all(map(_same_kind, now, self._state))
-
-    def _adopted(self, state: State) -> State:
-        """Return the state in the recorded buffers."""
-        for own, a in zip(self._state, leaves(state), strict=True):
-            if own is not a:
-                np.copyto(own, a)
-        return unflatten(state, self._state)
-
-    def _record(self, state: State, data: Any) -> State:
-        """Run a step on arrays that write down what is done with them, and return the state after it."""
-        before = leaves(state)
-        if any(not isinstance(a, np.ndarray) for a in before):
-            self.reason = "its state holds more than arrays"
-            return self.step(state, data)
-        # What is given away may be a view, or read-only: the recording has buffers of its own.
-        self._state, tape = [np.array(a, order="C") for a in before], Tape()
-        own = unflatten(state, [tape.adopt(a) for a in self._state])
-        seen = tree_map(lambda a: tape.adopt(a) if isinstance(a, np.ndarray) else a, data)
-        try:
-            self._carry_over([_plain(a) for a in leaves(self.step(own, seen))], tape)
-        except NotRecordable as error:
-            self.reason = str(error)
-            return self.step(state, data)
-        self._unproved = tape.calls
-        return unflatten(state, self._state)
-
-    def _prove(self, state: State, data: Any, calls: list[Call]) -> State:
-        """Run a step as it is written and from the recording, and return the state after it."""
-        expected = self.step(unflatten(state, [a.copy() for a in self._state]), data)
-        for function, arguments in calls:
-            function(*arguments)
-        self._unproved = None
-        if any(a.tobytes() != b.tobytes() for a, b in zip(leaves(expected), self._state, strict=True)):
-            self.reason = "the recording did not repeat the step to the bit"
-            return expected
-        self.calls = calls
-        return unflatten(state, self._state)
-
-    def _carry_over(self, after: list[np.ndarray], tape: Tape) -> None:
-        """Write what the step returned in new arrays into the buffers of the state."""
-        if len(after) != len(self._state) or not all(map(_same_kind, after, self._state)):
-            raise NotRecordable("its state changes its structure")
-        homes = {_address(a): i for i, a in enumerate(self._state)}
-        for i, (own, a) in enumerate(zip(self._state, after, strict=True)):
-            home = homes.get(_address(a))
-            if home is None:
-                tape.call(np.copyto, own, a)
-                np.copyto(own, a)
-            elif home != i or a.__array_interface__ != own.__array_interface__:
-                raise NotRecordable("its state trades places")
-
-
-def _same_kind(a: Any, b: Any) -> bool:
-    return isinstance(a, np.ndarray) and a.shape == b.shape and a.dtype == b.dtype
+        return play

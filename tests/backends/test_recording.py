@@ -11,7 +11,7 @@ import bpxp
 from bpxp import nn, optim
 from bpxp.backends import recording
 from bpxp.backends.base import eager
-from bpxp.backends.recording import Replay, opaque
+from bpxp.backends.recording import Recording, opaque
 from bpxp.data import augment
 from bpxp.tree import leaves
 
@@ -37,24 +37,24 @@ OPTIMIZERS = [
 
 
 class Spy:
-    """Every `Replay` that is made."""
+    """Every `Recording` that is made."""
 
     def __init__(self, monkeypatch):
-        self.made: list[Replay] = []
-        init = Replay.__init__
+        self.made: list[Recording] = []
+        init = Recording.__init__
 
         def remember(replay, step, /):
             init(replay, step)
             self.made.append(replay)
 
-        monkeypatch.setattr(Replay, "__init__", remember)
+        monkeypatch.setattr(Recording, "__init__", remember)
 
 
 def trained(monkeypatch, worth, layers, shape, optimizer, n=60, batch=4, **options):
     """Return parameters, losses and replays of a training run in which `worth` steps are worth recording."""
     rng = np.random.default_rng(0)
     x, y = rng.random((n, *shape), dtype=np.float32), rng.integers(0, 3, n)
-    monkeypatch.setattr(Replay, "WORTH", worth)
+    monkeypatch.setattr(Recording, "WORTH", worth)
     spy = Spy(monkeypatch)
     net = bpxp.Network(layers, input_shape=shape, hidden="relu", backend="numpy", seed=5)
     trainer = bpxp.Trainer(net, optimizer, progress=False)
@@ -66,7 +66,7 @@ def same_bits_recorded(monkeypatch, *arguments, **options):
     params, losses, _ = trained(monkeypatch, 1 << 30, *arguments, **options)
     recorded, values, replays = trained(monkeypatch, 2, *arguments, **options)
     assert [replay.reason for replay in replays if replay.reason] == []
-    assert any(replay.calls for replay in replays)
+    assert any(replay.plays for replay in replays)
     assert recorded == params
     assert values == losses
 
@@ -93,7 +93,7 @@ def test_every_loss_is_the_same_bits(loss, monkeypatch):
     x, y = rng.random((40, 5), dtype=np.float32), (rng.random((40, 2)) < 0.5).astype(np.float32)
     runs = []
     for worth in (1 << 30, 2):
-        monkeypatch.setattr(Replay, "WORTH", worth)
+        monkeypatch.setattr(Recording, "WORTH", worth)
         net = bpxp.Network([5, 4, 2], loss=loss, backend="numpy", seed=1)
         bpxp.Trainer(net, optim.SGD(0.1), progress=False).fit((x, y), epochs=2, batch_size=2)
         runs.append([a.tobytes() for a in leaves(net.params)])
@@ -120,7 +120,7 @@ QUARTERS = np.full(4, 0.25)
 
 def agree(step, data=QUARTERS, counts=(9, 1, 1, 3, 20)):
     """Run a step both ways, and return the replay."""
-    replay, plain = Replay(step), eager(step)
+    replay, plain = Recording(step), eager(step)
     a, b = start(), start()
     for count in counts:
         a, b = replay(a, data, count=count), plain(b, data, count=count)
@@ -137,7 +137,7 @@ def test_memory_that_the_step_makes_and_fills_begins_anew_in_every_step():
         total *= 2.0
         return State(state.w + total, state.total + XP.sum(total))
 
-    assert agree(step).calls
+    assert agree(step).plays
 
 
 def test_views_stay_views_and_new_arrays_are_carried_over():
@@ -148,7 +148,7 @@ def test_views_stay_views_and_new_arrays_are_carried_over():
         joined = XP.concat([flat[:2], XP.flip(flat)[:2]])
         return State(joined + data, XP.sum(joined, keepdims=True))
 
-    assert agree(step).calls
+    assert agree(step).plays
 
 
 def test_a_state_from_elsewhere_is_taken_over():
@@ -158,9 +158,9 @@ def test_a_state_from_elsewhere_is_taken_over():
         total += 1.0
         return State(w, total)
 
-    replay, data = Replay(step), np.full(4, 0.5)
+    replay, data = Recording(step), np.full(4, 0.5)
     state = replay(start(), data, count=20)
-    assert replay.calls
+    assert replay.plays
     state = replay(state._replace(w=np.ones(4)), data, count=2)
     np.testing.assert_array_equal(state.w, 0.25)
     assert state.total == 22
@@ -170,11 +170,11 @@ def test_other_data_are_another_recording():
     def step(state, data):
         return State(state.w + data, state.total)
 
-    replay = Replay(step)
+    replay = Recording(step)
     state = replay(start(), np.ones(4), count=20)
-    first = replay.calls
+    first = replay.plays
     state = replay(state, np.full(4, 2.0), count=20)
-    assert replay.calls is not first
+    assert replay.plays is not first
     np.testing.assert_array_equal(state.w, np.arange(4) + 60.0)
     state = replay(state, np.full(4, 3.0), count=1)  # not worth one: as it is written
     np.testing.assert_array_equal(state.w, np.arange(4) + 63.0)
@@ -186,7 +186,7 @@ def test_what_is_given_away_may_be_read_only():
 
     state = start()
     state.w.flags.writeable = False
-    np.testing.assert_array_equal(Replay(step)(state, np.ones(4), count=20).w, np.arange(4) + 20.0)
+    np.testing.assert_array_equal(Recording(step)(state, np.ones(4), count=20).w, np.arange(4) + 20.0)
 
 
 def looks_at_a_number(state, data):
@@ -216,14 +216,14 @@ def goes_behind(state, data):
 )
 def test_what_cannot_be_recorded_runs_as_it_is_written(step, reason):
     replay = agree(step)
-    assert replay.calls is None
+    assert not replay.plays
     assert reason in replay.reason
 
 
 def test_large_steps_are_left_alone(monkeypatch):
     monkeypatch.setattr(recording, "ROOM", 100)
     replay = agree(lambda state, data: State(state.w + data + data + data + data, state.total))
-    assert replay.calls is None
+    assert not replay.plays
     assert "results take more" in replay.reason
 
 
@@ -235,10 +235,10 @@ def test_an_index_out_of_range_is_an_error_in_a_recording_too(monkeypatch):
         picked = XP.take(data, XP.astype(state.total, XP.int64), axis=0)
         return State(state.w + picked, state.total + 1.0)
 
-    replay = Replay(step)
-    monkeypatch.setattr(Replay, "WORTH", 2)
+    replay = Recording(step)
+    monkeypatch.setattr(Recording, "WORTH", 2)
     state = replay(start(), table, count=6)
-    assert replay.calls
+    assert replay.plays
     with pytest.raises(IndexError):
         replay(state, table, count=6)
 
@@ -250,5 +250,5 @@ def test_a_function_behind_numpys_back_is_one_call():
         first, second = twice(state.w, data)
         return State(first, state.total + XP.sum(second))
 
-    assert agree(step).calls
+    assert agree(step).plays
     np.testing.assert_array_equal(twice(np.ones(2), np.ones(2))[0], 2.0)

@@ -26,6 +26,7 @@ from bpxp.backends.base import (
 )
 from bpxp.backends.host_threefry import threefry
 from bpxp.backends.numpy import keep_freed_memory
+from bpxp.backends.torch_graph import TorchGraph
 from bpxp.errors import InvalidValueError, message
 
 
@@ -141,7 +142,7 @@ class TorchBackend:
         return back
 
     def compile(self, step: StepFunction, /) -> Step:
-        return eager(step)
+        return eager(step) if self.device.type == "cpu" else TorchGraph(step, self.xp, self.device)
 
 
 def check_device(device: str) -> None:

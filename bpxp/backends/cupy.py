@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import array_api_compat.cupy as compat
@@ -10,8 +11,8 @@ import numpy as np
 
 from bpxp.backends.base import (
     CREATION,
+    FUNCTIONS,
     Array,
-    State,
     Step,
     StepFunction,
     foreign,
@@ -20,26 +21,54 @@ from bpxp.backends.base import (
     namespace,
     no_such_device,
 )
+from bpxp.backends.cublas import Blas
+from bpxp.backends.cupy_graph import CupyGraph
+from bpxp.backends.cupy_threefry import threefry
 
 
 def _on(device: Any, function: Any) -> Any:
-    """Make a creation function create on `device`: CuPy itself heeds only its current device."""
+    """Make a function compute on `device`: CuPy itself heeds only its current device."""
 
-    def create(*args: Any, **kwargs: Any) -> Array:
+    @functools.wraps(function)
+    def there(*args: Any, **kwargs: Any) -> Array:
         with device:
             return function(*args, **kwargs)
 
-    return create
+    return there
 
 
 class CupyBackend:
-    """CuPy arrays on one device."""
+    """CuPy arrays on one device.
+
+    Attributes
+    ----------
+    blas : Blas or None
+        Matrix products that a CUDA graph can hold; None without nvmath-python.
+    blas_missing : str
+        Why there are none.
+
+    Notes
+    -----
+    Operators such as ``x * 2.0`` compute on CuPy's current device and nowhere else. So a backend that was asked for by
+    number makes its device the current one of the thread; a step sets it for itself.
+    """
 
     def __init__(self, device: str = "") -> None:
         self.name = f"cupy:{device}" if device else "cupy"
         self.device = cupy.cuda.Device(int(device or 0))
-        created = {name: _on(self.device, getattr(compat, name)) for name in CREATION}
-        self.xp = namespace(compat, None, memo={}, **created)
+        if device:
+            self.device.use()
+        self.blas, self.blas_missing = find_blas(self.device)
+        own = {"matmul": self._matmul, "threefry": threefry}
+        names = {*CREATION, *(FUNCTIONS if device else ())}
+        there = {name: _on(self.device, getattr(compat, name)) for name in names if hasattr(compat, name)}
+        own = {name: _on(self.device, function) if device else function for name, function in own.items()}
+        self.xp = namespace(compat, None, memo={}, **{**there, **own})
+
+    def _matmul(self, a: Array, b: Array, /) -> Array:
+        if self.blas is not None and self.blas.takes(a, b):
+            return self.blas.matmul(a, b)
+        return cupy.matmul(a, b)
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
         with self.device:
@@ -51,17 +80,33 @@ class CupyBackend:
             return cupy.asarray(own, dtype=dtype)
 
     def to_numpy(self, a: Array, /) -> np.ndarray:
-        back: np.ndarray = cupy.asnumpy(a)
+        with self.device:
+            back: np.ndarray = cupy.asnumpy(a)
         return back
 
     def compile(self, step: StepFunction, /) -> Step:
-        def run(state: State, data: Any, /, *, count: int = 1) -> State:
-            with self.device:
-                for _ in range(count):
-                    state = step(state, data)
-            return state
+        return CupyGraph(step, self.xp, self.device, self.blas_missing)
 
-        return run
+
+def find_blas(device: Any) -> tuple[Blas | None, str]:
+    """Return cuBLAS by nvmath-python's bindings, once it has multiplied right; or None, and the reason."""
+    try:
+        from nvmath.bindings import cublas
+
+        with device:
+            blas = Blas(cublas, cupy)
+            for dtype in (np.float32, np.float64):
+                a = np.arange(6, dtype=dtype).reshape(2, 3)
+                b = np.arange(24, dtype=dtype).reshape(2, 3, 4)
+                for left, right in ((a, b[0]), (a, b), (b[0].T, a.T)):
+                    product = blas.matmul(cupy.asarray(left), cupy.asarray(right))
+                    if not np.array_equal(cupy.asnumpy(product), np.matmul(left, right)):
+                        raise RuntimeError("nvmath-python's cuBLAS gave another product than NumPy")
+    except ImportError:
+        return None, "needs nvmath-python (pip install nvmath-python)"
+    except Exception as error:  # a library that does not load, an interface that has changed
+        return None, f"nvmath-python does not multiply here: {type(error).__name__}: {error}"
+    return blas, ""
 
 
 def check_device(device: str) -> None:

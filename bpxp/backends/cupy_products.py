@@ -1,4 +1,7 @@
-"""Matrix products of CuPy with rounded operands; it has none of bfloat16."""
+"""Matrix products of CuPy with rounded operands; it has none of bfloat16.
+
+With nvmath-python they can be captured in a CUDA graph, and sums of float16 products come back in float32.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,17 @@ LARGEST = 2.0**15  # half of what float16 can hold
 
 def products(backend: Backend) -> dict[str, Callable[[Array, Array], Array]]:
     """Return the matrix products that the device has, by the precision of their operands."""
-    return {"tf32": _tf32, "float16": _float16}
+    blas = getattr(backend, "blas", None)
+    if blas is None:
+        return {"tf32": _tf32, "float16": _float16}
+
+    def tf32(a: Array, b: Array) -> Array:
+        return blas.matmul(a, b, "tf32") if blas.takes(a, b) else _tf32(a, b)
+
+    def float16(a: Array, b: Array) -> Array:
+        return blas.matmul(a.astype(cupy.float16), b.astype(cupy.float16)) if blas.takes(a, b) else _float16(a, b)
+
+    return {"tf32": tf32, "float16": float16}
 
 
 def _tf32(a: Array, b: Array) -> Array:

@@ -240,7 +240,8 @@ class Replay:
         return state
 
     def _same_kind(self, a: Any, b: Any) -> bool:
-        return self.is_array(a) and self.is_array(b) and a.shape == b.shape and a.dtype == b.dtype
+        alike: bool = self.is_array(a) and self.is_array(b) and a.shape == b.shape and a.dtype == b.dtype
+        return alike
 
     def _small(self, a: Any) -> bool:
         return self.is_array(a) and math.prod(a.shape) * a.dtype.itemsize <= self.FED

@@ -98,12 +98,21 @@ def build(
 
 
 def taken(like: Any, tensors: Mapping[str, np.ndarray], prefix: str, net: Network) -> Any:
-    """Return a tree in the structure of `like` from the tensors of a file, as arrays that nobody else holds."""
+    """Return a tree in the structure of `like` from the tensors of a file, as arrays that nobody else holds.
 
-    def own(a: np.ndarray) -> Array:
+    Raises
+    ------
+    KeyError, ValueError
+        If one is missing, or has another shape.
+    """
+
+    def own(name: str, like: Array) -> Array:
+        a = tensors[name]
+        if tuple(a.shape) != tuple(like.shape):
+            raise ValueError(f"{name} is {tuple(a.shape)}, and should be {tuple(like.shape)}")
         return net.backend.asarray(np.array(a, dtype=net.dtype if a.dtype.kind == "f" else np.int32))
 
-    return unflatten(like, [own(tensors[name]) for name, _ in named_leaves(like, prefix)])
+    return unflatten(like, [own(*pair) for pair in named_leaves(like, prefix)])
 
 
 def tensors_of(params: Params, stats: Any) -> Iterator[tuple[str, Array]]:

@@ -34,7 +34,17 @@ class Saved(NamedTuple):
     path: str
     tensors: checkpoint.Tensors
     network: dict[str, Any]
-    run: dict[str, Any]
+    seed: int
+    epoch: int
+    steps: int  # that the key of the random layers has counted
+    first: int
+    done: int
+    seconds: float
+    stop: str
+    plan: dict[str, Any]
+    batch_size: int
+    callbacks: list[tuple[str, dict[str, Any]]]
+    history: History
     products: str  # the precision of the matrix products, which belongs to the run
 
 
@@ -125,11 +135,44 @@ def read(path: str | Path, net: Network) -> Saved:
                 fix=f"Network.load({os.fspath(path)!r}), and a new fit",
             )
         )
-    products = _products(str(description.get("written", {}).get("backend", "")))
-    saved = Saved(os.fspath(path), tensors, description["network"], run, products)
+    try:
+        saved = _parsed(os.fspath(path), tensors, description)
+    except model_file.MISFITS as error:
+        raise CheckpointCorruptError(message(where, f"the description of the run is damaged ({error!r})")) from error
     here = {key: value for key, value in model_file.describe(net).items() if key not in ("seed", "epoch", "steps")}
     _refuse(differences(saved.network, here), where, "the network is another")
     return saved
+
+
+def _parsed(path: str, tensors: checkpoint.Tensors, description: dict[str, Any]) -> Saved:
+    """Return the description of a run with everything of the type that it has to be of."""
+    network, run, plan = description["network"], description["run"], description["run"]["plan"]
+    if not (type(network["seed"]) is int and network["seed"] >= 0 and isinstance(plan, dict)):
+        raise TypeError("seed, or plan")
+    return Saved(
+        path=path,
+        tensors=tensors,
+        network=network,
+        seed=network["seed"],
+        epoch=_count(network, "epoch"),
+        steps=_count(network, "steps"),
+        first=_count(run, "first"),
+        done=_count(run, "done"),
+        seconds=float(run["seconds"]),
+        stop=str(run["stop"]),
+        plan=plan,
+        batch_size=_count(plan, "batch_size", least=1),
+        callbacks=[(str(entry["type"]), dict(entry["state"])) for entry in run["callbacks"]],
+        history=History(json.loads(tensors["run/history"].tobytes())),
+        products=_products(str(description["written"]["backend"])),
+    )
+
+
+def _count(entries: dict[str, Any], key: str, least: int = 0) -> int:
+    value = entries[key]
+    if type(value) is not int or not least <= value < 2**31:
+        raise TypeError(f"{key} is no count")
+    return value
 
 
 def _refuse(lines: list[str], where: str, what: str) -> None:
@@ -171,31 +214,27 @@ def restore(saved: Saved, net: Network, work: Work) -> Run:
         nothing is changed then.
     """
     where = f"fit(resume={saved.path!r})"
-    _refuse(differences(saved.run["plan"], work.plan()), where, "the run was begun otherwise")
+    _refuse(differences(saved.plan, work.plan()), where, "the run was begun otherwise")
     if saved.products != _products(net.backend.name):
-        text = (
-            f"matrix products were of {saved.products}, and are of {_products(net.backend.name)} now: not the same bits"
-        )
-        _warn(text, saved)
+        now = _products(net.backend.name)
+        _warn(f"matrix products were of {saved.products}, and are of {now} now: not the same bits", saved)
     optimizer = work.step.optimizer
-    kept = {name: a for name, a in saved.tensors.items() if not name.startswith(("run/", "callbacks/"))}
+    kept = {name: a for name, a in saved.tensors.items() if not name.startswith(("run/history", "callbacks/"))}
     like = optimizer.init(net.params, xp=net.xp)
-    expected = [*model_file.tensors_of(net.params, net.stats), *named_leaves(like, "opt")]
+    sums = [("run/loss", like.learning_rate), ("run/weight", like.learning_rate)]
+    expected = [*model_file.tensors_of(net.params, net.stats), *named_leaves(like, "opt"), *sums]
     checkpoint.check_tensors(kept, {name: tuple(a.shape) for name, a in expected}, where)
-    try:
-        place, epoch, steps, seed = saved.run, *(saved.network[key] for key in ("epoch", "steps", "seed"))
-        history = History(json.loads(saved.tensors["run/history"].tobytes()))
-        sums = {name: taken(like.learning_rate, saved.tensors, f"run/{name}", net) for name in ("loss", "weight")}
-        first, done, seconds = int(place["first"]), int(place["done"]), float(place["seconds"])
-    except model_file.MISFITS as error:
-        raise CheckpointCorruptError(message(where, f"the description of the run is damaged ({error!r})")) from error
+    if saved.done >= work.batches or saved.first > saved.epoch:
+        raise CheckpointCorruptError(message(where, "the place of the run is none", got=f"step {saved.done}"))
+    loss, weight = (taken(a, kept, name, net) for name, a in sums)
     params, opt = swapped(taken(net.params, kept, "params", net), taken(like, kept, "opt", net))
-    net.seed, net.epoch, net.stats = seed, epoch, taken(net.stats, kept, "stats", net)
-    net.key = net.key_at(steps) if net.key or steps or work.step.augment else ()
+    net.seed, net.epoch, net.stats = saved.seed, saved.epoch, taken(net.stats, kept, "stats", net)
+    net.key = net.key_at(saved.steps) if net.key or saved.steps or work.step.augment else ()
     net.optimizer = optimizer
-    position = fresh_sums(net, done * work.size)["position"]
-    state = State(params, opt, net.stats, net.key, no_order(net), position, **sums)
-    run = Run(net, state, work.size, work.batches, first, work.plan, history, done, seconds)
+    position = fresh_sums(net, saved.done * work.size)["position"]
+    state = State(params, opt, net.stats, net.key, no_order(net), position, loss, weight)
+    size, batches, plan = work.size, work.batches, work.plan
+    run = Run(net, state, size, batches, saved.first, plan, saved.history, saved.done, saved.seconds)
     run.publish(params)
     return run
 
@@ -208,15 +247,19 @@ def _products(backend: str) -> str:
 def resume_callbacks(saved: Saved, trainer: Trainer) -> None:
     """Give each callback the state that one of its type had, in their order; warn where one has no other."""
     waiting = [callback for callback in trainer.callbacks if callback.state(trainer)]
-    for i, entry in enumerate(saved.run["callbacks"]):
-        own: Callback | None = next((c for c in waiting if type(c).__name__ == entry["type"]), None)
+    for i, (kind, state) in enumerate(saved.callbacks):
+        own: Callback | None = next((c for c in waiting if type(c).__name__ == kind), None)
         if own is None:
-            _warn(f"{entry['type']} was there when the run was saved, and is not now", saved)
+            _warn(f"{kind} was there when the run was saved, and is not now", saved)
             continue
         waiting.remove(own)
         begin = f"callbacks/{i}/"
         arrays = {name.removeprefix(begin): a for name, a in saved.tensors.items() if name.startswith(begin)}
-        own.resume(trainer, {**entry["state"], **arrays})
+        try:
+            own.resume(trainer, {**state, **arrays})
+        except model_file.MISFITS as error:
+            text = f"fit(resume={saved.path!r}): {kind} cannot go on from what the file has for it ({error!r})"
+            raise CheckpointCorruptError(text) from error
     for callback in waiting:
         _warn(f"{type(callback).__name__} was not there when the run was saved, and begins anew", saved)
 

@@ -150,18 +150,18 @@ class Trainer:
                 self.optimizer,
                 self.metrics,
                 data,
-                batch_size=saved.run["plan"]["batch_size"] if batch_size is None and saved else batch_size,
+                batch_size=saved.batch_size if batch_size is None and saved else batch_size,
                 validation=validation,
                 weight=weight,
                 class_weight=class_weight,
                 shuffle=shuffle,
                 augment=augment,
                 evaluate_train=evaluate_train,
-                seed=saved.network["seed"] if saved else net.seed,
+                seed=saved.seed if saved else net.seed,
             )
             self.run = work.begin(net) if saved is None else run_file.restore(saved, net, work)
             self.history, self.last_epoch = self.run.history, self.run.first + epochs
-            self.resumed_from, self.stop = ("", "") if saved is None else (saved.path, saved.run["stop"])
+            self.resumed_from, self.stop = ("", "") if saved is None else (saved.path, saved.stop)
             with Interrupts() as interrupts, self._moments(saved):
                 self._epochs(work, interrupts)
         if interrupts.heard and (on_interrupt == "raise" or interrupts.heard != signal.SIGINT):

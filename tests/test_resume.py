@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 from pathlib import Path
 
 import numpy as np
@@ -433,18 +432,34 @@ def test_a_damaged_description_of_a_run(tmp_path):
     case, path = CASES["sgd"], tmp_path / "run.bpxp"
     case.fit(case.net("numpy"), [Checkpoint(path)])
     tensors, description = checkpoint.read(path)
-    kept = {key: description[key] for key in ("network", "run")}
+    kept = {key: description[key] for key in ("network", "run", "written")}
 
-    def saved(tensors=tensors, **run):
-        checkpoint.write(path, tensors, {**kept, "run": {**kept["run"], **run}})
+    def saved(tensors=tensors, network=(), **run):
+        network = {**kept["network"], **dict(network)}
+        checkpoint.write(path, tensors, {**kept, "network": network, "run": {**kept["run"], **run}})
         return path
 
     net = case.net("numpy")
-    for change in ({"first": "now"}, {"done": None}, {"seconds": []}):
+    for change in [
+        {"first": "now"},
+        {"done": None},
+        {"done": 2**31},
+        {"seconds": []},
+        {"plan": 3},
+        {"plan": {"batch_size": 0}},
+        {"callbacks": [3]},
+        {"callbacks": [{"type": "EarlyStopping"}]},
+        {"network": {"seed": -1}},
+        {"network": {"epoch": 1.5}},
+        {"tensors": {**tensors, "run/history": np.frombuffer(b"[1", np.uint8)}},
+        {"tensors": {**tensors, "run/history": np.frombuffer(b"[1]", np.uint8)}},
+        {"tensors": {key: a for key, a in tensors.items() if key != "run/history"}},
+    ]:
         with pytest.raises(CheckpointCorruptError, match="description of the run"):
             case.fit(net, resume=saved(**change))
-    with pytest.raises(CheckpointCorruptError, match="description of the run"):
-        case.fit(net, resume=saved({**tensors, "run/history": np.frombuffer(b"[1", np.uint8)}))
+    for change in ({"done": 3}, {"first": 4}):
+        with pytest.raises(CheckpointCorruptError, match="the place of the run is none"):
+            case.fit(net, resume=saved(**change))
     for name in ("opt/t", "params/0/W"):
         with pytest.raises(CheckpointMismatchError, match=f"missing {name}"):
             case.fit(net, resume=saved({key: a for key, a in tensors.items() if key != name}))
@@ -454,7 +469,16 @@ def test_a_damaged_description_of_a_run(tmp_path):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(CheckpointCorruptError, match="truncated"):
         case.fit(net, resume=path)
-    assert json.dumps(kept)
+
+
+def test_a_damaged_state_of_a_callback(tmp_path):
+    case, path = CASES["sgd"], tmp_path / "run.bpxp"
+    case.fit(case.net("numpy"), [EarlyStopping("loss"), Checkpoint(path)])
+    tensors, description = checkpoint.read(path)
+    del tensors["callbacks/0/params/0/W"]
+    checkpoint.write(path, tensors, {key: description[key] for key in ("network", "run", "written")})
+    with pytest.raises(CheckpointCorruptError, match="EarlyStopping cannot go on .*params/0/W"):
+        case.fit(case.net("numpy"), [EarlyStopping("loss")], resume=path)
 
 
 @pytest.mark.parametrize(

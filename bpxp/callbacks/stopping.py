@@ -115,6 +115,7 @@ class EarlyStopping(Callback):
     def resume(self, trainer: Trainer, state: dict[str, Any]) -> None:
         net = trainer.net
         self._best.resume(state)
-        self._waited, self.best_epoch = state["waited"], state["best_epoch"]
+        self._waited, best = int(state["waited"]), state["best_epoch"]
+        self.best_epoch = None if best is None else int(best)
         if self.restore_best and self.best_epoch is not None:
             self._kept = taken(net.params, state, "params", net), taken(net.stats, state, "stats", net)

@@ -12,7 +12,7 @@ import pytest
 import bpxp
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ["bpxp", "bpxp.backends", "bpxp.data", "bpxp.nn", "bpxp.optim", "bpxp.verify"]
+ROOMS = ["bpxp", "bpxp.backends", "bpxp.callbacks", "bpxp.data", "bpxp.nn", "bpxp.optim", "bpxp.verify"]
 
 # What a program may write after `bpxp.`; a name that leaves this list breaks somebody's program.
 PROMISED = {
@@ -36,7 +36,8 @@ PROMISED = {
 ARGUMENTS = {
     "Network": ["layers", "input_shape", "hidden", "output", "loss", "init", "dtype", "backend", "seed"],
     "Trainer": ["net", "optimizer", "callbacks", "metrics", "progress"],
-    "Trainer.fit": ["self", "data", "epochs", "batch_size", "validation", "weight", "class_weight"],
+    "Trainer.fit": ["self", "data", "epochs", "batch_size", "validation", "weight", "class_weight", "resume"],
+    "callbacks.Checkpoint": ["path", "steps", "keep", "monitor", "mode"],
     "Network.gradient_descent": ["self", "batch", "learning_rate"],
     "Network.loss_and_gradients": ["self", "x", "y"],
     "Network.evaluate": ["self", "x", "y"],

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bpxp.backends import ENVIRONMENT, FASTEST, LIBRARIES, Backend, available_backends, get_backend
+from bpxp.backends.replay import NO_STATE
 from bpxp.dtypes import checked_dtype
 from bpxp.errors import BackendNotInstalledError, BpxpError, InvalidValueError, message
 from bpxp.nn import Loss, Sequential
@@ -99,6 +100,16 @@ def _reason(asked: Any, named: Any, backend: Backend) -> str:
     if named.partition("+")[0] != "auto":
         return "asked for" if asked is not None else f"the environment variable {ENVIRONMENT} names it"
     return "a CUDA device answers CuPy" if backend.name.startswith("cupy") else f"no CUDA device answers CuPy ({why()})"
+
+
+def why_eager(compiled: dict[Any, Any]) -> dict[str, str]:
+    """Return the reasons of those compiled steps that gave up recording, or a CUDA graph, by the step's name."""
+    found = {}
+    for key, run in compiled.items():
+        reason = getattr(getattr(run, "run", run), "reason", "")
+        if reason and reason != NO_STATE:
+            found[key if isinstance(key, str) else type(key).__name__] = reason
+    return found
 
 
 @functools.cache

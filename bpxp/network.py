@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bpxp import architecture, inputs, parameters, targets
 from bpxp.backends import Array, Backend
-from bpxp.choice import Work, choose
+from bpxp.choice import Work, choose, why_eager
 from bpxp.dtypes import checked_dtype
 from bpxp.errors import InvalidTypeError, message
 from bpxp.metrics import Metric, default_metrics, get_metric
@@ -160,7 +160,7 @@ class Network:
         where = "loss_and_gradients"
         batch = self.prepare((x, y), weight, None, where)
         given = (self._params, self.stats, self.key, batch)
-        _, (value, grads) = self._compile("gradients", self._gradients)((), given)
+        _, (value, grads) = self.compiled(self._gradients, "gradients")((), given)
         return self.xp.reshape(value, ()), grads
 
     def gradient_descent(self, batch: tuple[Any, Any], learning_rate: float, weight: Any = None) -> None:
@@ -234,7 +234,7 @@ class Network:
             xp.zeros((1,), dtype=kind),
             tuple(metric.init(self.output_shape[0], xp=xp, dtype=kind) for metric in metrics),
         )
-        sums = self._compile(step, step)(sums, (params, self.stats, data), count=-(-int(x.shape[0]) // size))
+        sums = self.compiled(step)(sums, (params, self.stats, data), count=-(-int(x.shape[0]) // size))
         loss, total = (float(self.backend.to_numpy(a)[0]) for a in (sums.loss, sums.weight))
         found: dict[str, Any] = {"loss": loss / total if total else 0.0}
         for metric, own in zip(metrics, sums.metrics, strict=True):
@@ -337,7 +337,7 @@ class Network:
         xp = self.xp
         x = self._images_to_vectors(x) if isinstance(x, Dataset) else x
         x = inputs.as_inputs(x, self.input_shape, self.backend, self.dtype, f"{where}: x")
-        run = self._compile("forward", self._logits)
+        run = self.compiled(self._logits, "forward")
         n = int(x.shape[0])
         parts = [run((), (self._params, self.stats, x[i : min(i + CHUNK, n), ...])) for i in range(0, n, CHUNK)]
         return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
@@ -364,14 +364,17 @@ class Network:
             self._rate = rate
         return self._compiled["descent"], self._plain
 
-    def compiled(self, step: Any) -> Callable[..., Any]:
-        """Return `step` compiled by the backend, once for equal steps."""
-        return self._compile(step, step)
-
-    def _compile(self, key: Any, step: Callable[..., Any]) -> Callable[..., Any]:
+    def compiled(self, step: Any, key: Any = None) -> Callable[..., Any]:
+        """Return `step` compiled by the backend, once for equal steps, or for the key."""
+        key = key or step
         if key not in self._compiled:
             self._compiled[key] = self.backend.compile(step)
         return self._compiled[key]
+
+    @property
+    def eager_steps(self) -> dict[str, str]:
+        """Why a step runs as it is written, not from a recording or a CUDA graph, by its name; {} where none does."""
+        return why_eager(self._compiled)
 
     @property
     def steps(self) -> int:

@@ -54,8 +54,8 @@ STORES = ["memo"]
 class Step(Protocol):
     """A compiled step: ``state = step(state, data, count=n)`` runs it n times.
 
-    The state is given away: after the call only the returned state may be used, since its buffers may be the same.
-    `data` is only read.
+    The state is given away: after the call only the returned state may be used, since its buffers may be the same. That
+    one is good until the next call, for the same reason. `data` is only read.
     """
 
     def __call__(self, state: State, data: Any, /, *, count: int = 1) -> State: ...

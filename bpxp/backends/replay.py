@@ -15,6 +15,8 @@ from typing import Any
 from bpxp.backends.base import Array, State, StepFunction
 from bpxp.tree import leaves, unflatten
 
+NO_STATE = "it has no state"  # a function, called when its value is wanted
+
 Play = Callable[[int], None]  # do what was recorded so many times
 
 
@@ -182,7 +184,7 @@ class Replay:
     def _settle(self, before: list[Any], given: list[Any]) -> None:
         """Give state, and those data that change, buffers: what is given may be a view, or read-only."""
         if not before:
-            raise NotRecordable("it has no state")
+            raise NotRecordable(NO_STATE)
         if not all(map(self.is_array, before)):
             raise NotRecordable("its state holds more than arrays")
         self._state = [self.own(a) for a in before]
@@ -244,7 +246,7 @@ class Replay:
         return alike
 
     def _small(self, a: Any) -> bool:
-        return self.is_array(a) and math.prod(a.shape) * a.dtype.itemsize <= self.FED
+        return self.is_array(a) and bool(math.prod(a.shape) * a.dtype.itemsize <= self.FED)
 
 
 def _any(a: Array) -> bool:

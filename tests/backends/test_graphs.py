@@ -278,6 +278,20 @@ def test_a_step_without_a_state_stays_as_it_is():
     assert graph.reason == "it has no state"
 
 
+def test_a_network_says_which_of_its_steps_run_as_they_are_written_and_why():
+    backend = copy.copy(bpxp.get_backend("numpy"))
+    backend.compile = lambda step: Refuses(step, backend.xp)
+    x, y = np.ones((8, 2), np.float32), np.zeros(8, np.int32)
+    y[:4] = 1
+    net = bpxp.Network([2, 2], backend=backend, seed=0)
+    assert net.eager_steps == {}
+    bpxp.Trainer(net, progress=False).fit((x, y), epochs=6, batch_size=4)
+    for _ in range(9):
+        net.predict(x)  # has no state: nothing to say
+    assert list(net.eager_steps) == ["TrainingStep"]
+    assert "transfers are disallowed" in net.eager_steps["TrainingStep"]
+
+
 # ---------------------------------------------------------------- PyTorch's part of it, as far as a CPU has it
 
 

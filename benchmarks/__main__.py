@@ -1,8 +1,9 @@
 """Measure bpxp beside its peers on this machine's CPU: ``python -m benchmarks``, or ``python -m benchmarks mlp cnn``.
 
-Each benchmark writes NAME.json, NAME.md and NAME.svg into the folder of results as it goes, and goals.md says what of
-the goals is reached. A run that was broken off goes on with ``--resume``. A peer that is not installed is a line in the
-table that says so. The GPU has its own command: ``python -m benchmarks.gpu``.
+Each benchmark writes NAME.json and NAME.svg into the folder of results as it goes, and README.md shows them all and
+which goals are reached. A run that was broken off goes on with ``--resume``. A peer that is not installed is a line in
+the table that says so. The race needs MNIST, downloaded or where BPXP_DATA_DIR says. The GPU has its own command:
+``python -m benchmarks.gpu``.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def main() -> None:
         else:
             run(known[name], arguments, out)
         print(f"{name}: {time.monotonic() - begun:.0f} s", flush=True)
-    (out / "goals.md").write_text(report.goals_page(out), encoding="utf-8")
+        if not arguments.only:
+            (out / "README.md").write_text(report.overview(out), encoding="utf-8")
 
 
 def parse() -> argparse.Namespace:
@@ -69,23 +71,25 @@ def run(benchmark: suite.Benchmark, arguments: argparse.Namespace, out: Path) ->
     if arguments.resume:
         before, measured = report.load(benchmark.name, out)
         if measured and not comparable(before, about):
-            print("what is there was measured on another machine or other versions: all anew")
+            print("what is there is of another machine, other versions or another bpxp: all anew")
             measured = []
         elif measured:
             about = before
 
-    def keep(rows: list[harness.Row]) -> list[dict[str, Any]]:
-        judged = [report.judge(rows, goal) for goal in benchmark.goals]
-        report.dump(benchmark.name, benchmark.title, benchmark.unit, about, rows, judged, out)
-        return judged
+    def keep(rows: list[harness.Row]) -> dict[str, Any]:
+        return report.dump(
+            benchmark.name,
+            about,
+            rows,
+            out,
+            title=benchmark.title,
+            unit=benchmark.unit,
+            references=benchmark.references,
+            goals=benchmark.goals,
+        )
 
     rows = harness.measure(list(benchmark.cases), rounds=rounds, known=measured, keep=keep)
-    judged = keep(rows)
-    found = [report.table(rows, benchmark.unit, benchmark.references)]
-    if judged:
-        found.append(report.verdicts(judged))
-    (out / f"{benchmark.name}.md").write_text(report.page(benchmark.title, about, found), encoding="utf-8")
-    print("\n" + "\n\n".join(found))
+    print("\n" + "\n\n".join(report.section(keep(rows))))
     if importlib.util.find_spec("matplotlib") and any(row.values for row in rows):
         plots.bars(benchmark.title, benchmark.unit, rows, out / f"{benchmark.name}.svg")
 
@@ -98,10 +102,8 @@ def run_scaling(arguments: argparse.Namespace, out: Path) -> None:
         print("measured already")
         return
     curves = scaling.measure(arguments.quick)
-    found = scaling.tables(curves)
     path.write_text(json.dumps({"title": scaling.TITLE, "machine": about, "axes": curves}, indent=1) + "\n")
-    (out / "scaling.md").write_text(report.page(scaling.TITLE, about, found), encoding="utf-8")
-    print("\n" + "\n\n".join(found))
+    print("\n" + "\n\n".join(report.scaling_tables(curves)))
     if importlib.util.find_spec("matplotlib"):
         plots.growth(curves, out / "scaling.svg")
 

@@ -38,6 +38,7 @@ def machine() -> dict[str, Any]:
     return {
         "date": datetime.date.today().isoformat(),
         "revision": revision(),
+        "source": revision("HEAD:bpxp"),
         "cpu": cpu(),
         "cores": cores(),
         "gpu": gpu(),
@@ -51,7 +52,8 @@ def machine() -> dict[str, Any]:
 
 def comparable(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Return whether measurements may stand in one table."""
-    return all(one.get(key) == other.get(key) for key in ("cpu", "cores", "gpu", "python", "versions", "threads"))
+    keys = ("source", "cpu", "cores", "gpu", "python", "versions", "threads")
+    return all(one.get(key) == other.get(key) for key in keys)
 
 
 def describe(about: dict[str, Any]) -> str:
@@ -89,9 +91,9 @@ def gpu() -> str:
     return "; ".join(output(query).splitlines())
 
 
-def revision() -> str:
+def revision(what: str = "HEAD") -> str:
     """Return the commit that is measured, with a + if bpxp's files have changed since; "" outside a repository."""
-    commit = output(["git", "rev-parse", "--short", "HEAD"])
+    commit = output(["git", "rev-parse", "--short", what])
     return commit + ("+" if commit and output(["git", "status", "--porcelain", "--", "bpxp"]) else "")
 
 

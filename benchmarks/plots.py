@@ -6,9 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Row
+from benchmarks.report import figures
 
 OWN, OTHERS, FLOOR = "#1f5fa8", "#9aa3ab", "#d8dde1"
-STYLE = {"svg.hashsalt": "bpxp", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+STYLE = {
+    "svg.hashsalt": "bpxp",
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
 
 
 def bars(title: str, unit: str, rows: list[Row], path: Path) -> None:
@@ -24,7 +31,7 @@ def bars(title: str, unit: str, rows: list[Row], path: Path) -> None:
             colour = OWN if row.name.startswith("bpxp") else FLOOR if row.name.startswith("floor") else OTHERS
             axes.barh(place, row.median, color=colour)
             axes.plot([min(row.values), max(row.values)], [place, place], color="black", linewidth=1)
-            axes.annotate(f" {row.median:.3g}", (max(row.values), place), va="center", fontsize=8)
+            axes.annotate(f" {figures(row.median)}", (max(row.values), place), va="center", fontsize=8)
         axes.set_yticks(range(len(rows)), [row.name for row in rows])
         axes.invert_yaxis()
         axes.set_xlabel(unit)
@@ -49,6 +56,8 @@ def growth(curves: dict[str, Any], path: Path) -> None:
                 axes.loglog(
                     *zip(*points, strict=True), "o-" if peer.startswith("bpxp") else "o--", markersize=3, label=label
                 )
+            axes.set_xticks(axis["sizes"], [str(size) for size in axis["sizes"]])
+            axes.minorticks_off()
             axes.set_xlabel(f"{name} ({axis['what']})")
             axes.set_ylabel(axis["unit"])
             axes.legend(fontsize=7, frameon=False, title="exponent", title_fontsize=7)

@@ -75,13 +75,18 @@ def table(rows: list[Row], unit: str, references: tuple[str, ...]) -> str:
     for row in rows:
         if row.values:
             found = [ratio(rows, row.name, name) for name in references]
-            cells = [f"{row.median:.3g}", f"{min(row.values):.3g} … {max(row.values):.3g}"]
+            cells = [figures(row.median), f"{figures(min(row.values))} … {figures(max(row.values))}"]
             cells += ["" if r is None else f"{r:.2f}" for r in found]
-            cells += ["" if (said := _said(row, name)) is None else f"{said:.3g}" for name in extras]
+            cells += ["" if (said := _said(row, name)) is None else figures(said) for name in extras]
         else:
             cells = ["missing", row.error.replace("|", "/"), *[""] * (len(head) - 3)]
         lines.append(f"| {' | '.join([row.name, *cells])} |")
     return "\n".join(lines)
+
+
+def figures(value: float) -> str:
+    """Return a number with three figures that count, never with an exponent."""
+    return f"{value:.3g}" if abs(value) < 1000.0 else f"{value:,.0f}"
 
 
 def _said(row: Row, name: str) -> float | None:
@@ -89,13 +94,22 @@ def _said(row: Row, name: str) -> float | None:
 
 
 def dump(
-    name: str, title: str, unit: str, about: dict[str, Any], rows: list[Row], judged: list[dict[str, Any]], out: Path
-) -> None:
-    """Write ``<name>.json``."""
-    measured = {row.name: {"values": row.values, "error": row.error, "details": row.details} for row in rows}
-    data = {"title": title, "unit": unit, "machine": about, "goals": judged, "rows": measured}
-    out.mkdir(parents=True, exist_ok=True)
+    name: str,
+    about: dict[str, Any],
+    rows: list[Row],
+    out: Path,
+    *,
+    title: str,
+    unit: str,
+    references: tuple[str, ...],
+    goals: tuple[Goal, ...],
+) -> dict[str, Any]:
+    """Write ``<name>.json`` and return what stands in it."""
+    data = {"title": title, "unit": unit, "machine": about, "references": references}
+    data["goals"] = [judge(rows, goal) for goal in goals]
+    data["rows"] = {row.name: {"values": row.values, "error": row.error, "details": row.details} for row in rows}
     (out / f"{name}.json").write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return data
 
 
 def load(name: str, out: Path) -> tuple[dict[str, Any], list[Row]]:
@@ -107,17 +121,45 @@ def load(name: str, out: Path) -> tuple[dict[str, Any], list[Row]]:
     return data["machine"], [Row(name, **found) for name, found in data["rows"].items()]
 
 
-def page(title: str, about: dict[str, Any], tables: list[str]) -> str:
-    """Return a Markdown page."""
-    return "\n\n".join([f"# {title}", describe(about), *tables]) + "\n"
+def section(data: dict[str, Any]) -> list[str]:
+    """Return the table and the goals of what `dump` wrote."""
+    rows = [Row(name, **found) for name, found in data["rows"].items()]
+    found = [table(rows, data["unit"], tuple(data.get("references", ())))]
+    return [*found, verdicts(data["goals"])] if data.get("goals") else found
 
 
-def goals_page(out: Path) -> str:
-    """Return every goal that the results in `out` speak of, one table per benchmark."""
-    parts = ["# Goals"]
+def overview(out: Path) -> str:
+    """Return all results in `out` as one Markdown page: the goals first, then every table with its picture."""
+    goals: list[dict[str, Any]] = []
+    parts: list[str] = []
     for path in sorted(out.glob("*.json")):
         data = json.loads(path.read_text(encoding="utf-8"))
-        for part in data.get("benchmarks", {"": data}).values():  # those of the GPU are in one file
-            if part.get("goals"):
-                parts += [f"## {part['title']}", describe(data["machine"]), verdicts(part["goals"])]
-    return "\n\n".join(parts) + "\n"
+        if "benchmarks" in data:  # those of the GPU are in one file
+            goals += [goal for part in data["benchmarks"].values() for goal in part["goals"]]
+            parts += ["## On a GPU", describe(data["machine"])]
+            for part in data["benchmarks"].values():
+                parts += [f"### {part['title']}", part["table"]]
+            continue
+        goals += data.get("goals", [])
+        parts += [f"## {data['title']}", describe(data["machine"])]
+        if path.with_suffix(".svg").exists():
+            parts.append(f"![{data['title']}]({path.stem}.svg)")
+        parts += scaling_tables(data["axes"]) if "axes" in data else section({**data, "goals": []})
+    head = ["# Measurements", "Written by `python -m benchmarks`, from the JSON files beside this page."]
+    return "\n\n".join([*head, *([verdicts(goals)] if goals else []), *parts]) + "\n"
+
+
+def scaling_tables(curves: dict[str, Any]) -> list[str]:
+    """Return a Markdown table for each axis of `benchmarks.scaling`."""
+    found = []
+    for name, axis in curves.items():
+        lines = [f"### {name}: {axis['what']}, {axis['unit']}", ""]
+        lines += ["| | " + " | ".join(str(size) for size in axis["sizes"]) + " | exponent |"]
+        lines += ["|---|" + "---:|" * (len(axis["sizes"]) + 1)]
+        for peer, costs in axis["curves"].items():
+            cells = ["" if cost is None else figures(cost) for cost in costs]
+            power = axis["exponents"][peer]
+            last = axis["errors"].get(peer, "") if power is None else f"{power:.2f}"
+            lines.append(f"| {peer} | {' | '.join(cells)} | {last} |")
+        found.append("\n".join(lines))
+    return found

@@ -114,19 +114,3 @@ def exponent(sizes: list[int], costs: list[float | None]) -> float | None:
         return None
     slope, _ = np.polyfit([math.log(size) for size, _ in upper], [math.log(cost) for _, cost in upper if cost], 1)
     return float(slope)
-
-
-def tables(curves: dict[str, Any]) -> list[str]:
-    """Return a Markdown table for each axis."""
-    found = []
-    for name, axis in curves.items():
-        lines = [f"## {name}: {axis['what']}, {axis['unit']}", ""]
-        lines += ["| | " + " | ".join(str(size) for size in axis["sizes"]) + " | exponent |"]
-        lines += ["|---|" + "---:|" * (len(axis["sizes"]) + 1)]
-        for peer, costs in axis["curves"].items():
-            cells = ["" if cost is None else f"{cost:.3g}" for cost in costs]
-            power = axis["exponents"][peer]
-            last = axis["errors"].get(peer, "") if power is None else f"{power:.2f}"
-            lines.append(f"| {peer} | {' | '.join(cells)} | {last} |")
-        found.append("\n".join(lines))
-    return found

@@ -197,7 +197,7 @@ def imports() -> Benchmark:
     whats |= {f"import {name}": name for name in ("torch", "jax", "sklearn", "keras", "thinc.api")}
     runs = tuple(Case(name, ("-c", IMPORT.format(what)), KERAS, fresh=True) for name, what in whats.items())
     goals = tuple(Goal(f"{name} / import numpy", name, ("import numpy",), 1.4) for name in list(whats)[1:3])
-    return Benchmark("imports", "Import time", "ms", runs, ("import numpy",), goals)
+    return Benchmark("imports", "Import time", "ms", runs, ("import numpy",), goals, rounds=3)
 
 
 def installed() -> Benchmark:

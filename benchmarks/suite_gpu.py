@@ -14,9 +14,7 @@ from benchmarks.suite import CNN, MLP, MNIST, STEP, TORCH, Benchmark
 
 GRAPH, COMPILED, SCAN = "PyTorch CUDA graph", "PyTorch compiled, reduce-overhead", "JAX optax, scan"
 WIDE = Work(net="784-4096-4096-10", batch=4096, samples=8 * 4096, hidden="relu", learning_rate=0.1)
-CNN99 = Work(
-    net="28x28x1-conv16-conv32-10", batch=128, samples=60_000, data="mnist", optimizer="adam", learning_rate=0.003
-)
+CNN99 = Work(CNN.net, 128, 60_000, optimizer="adam", learning_rate=0.01, one_cycle=4, data="mnist")
 
 
 def benchmarks(backends: list[str], quick: bool = False) -> list[Benchmark]:
@@ -34,8 +32,8 @@ def benchmarks(backends: list[str], quick: bool = False) -> list[Benchmark]:
     def own(work: Work, *more: str, fresh: bool = False) -> list[Case]:
         return [peer(f"bpxp {name}", "bpxp_fit", work, "--backend", name, *more, fresh=fresh) for name in backends]
 
-    def eager(work: Work, *more: str) -> list[Case]:
-        return [peer(TORCH, "torch_eager", work, "--device", device, *more)] if torch else []
+    def eager(work: Work, *more: str, fresh: bool = False) -> list[Case]:
+        return [peer(TORCH, "torch_eager", work, "--device", device, *more, fresh=fresh)] if torch else []
 
     def graph(work: Work, *more: str, fresh: bool = False) -> list[Case]:
         return [peer(GRAPH, "torch_graph", work, "--device", device, *more, fresh=fresh)] if torch else []
@@ -46,7 +44,15 @@ def benchmarks(backends: list[str], quick: bool = False) -> list[Benchmark]:
     compiled = [peer(COMPILED, "torch_eager", MLP, "--device", device, "--compile", "reduce-overhead")] if torch else []
     jax = [peer(SCAN, "jax_optax", MLP, "--scan")] if any(name.startswith("jax") for name in backends) else []
     full = ("--until", "0.2" if quick else "0.98", "--epochs", "20", "--all-epochs", "--seed", "{round}")
-    to_99 = ("--until", "0.2" if quick else "0.99", "--epochs", "30", "--seed", "{round}")
+    cycle = (
+        "--until",
+        "0.2" if quick else "0.99",
+        "--epochs",
+        str(CNN99.one_cycle),
+        "--all-epochs",
+        "--seed",
+        "{round}",
+    )
     found = [
         Benchmark(
             "gpu-mlp",
@@ -85,9 +91,9 @@ def benchmarks(backends: list[str], quick: bool = False) -> list[Benchmark]:
         ),
         Benchmark(
             "gpu-cnn-99",
-            "MNIST to 99 %: conv 16 and 32, 3×3, pooling, dense; batch 128, Adam 0.003",
+            f"MNIST to 99 %: conv 16 and 32, 3×3, pooling, dense; batch 128, Adam, a cycle of {CNN99.one_cycle} epochs",
             "s of training",
-            (*own(CNN99, "--pixels", *to_99, fresh=True), *graph(CNN99, *to_99, "--channels-last", fresh=True)),
+            (*own(CNN99, "--pixels", *cycle, fresh=True), *eager(CNN99, *cycle, "--channels-last", fresh=True)),
             goals=(Goal("H200: CNN to 99 %", "bpxp cupy", (), 0.75, "s"),),
             rounds=2,
         ),

@@ -44,7 +44,8 @@ class Bpxp:
 
     def optimizer(self) -> bpxp.optim.Optimizer:
         rule = {"sgd": bpxp.optim.SGD, "adam": bpxp.optim.Adam}[self.work.optimizer]
-        return rule(self.work.learning_rate)
+        steps = self.work.one_cycle * self.work.steps
+        return rule(bpxp.optim.OneCycle(self.work.learning_rate, steps=steps) if steps else self.work.learning_rate)
 
     def start(self, seed: int) -> None:
         net, new = self.net, self.network(self.net.backend, seed)
@@ -65,4 +66,4 @@ if __name__ == "__main__":
     parser = options(__doc__)
     parser.add_argument("--backend", default="numpy")
     parser.add_argument("--pixels", action="store_true", help="pictures as uint8, as in bpxp's own data sets")
-    serve(Bpxp, parser)
+    serve(Bpxp, parser, can=("images", "one_cycle"))

@@ -101,4 +101,4 @@ class Optax(Loop):
 if __name__ == "__main__":
     parser = options(__doc__)
     parser.add_argument("--scan", action="store_true", help="an epoch is one call")
-    serve(Optax, parser)
+    serve(Optax, parser, can=("images",))

@@ -65,4 +65,4 @@ class Keras:
 
 
 if __name__ == "__main__":
-    serve(Keras, options(__doc__))
+    serve(Keras, options(__doc__), can=("images",))

@@ -77,9 +77,16 @@ def parsed(text: str) -> Work:
     return Work(**json.loads(text))
 
 
-def serve(make: Callable[[Work, argparse.Namespace], Peer], parser: argparse.ArgumentParser) -> None:
-    """Run a peer's program."""
+def serve(
+    make: Callable[[Work, argparse.Namespace], Peer], parser: argparse.ArgumentParser, *, can: tuple[str, ...] = ()
+) -> None:
+    """Run the program of a peer that can do more than dense layers at a constant rate: "images", "one_cycle"."""
     arguments = parser.parse_args()
+    for work in arguments.work:
+        if work.is_image and "images" not in can:
+            raise SystemExit("it has no convolutions")
+        if work.one_cycle and "one_cycle" not in can:
+            raise SystemExit("its learning rate is constant here")
     out, sys.stdout = sys.stdout, sys.stderr  # what a library prints is not an answer
 
     def tell(found: dict[str, Any]) -> None:

@@ -17,8 +17,6 @@ from benchmarks.peers.work import CLASSES, Work
 
 class Sklearn(Loop):
     def __init__(self, work: Work, arguments: argparse.Namespace) -> None:
-        if work.is_image:
-            raise SystemExit("scikit-learn has no convolutions")
         sklearn.set_config(assume_finite=True)
         self.work = work
         self.x, self.y = work.floats()

@@ -72,6 +72,9 @@ class Torch(Loop):
                 self.update = torch.compile(self.update, mode=self.mode)
         self.net.load_state_dict(network(self.work).state_dict())
         self.optimizer = optimizer(self.work, self.net, fused=not self.mode)  # the compiler fuses it itself
+        if self.work.one_cycle:
+            steps = self.work.one_cycle * self.work.steps
+            self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, self.work.learning_rate, steps)
 
     def index(self) -> Pairs:
         for rows in torch.randperm(len(self.x), device=self.device).split(self.work.batch):
@@ -92,6 +95,8 @@ class Torch(Loop):
             loss = self.forward(x, y)
             loss.backward()
             self.update()
+            if self.work.one_cycle:
+                self.schedule.step()
             total += loss.detach() * len(y)
         return float(total) / len(self.x)
 
@@ -108,4 +113,4 @@ if __name__ == "__main__":
     parser.add_argument("--batches", choices=["index", "slice", "loader"], default="index")
     parser.add_argument("--compile", help="mode of torch.compile, default or reduce-overhead")
     parser.add_argument("--channels-last", action="store_true", help="memory format of pictures and kernels")
-    serve(Torch, parser)
+    serve(Torch, parser, can=("images", "one_cycle"))

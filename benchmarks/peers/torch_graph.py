@@ -85,4 +85,4 @@ if __name__ == "__main__":
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--channels-last", action="store_true", help="memory format of pictures and kernels")
     parser.set_defaults(batches="index", compile=None)
-    serve(TorchGraph, parser)
+    serve(TorchGraph, parser, can=("images",))

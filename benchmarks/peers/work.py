@@ -31,6 +31,8 @@ class Work:
     optimizer : str
         "sgd", without momentum, or "adam", with β = 0.9 and 0.999, ε = 1e-8.
     learning_rate : float
+    one_cycle : int
+        0: the learning rate is constant. n: it rises to `learning_rate` and falls to nothing within n epochs.
     hidden : str
         "sigmoid" or "relu", after each hidden dense layer.
     data : str
@@ -42,6 +44,7 @@ class Work:
     samples: int = 30_720
     optimizer: str = "sgd"
     learning_rate: float = 0.5
+    one_cycle: int = 0
     hidden: str = "sigmoid"
     data: str = "patterns"
 

@@ -250,4 +250,4 @@ class Replay:
 
 
 def _any(a: Array) -> bool:
-    return math.prod(a.shape) > 0
+    return bool(math.prod(a.shape) > 0)

@@ -29,8 +29,7 @@ from bpxp.backends.numpy import keep_freed_memory
 from bpxp.backends.torch_graph import TorchGraph
 from bpxp.errors import InvalidValueError, message
 
-
-FEW_ROWS = 64
+FEW_ROWS = 64  # are sooner picked by one thread
 
 
 def _take(x: Array, indices: Array, /, *, axis: int = 0) -> Array:
@@ -38,7 +37,7 @@ def _take(x: Array, indices: Array, /, *, axis: int = 0) -> Array:
 
 
 def _take_of_rows(x: Array, indices: Array, /, *, axis: int = 0) -> Array:
-    """Take on the CPU: PyTorch picks rows of a matrix with all its threads, but those of a batch of matrices with one."""
+    """Take on the CPU: of a matrix PyTorch picks rows with all its threads, of a batch of matrices with one."""
     if x.ndim == 3 and axis in (1, -2) and x.is_contiguous() and indices.shape[0] >= FEW_ROWS:
         batch, n, c = x.shape
         first = torch.arange(0, batch * n, n, dtype=indices.dtype).unsqueeze(1)
@@ -108,8 +107,9 @@ class TorchBackend:
         self.device = torch.device(device or "cpu")
         if self.device.type == "cuda" and self.device.index is None:
             self.device = torch.device("cuda", torch.cuda.current_device())
-        own = {"threefry": _threefry, "take": _take_of_rows, "workspace": 4 * CACHE} if self.device.type == "cpu" else {}
+        own = {}
         if self.device.type == "cpu":
+            own = {"threefry": _threefry, "take": _take_of_rows, "workspace": 4 * CACHE}
             keep_freed_memory()  # its tensors come from the same allocator
         self.xp = namespace(compat, self.device, memo={}, **(NATIVE | own))
 

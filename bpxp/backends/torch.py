@@ -109,7 +109,7 @@ class TorchBackend:
             self.device = torch.device("cuda", torch.cuda.current_device())
         own = {}
         if self.device.type == "cpu":
-            own = {"threefry": _threefry, "take": _take_of_rows, "workspace": 4 * CACHE}
+            own = {"threefry": _threefry, "take": _take_of_rows, "workspace": 8 * CACHE}
             keep_freed_memory()  # its tensors come from the same allocator
         self.xp = namespace(compat, self.device, memo={}, **(NATIVE | own))
 

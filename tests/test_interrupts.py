@@ -74,10 +74,11 @@ def after(backend, steps):
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """Whatever happens, the handlers are those of before."""
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    """The handlers are those of a program in the foreground, also if the tests run in the background, and stay so."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert {number: signal.signal(number, handler) for number, handler in before.items()} == usual
 
 
 def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(backend, tmp_path, capsys):

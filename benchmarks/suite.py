@@ -193,10 +193,10 @@ def imports() -> Benchmark:
     """Return what an import costs in a fresh Python."""
     # `import bpxp` alone says little: its names bring their modules when they are first used.
     used = "bpxp, numpy; bpxp.Network, bpxp.Trainer, bpxp.optim, bpxp.data"
-    whats = {"import numpy": "numpy", "import bpxp": "bpxp", "import bpxp, and use its names": used}
-    whats |= {f"import {name}": name for name in ("torch", "jax", "sklearn", "keras", "thinc.api")}
-    runs = tuple(Case(name, ("-c", IMPORT.format(what)), KERAS, fresh=True) for name, what in whats.items())
-    goals = tuple(Goal(f"{name} / import numpy", name, ("import numpy",), 1.4) for name in list(whats)[1:3])
+    wanted = {"import numpy": "numpy", "import bpxp": "bpxp", "import bpxp, and use its names": used}
+    wanted |= {f"import {name}": name for name in ("torch", "jax", "sklearn", "keras", "thinc.api")}
+    runs = tuple(Case(name, ("-c", IMPORT.format(what)), KERAS, fresh=True) for name, what in wanted.items())
+    goals = tuple(Goal(f"{name} / import numpy", name, ("import numpy",), 1.4) for name in list(wanted)[1:3])
     return Benchmark("imports", "Import time", "ms", runs, ("import numpy",), goals, rounds=3)
 
 

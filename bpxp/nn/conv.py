@@ -70,9 +70,9 @@ class Conv2D:
     It is computed as a matrix product: a row of the matrix of patches holds what one window sees. Backwards, with
     stride 1, dx is itself a convolution, of delta with the kernel turned round. With larger strides delta W^T says
     what each window gives back to each of its taps, and each pixel gathers from the windows that see it; nothing is
-    scattered. Only x is kept for the way back. Patches are made again there, for as many samples at a
-    time as fit the workspace (1 MiB for NumPy and for PyTorch on the CPU, 64 MiB elsewhere; at least one), so the
-    memory beyond x, z and their gradients is two such blocks.
+    scattered. Only x is kept for the way back. Patches are made again there, for as many samples at a time as fit the
+    workspace (1 MiB for NumPy, 8 MiB for PyTorch on the CPU, 64 MiB elsewhere; four times as much where x has fewer
+    than four channels; at least one sample), so the memory beyond x, z and their gradients is two such blocks.
 
     References
     ----------

@@ -66,17 +66,22 @@ def write(path: str | Path, tensors: Tensors, description: Description) -> None:
     """
     plain = {name: _plain(name, tensors[name]) for name in sorted(tensors)}
     tensors = {name: a for kind in NAMES for name, a in plain.items() if a.dtype.str == kind}
-    blank = _header(tensors, description, dict.fromkeys(tensors, "0" * 64))
-    if len(blank) > HEADER_LIMIT or len(tensors) > TENSOR_LIMIT:
+    small = sum(a.nbytes for a in tensors.values()) < LARGE
+    sums = {name: digest(a) if small else "0" * 64 for name, a in tensors.items()}
+    header = _header(tensors, description, sums)
+    if len(header) > HEADER_LIMIT or len(tensors) > TENSOR_LIMIT:
         raise InvalidValueError(
-            message(f"save({os.fspath(path)!r})", f"too large: {len(tensors)} tensors, {len(blank):,} bytes of header")
+            message(f"save({os.fspath(path)!r})", f"too large: {len(tensors)} tensors, {len(header):,} bytes of header")
         )
     try:
-        with replacing(Path(path)) as stream:
-            stream.seek(len(blank))
-            sums = _write_and_digest(stream, tensors)
-            stream.seek(0)
-            stream.write(_header(tensors, description, sums))
+        with replacing(Path(path)) as stream, ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as beside:
+            stream.write(header)
+            # Other cores hash what this one writes; the header has room for what they find.
+            found = beside.map(digest, () if small else tensors.values())
+            stream.writelines(map(_bytes, tensors.values()))
+            if not small:
+                stream.seek(0)
+                stream.write(_header(tensors, description, dict(zip(tensors, found, strict=True))))
     except OSError as error:
         if error.errno is None or not Path(path).is_file():
             raise
@@ -106,16 +111,6 @@ def _header(tensors: Tensors, description: Description, sums: dict[str, str]) ->
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text
-
-
-def _write_and_digest(stream: BinaryIO, tensors: Tensors) -> dict[str, str]:
-    if sum(a.nbytes for a in tensors.values()) < LARGE:
-        stream.writelines(map(_bytes, tensors.values()))
-        return {name: digest(a) for name, a in tensors.items()}
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as beside:  # other cores hash what this one writes
-        sums = beside.map(digest, tensors.values())
-        stream.writelines(map(_bytes, tensors.values()))
-        return dict(zip(tensors, sums, strict=True))
 
 
 def read(path: str | Path) -> tuple[Tensors, Description]:

@@ -30,7 +30,8 @@ LIBRARIES = ["numpy", "torch", "jax", "array-api-strict", "safetensors"]
 TEXT = """# Promises
 
 What bpxp promises of a run and of a file, as it was measured. `nox -s promises` measures it all again and writes this
-page; a broken promise ends it with an error. A few of each run in every test run.
+page; a broken promise ends it with an error. A few of each run in every test run. Times vary with the disk, and with
+who else wants the core.
 
 Measured on {date} with bpxp {version}, Python {python}, {libraries}; {machine}.
 

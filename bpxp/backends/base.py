@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from bpxp.errors import DeviceMismatchError, InvalidTypeError, InvalidValueError, message
+from bpxp.memory import Memory
 
 Array = Any
 Namespace = Any
@@ -44,6 +45,10 @@ KERNELS = ["threefry"]
 # and a compiler are better with few large pieces.
 HINTS = ["workspace"]
 CACHE = 1 << 20
+
+# And for data larger than the device. `ring(kinds, rows)`: buffers through which the samples travel, see
+# `bpxp.backends.rings`. `free_memory()`: the bytes that the device has left; that of the host where it says nothing.
+# `shares_memory`: whether `asarray` takes an array of NumPy as it is, so that its device has no memory of its own.
 
 # And what it may keep. `memo`: a dict for what depends on shapes alone, such as tables of indices. A namespace that
 # traces has none: what is made within a trace is not to outlive it.
@@ -77,6 +82,12 @@ class Backend(Protocol):
 
     def compile(self, step: StepFunction, /) -> Step:
         """Return a step with the same meaning: the only place where a step becomes fast."""
+
+    def memory(self) -> Memory | None:
+        """Return what memory the device has and can still give; None where nobody knows."""
+
+    def out_of_memory(self, error: BaseException, /) -> bool:
+        """Return whether an exception says that the device has no memory left, in the library's own way."""
 
 
 def namespace(library: Any, device: Any, **amended: Any) -> Namespace:

@@ -23,7 +23,12 @@ from bpxp.backends.base import (
 )
 from bpxp.backends.cublas import Blas
 from bpxp.backends.cupy_graph import CupyGraph
+from bpxp.backends.cupy_ring import CupyRing
 from bpxp.backends.cupy_threefry import threefry
+from bpxp.backends.rings import Kinds
+from bpxp.memory import Memory
+
+NO_MEMORY = ("cudaErrorMemoryAllocation", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def _on(device: Any, function: Any) -> Any:
@@ -86,6 +91,23 @@ class CupyBackend:
 
     def compile(self, step: StepFunction, /) -> Step:
         return CupyGraph(step, self.xp, self.device, self.blas_missing)
+
+    def ring(self, kinds: Kinds, rows: int) -> CupyRing:
+        return CupyRing(kinds, rows, self.device)
+
+    def free_memory(self) -> int:
+        with self.device:
+            return int(self.device.mem_info[0]) + int(cupy.get_default_memory_pool().free_bytes())
+
+    def memory(self) -> Memory | None:
+        with self.device:
+            free, total = self.device.mem_info
+            return Memory(free + cupy.get_default_memory_pool().free_bytes(), total)
+
+    def out_of_memory(self, error: BaseException, /) -> bool:
+        # CuPy's OutOfMemoryError is a MemoryError; the driver and cuBLAS have numbers with a name.
+        text = str(error)
+        return isinstance(error, MemoryError) or any(said in text for said in NO_MEMORY)
 
 
 def find_blas(device: Any) -> tuple[Blas | None, str]:

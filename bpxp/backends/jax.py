@@ -22,9 +22,12 @@ from bpxp.backends.base import (
     namespace,
     no_such_device,
 )
+from bpxp.backends.memory import free_host_memory
 from bpxp.errors import InvalidValueError, message
+from bpxp.memory import Memory, host_memory
 
 ALIGNMENT = 64  # bytes: JAX shares host memory only at such addresses
+NO_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "Out of memory")  # XLA has one type for all that goes wrong
 
 
 class JaxBackend:
@@ -67,6 +70,12 @@ class JaxBackend:
     def to_numpy(self, a: Array, /) -> np.ndarray:
         return np.array(a)
 
+    def free_memory(self) -> int | None:
+        if self.device.platform == "cpu":
+            return free_host_memory()
+        told = self.device.memory_stats() or {}
+        return told["bytes_limit"] - told["bytes_in_use"] if told.keys() >= {"bytes_limit", "bytes_in_use"} else None
+
     def compile(self, step: StepFunction, /) -> Step:
         once = jax.jit(step, donate_argnums=0)
 
@@ -82,6 +91,19 @@ class JaxBackend:
             return once(state, data) if count is None else many(state, data, np.int32(count))
 
         return run
+
+    def memory(self) -> Memory | None:
+        stats = self.device.memory_stats()
+        if not stats or "bytes_limit" not in stats:
+            return host_memory() if self.device.platform == "cpu" else None
+        # Of a GPU it is what XLA may take, most of which it has taken already.
+        return Memory(stats["bytes_limit"] - stats["bytes_in_use"], stats["bytes_limit"])
+
+    def out_of_memory(self, error: BaseException, /) -> bool:
+        if isinstance(error, MemoryError):
+            return True
+        text = str(error)
+        return isinstance(error, jax.errors.JaxRuntimeError) and any(said in text for said in NO_MEMORY)
 
 
 def _from_dlpack(a: Any) -> Array:

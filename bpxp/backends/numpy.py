@@ -9,8 +9,10 @@ import numpy as np
 from bpxp.backends.base import CACHE, Array, Step, StepFunction, foreign, host, is_host_array, namespace
 from bpxp.backends.host_threefry import threefry
 from bpxp.backends.recording import Recording, opaque
+from bpxp.backends.rings import Kinds, SharedRing
 from bpxp.backends.threads import LimitedStep
 from bpxp.errors import InvalidValueError, message
+from bpxp.memory import Memory, host_memory
 
 CPU = (1, 0)
 
@@ -81,6 +83,7 @@ class NumpyBackend:
 
     name = "numpy"
     device = "cpu"
+    shares_memory = True
 
     def __init__(self, device: str = "") -> None:
         self.xp = namespace(
@@ -98,6 +101,15 @@ class NumpyBackend:
 
     def compile(self, step: StepFunction, /) -> Step:
         return LimitedStep(step, Recording(step))
+
+    def ring(self, kinds: Kinds, rows: int) -> SharedRing:
+        return SharedRing(kinds, rows, np.asarray)
+
+    def memory(self) -> Memory | None:
+        return host_memory()
+
+    def out_of_memory(self, error: BaseException, /) -> bool:
+        return isinstance(error, MemoryError)
 
 
 def check_device(device: str) -> None:

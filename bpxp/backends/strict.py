@@ -13,6 +13,7 @@ import numpy as np
 
 from bpxp.backends.base import Array, Step, StepFunction, eager, foreign, host, is_host_array, namespace
 from bpxp.errors import DeviceMismatchError, InvalidValueError, message
+from bpxp.memory import Memory, host_memory
 
 HOST = strict.Device("CPU_DEVICE")
 
@@ -50,6 +51,12 @@ class StrictBackend:
 
     def compile(self, step: StepFunction, /) -> Step:
         return eager(step)
+
+    def memory(self) -> Memory | None:
+        return host_memory()
+
+    def out_of_memory(self, error: BaseException, /) -> bool:
+        return isinstance(error, MemoryError)
 
 
 def check_device(device: str) -> None:

@@ -25,11 +25,16 @@ from bpxp.backends.base import (
     no_such_device,
 )
 from bpxp.backends.host_threefry import threefry
+from bpxp.backends.memory import free_host_memory
 from bpxp.backends.numpy import keep_freed_memory
+from bpxp.backends.rings import Kinds, Ring, SharedRing
 from bpxp.backends.torch_graph import TorchGraph
+from bpxp.backends.torch_ring import TorchRing
 from bpxp.errors import InvalidValueError, message
+from bpxp.memory import Memory, host_memory
 
 FEW_ROWS = 64  # are sooner picked by one thread
+NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def _take(x: Array, indices: Array, /, *, axis: int = 0) -> Array:
@@ -112,6 +117,7 @@ class TorchBackend:
             own = {"threefry": _threefry, "take": _take_of_rows, "workspace": 8 * CACHE}
             keep_freed_memory()  # its tensors come from the same allocator
         self.xp = namespace(compat, self.device, memo={}, **(NATIVE | own))
+        self.shares_memory = self.device.type == "cpu"
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
         if isinstance(a, torch.Tensor):
@@ -143,6 +149,31 @@ class TorchBackend:
 
     def compile(self, step: StepFunction, /) -> Step:
         return eager(step) if self.device.type == "cpu" else TorchGraph(step, self.xp, self.device)
+
+    def ring(self, kinds: Kinds, rows: int) -> Ring:
+        if self.device.type == "cpu":
+            return SharedRing(kinds, rows, torch.from_numpy)
+        return TorchRing(kinds, rows, self.device)
+
+    def free_memory(self) -> int | None:
+        if self.device.type == "cpu":
+            return free_host_memory()
+        kept = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)  # by the allocator
+        return int(torch.cuda.mem_get_info(self.device)[0]) + int(kept)
+
+    def memory(self) -> Memory | None:
+        if self.device.type == "cpu":
+            return host_memory()
+        free, total = torch.cuda.mem_get_info(self.device)
+        cached = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        return Memory(free + cached, total)
+
+    def out_of_memory(self, error: BaseException, /) -> bool:
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+            return True
+        # The CPU's allocator has no type of its own, nor has cuBLAS.
+        text = str(error)
+        return isinstance(error, RuntimeError) and any(said in text for said in NO_MEMORY)
 
 
 def check_device(device: str) -> None:

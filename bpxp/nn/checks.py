@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import numbers
-import os
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from bpxp.errors import InvalidTypeError, InvalidValueError, ParameterMemoryError, message, suggestion
+from bpxp.memory import host_memory
 
+PLENTY = 1 << 26  # bytes that are there
 T = TypeVar("T")
 
 
@@ -80,10 +81,9 @@ def named(name: str, where: str, table: Mapping[str, T]) -> T:
 
 def fits_in_memory(parameters: int, where: str) -> None:
     """Raise before drawing more float64 parameters than this machine has free memory for."""
-    if not hasattr(os, "sysconf"):  # Windows does not tell in this way
+    if 8 * parameters < PLENTY:  # asking the system takes longer than drawing so few
         return
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if 8 * parameters > free:
-        raise ParameterMemoryError(
-            message(where, f"needs {8 * parameters / 2**30:,.0f} GiB of parameters, {free / 2**30:,.0f} GiB available")
-        )
+    memory = host_memory()
+    if memory is not None and 8 * parameters > memory.free:
+        needed, free = (f"{n / 2**30:,.0f} GiB" for n in (8 * parameters, memory.free))
+        raise ParameterMemoryError(message(where, f"needs {needed} of parameters, {free} available"))

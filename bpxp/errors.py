@@ -6,14 +6,27 @@ Each type inherits `BpxpError` and the builtin that people catch, so that ``exce
 from __future__ import annotations
 
 import difflib
+import re
+import warnings
 from collections.abc import Iterable
+from typing import NewType
+
+Message = NewType("Message", str)  # what `message` wrote, and so ends with a code
 
 
-class BpxpError(Exception):
+class _Coded(Exception):
+    @property
+    def code(self) -> str:
+        """Which kind of mistake it is, ``"BPX-E031"``: stable, and explained on the page of errors."""
+        found = re.search(r"\[(BPX-[EW]\d{3})\]$", str(self))
+        return found[1] if found else ""
+
+
+class BpxpError(_Coded):
     """Base of every error that bpxp raises on purpose."""
 
 
-class BpxpWarning(UserWarning):
+class BpxpWarning(_Coded, UserWarning):
     """Something was accepted that deserves a second look."""
 
 
@@ -101,10 +114,20 @@ class DerivationError(BpxpError, AssertionError):
     """The code computes something else than its equation says."""
 
 
-def message(where: str, what: str, *, got: str = "", expected: str = "", first: str = "", fix: str = "") -> str:
+def message(
+    where: str,
+    what: str,
+    *,
+    code: str = "",
+    got: str = "",
+    expected: str = "",
+    first: str = "",
+    fix: str = "",
+    after: str = "Nothing was changed",
+) -> Message:
     """Write an error by the house's template.
 
-    ``where: what: got …, expected …. First bad index and count. Fix: one line of code. Nothing was changed.``
+    ``where: what: got …, expected …. First bad index and count. Fix: a line of code. Nothing was changed. [BPX-E031]``
 
     Parameters
     ----------
@@ -112,19 +135,28 @@ def message(where: str, what: str, *, got: str = "", expected: str = "", first: 
         The call and argument, ``"Network(layers=…)"``.
     what : str
         What is wrong, in words.
+    code : str
+        The kind of mistake, ``"E031"``: see `bpxp.codes`.
     got, expected : str, optional
         Value, shape, dtype or device: never a whole array.
     first : str, optional
-        First offending index and how many there are.
+        First offending index and how many there are; or what was meant, see `suggestion`.
     fix : str, optional
         One line of code that would help.
+    after : str, optional
+        How things stand now.
     """
     clauses = [f"got {got}"] if got else []
     clauses += [f"expected {expected}"] if expected else []
-    text = f"{where}: {what}" + (f": {', '.join(clauses)}" if clauses else "") + "."
-    text += f" {first}." if first else ""
-    text += f" Fix: {fix}." if fix else ""
-    return text + " Nothing was changed."
+    begin = f"{where}: {what}" + (f": {', '.join(clauses)}" if clauses else "")
+    sentences = [begin, first.strip(), f"Fix: {fix}" if fix else "", after]
+    text = " ".join(s if s.endswith((".", "?", "!")) else f"{s}." for s in sentences if s)
+    return Message(f"{text} [BPX-{code}]" if code else text)
+
+
+def warn(where: str, what: str, *, code: str, stacklevel: int, fix: str = "") -> None:
+    """Warn by the same template; `stacklevel` 1 is the function that calls this one."""
+    warnings.warn(message(where, what, code=code, fix=fix, after=""), BpxpWarning, stacklevel=stacklevel + 1)
 
 
 def suggestion(name: str, allowed: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ import difflib
 import re
 import warnings
 from collections.abc import Iterable
-from typing import NewType
+from typing import Any, NewType
 
 Message = NewType("Message", str)  # what `message` wrote, and so ends with a code
 
@@ -62,8 +62,59 @@ class FitInProgressError(BpxpError, RuntimeError):
     """`Trainer.fit` was called while another fit of the same network runs."""
 
 
+class DeviceMemoryError(BpxpError, MemoryError):
+    """The device has too little memory for a fit; the network is as it was.
+
+    Attributes
+    ----------
+    needed, free, total : int or None
+        Bytes: what the fit takes at its peak, what the device could give before its first step, and what it has. None
+        where nobody knows.
+    largest_batch : int or None
+        The largest batch size that would fit; 0 if none does.
+    """
+
+    needed: int | None = None
+    free: int | None = None
+    total: int | None = None
+    largest_batch: int | None = None
+
+
 class DivergenceError(BpxpError, FloatingPointError):
-    """The loss is no longer a finite number."""
+    """A number of a training run is NaN or infinite; the network is as it was before the step that made it so.
+
+    Attributes
+    ----------
+    epoch, step : int
+        Where: the step of the epoch, both counted from 1.
+    layer : int or None
+        The first layer, in the order in which a step computes, with a quantity that is not finite; None for the input
+        and the loss, or if it could not be found.
+    quantity : str
+        Which: x, W, z, a, loss, delta, dW, dx, "W after the step", …; empty if it could not be found.
+    samples : ndarray of int
+        The samples of the mini-batch, as indices into the data set.
+    bad_samples : ndarray of int
+        Those of them whose rows of the quantity are not finite; all, where it has no rows of samples.
+    learning_rate : float
+    seen : list of Quantity
+        Largest magnitude, norm and finiteness of every quantity of the step; see `bpxp.replay`.
+    bundle : Bundle or None
+        All that is needed to do the step again: ``error.bundle.write(path)``, then `bpxp.replay`.
+    file : Path or None
+        Where it is written already.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    layer: int | None = None
+    quantity: str = ""
+    samples: Any = ()
+    bad_samples: Any = ()
+    learning_rate: float = 0.0
+    seen: Any = ()
+    bundle: Any = None
+    file: Any = None
 
 
 class CheckpointError(InvalidValueError):

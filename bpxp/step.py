@@ -75,12 +75,16 @@ class TrainingStep:
 
     Its halves stand apart, so that a data-parallel run can put the sum of the gradients between them. `augment` are
     functions (x, y, key, xp=) -> (x, y) that change the mini-batch on its way; see `bpxp.data.augment`.
+
+    Where the data set comes in parts (see `bpxp.data.feed`), `samples` is how many there are in all. The rows of `data`
+    are then in the order of the epoch already, and after the last of them the first is used again.
     """
 
     model: Sequential
     loss: Loss
     optimizer: Optimizer
     augment: tuple[Callable[..., tuple[Array, Array]], ...] = ()
+    samples: int | None = None
     xp: Namespace = field(kw_only=True, compare=False, repr=False)
 
     def __call__(self, state: State, data: Data, /) -> State:
@@ -91,7 +95,8 @@ class TrainingStep:
         """Return the gradients of the mean loss over the next mini-batch, and the state moved on to the one after."""
         xp = self.xp
         place = state.position + data.lane
-        x, y, weight, present = gather(data, xp.take(state.order, place), place, dtype=state.loss.dtype, xp=xp)
+        rows = xp.take(state.order, place) if self.samples is None else place % data.x.shape[0]
+        x, y, weight, present = gather(data, rows, place, self.samples, dtype=state.loss.dtype, xp=xp)
         for i, transform in enumerate(self.augment):
             x, y = transform(x, y, state.key.at(AUGMENTATION, i), xp=xp)
         context = training(self.model, state.stats, state.key, present)
@@ -126,18 +131,25 @@ class Sums(NamedTuple):
 
 @dataclass(frozen=True)
 class EvaluationStep:
-    """Gather the next samples in order, go forward, and add to the sums of the loss and of the metrics."""
+    """Gather the next samples in order, go forward, and add to the sums of the loss and of the metrics.
+
+    `samples` as in `TrainingStep`.
+    """
 
     model: Sequential
     loss: Loss
     metrics: tuple[Any, ...]
-    xp: Namespace = field(compare=False, repr=False)
+    samples: int | None = None
+    xp: Namespace = field(kw_only=True, compare=False, repr=False)
 
     def __call__(self, sums: Sums, data: tuple[Params, Any, Data], /) -> Sums:
         xp, (params, stats, samples) = self.xp, data
         place = sums.position + samples.lane
-        last = xp.full((1,), samples.x.shape[0] - 1, dtype=place.dtype)
-        x, y, weight, _ = gather(samples, xp.minimum(place, last), place, dtype=sums.loss.dtype, xp=xp)
+        if self.samples is None:
+            rows = xp.minimum(place, xp.full((1,), samples.x.shape[0] - 1, dtype=place.dtype))
+        else:
+            rows = place % samples.x.shape[0]
+        x, y, weight, _ = gather(samples, rows, place, self.samples, dtype=sums.loss.dtype, xp=xp)
         logits, _ = self.model.forward(params, x, xp=xp, **evaluation(self.model, stats))
         value, _ = self.loss(logits, y, weight, xp=xp)
         metrics = tuple(
@@ -222,9 +234,11 @@ def as_floats(x: Array, dtype: Any, /, *, xp: Namespace) -> Array:
 
 
 def gather(
-    data: Data, rows: Array, place: Array, /, *, dtype: Any, xp: Namespace
+    data: Data, rows: Array, place: Array, samples: int | None, /, *, dtype: Any, xp: Namespace
 ) -> tuple[Array, Array, Array | None, Array | None]:
     """Return the samples `rows` as (x, y, weight, present); one whose place is past the end has weight 0.
+
+    `samples` is where that end is; None: where the data end.
 
     The last mini-batch of an epoch is short where the batch size does not divide n: it is filled up with samples that
     count nothing, so that every step has the same shapes.
@@ -232,7 +246,7 @@ def gather(
     x = as_floats(xp.take(data.x, rows, axis=0), dtype, xp=xp)
     y = xp.take(data.y, rows, axis=0)
     weight = None if data.weight is None else xp.take(data.weight, rows)
-    n = data.x.shape[0]
+    n = data.x.shape[0] if samples is None else samples
     if n % data.lane.shape[0] == 0:
         return x, y, weight, None
     present = xp.astype(place < n, dtype)

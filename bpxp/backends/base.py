@@ -47,8 +47,8 @@ HINTS = ["workspace"]
 CACHE = 1 << 20
 
 # And for data larger than the device. `ring(kinds, rows)`: buffers through which the samples travel, see
-# `bpxp.backends.rings`. `free_memory()`: the bytes that the device has left; that of the host where it says nothing.
-# `shares_memory`: whether `asarray` takes an array of NumPy as it is, so that its device has no memory of its own.
+# `bpxp.backends.rings`; `piece`: how many bytes of them at a time. `shares_memory`: whether `asarray` takes an array of
+# NumPy as it is, so that it costs no memory.
 
 # And what it may keep. `memo`: a dict for what depends on shapes alone, such as tables of indices. A namespace that
 # traces has none: what is made within a trace is not to outlive it.

@@ -25,7 +25,7 @@ from bpxp.backends.cublas import Blas
 from bpxp.backends.cupy_graph import CupyGraph
 from bpxp.backends.cupy_ring import CupyRing
 from bpxp.backends.cupy_threefry import threefry
-from bpxp.backends.rings import Kinds
+from bpxp.backends.rings import PIECE, Kinds
 from bpxp.memory import Memory
 
 NO_MEMORY = ("cudaErrorMemoryAllocation", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -57,6 +57,8 @@ class CupyBackend:
     Operators such as ``x * 2.0`` compute on CuPy's current device and nowhere else. So a backend that was asked for by
     number makes its device the current one of the thread; a step sets it for itself.
     """
+
+    piece = PIECE
 
     def __init__(self, device: str = "") -> None:
         self.name = f"cupy:{device}" if device else "cupy"
@@ -94,10 +96,6 @@ class CupyBackend:
 
     def ring(self, kinds: Kinds, rows: int) -> CupyRing:
         return CupyRing(kinds, rows, self.device)
-
-    def free_memory(self) -> int:
-        with self.device:
-            return int(self.device.mem_info[0]) + int(cupy.get_default_memory_pool().free_bytes())
 
     def memory(self) -> Memory | None:
         with self.device:

@@ -22,7 +22,7 @@ from bpxp.backends.base import (
     namespace,
     no_such_device,
 )
-from bpxp.backends.memory import free_host_memory
+from bpxp.backends.rings import PIECE
 from bpxp.errors import InvalidValueError, message
 from bpxp.memory import Memory, host_memory
 
@@ -36,6 +36,8 @@ class JaxBackend:
     def __init__(self, device: str = "") -> None:
         self.name = f"jax:{device}" if device else "jax"
         self.device = find_device(device)
+        if self.device.platform != "cpu":
+            self.piece = PIECE
         # On a GPU, JAX itself would multiply in TF32: as everywhere, that is for who asks for it.
         matmul = functools.partial(jnp.matmul, precision="highest")
         self.xp = namespace(jnp, self.device, from_dlpack=jnp.from_dlpack, matmul=matmul)
@@ -69,12 +71,6 @@ class JaxBackend:
 
     def to_numpy(self, a: Array, /) -> np.ndarray:
         return np.array(a)
-
-    def free_memory(self) -> int | None:
-        if self.device.platform == "cpu":
-            return free_host_memory()
-        told = self.device.memory_stats() or {}
-        return told["bytes_limit"] - told["bytes_in_use"] if told.keys() >= {"bytes_limit", "bytes_in_use"} else None
 
     def compile(self, step: StepFunction, /) -> Step:
         once = jax.jit(step, donate_argnums=0)

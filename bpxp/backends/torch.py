@@ -25,9 +25,8 @@ from bpxp.backends.base import (
     no_such_device,
 )
 from bpxp.backends.host_threefry import threefry
-from bpxp.backends.memory import free_host_memory
 from bpxp.backends.numpy import keep_freed_memory
-from bpxp.backends.rings import Kinds, Ring, SharedRing
+from bpxp.backends.rings import PIECE, Kinds, Ring, SharedRing
 from bpxp.backends.torch_graph import TorchGraph
 from bpxp.backends.torch_ring import TorchRing
 from bpxp.errors import InvalidValueError, message
@@ -118,6 +117,8 @@ class TorchBackend:
             keep_freed_memory()  # its tensors come from the same allocator
         self.xp = namespace(compat, self.device, memo={}, **(NATIVE | own))
         self.shares_memory = self.device.type == "cpu"
+        if self.device.type == "cuda":
+            self.piece = PIECE
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
         if isinstance(a, torch.Tensor):
@@ -154,12 +155,6 @@ class TorchBackend:
         if self.device.type == "cpu":
             return SharedRing(kinds, rows, torch.from_numpy)
         return TorchRing(kinds, rows, self.device)
-
-    def free_memory(self) -> int | None:
-        if self.device.type == "cpu":
-            return free_host_memory()
-        kept = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)  # by the allocator
-        return int(torch.cuda.mem_get_info(self.device)[0]) + int(kept)
 
     def memory(self) -> Memory | None:
         if self.device.type == "cpu":

@@ -38,14 +38,19 @@ def build_model(
     if input_shape is None:
         if len(entries) < 2 and all(isinstance(entry, int) for entry in entries):
             raise InvalidValueError(
-                f"{WHERE}: needs at least 2 sizes (input, output), got {len(entries)}: {entries!r}."
-                " Fix: Network([784, 30, 10]). Nothing was changed."
+                message(
+                    WHERE,
+                    f"needs at least 2 sizes (input, output), got {len(entries)}: {entries!r}",
+                    code="E010",
+                    fix="Network([784, 30, 10])",
+                )
             )
         if not isinstance(entries[0], int):
             raise InvalidValueError(
                 message(
                     f"{WHERE}(input_shape=…)",
                     "the list begins with a layer, so the shape of one sample is needed",
+                    code="E010",
                     got="input_shape=None",
                     fix="input_shape=(28, 28, 1)",
                 )
@@ -56,7 +61,9 @@ def build_model(
     else:
         in_shape = _checked_shape(input_shape)
         if not entries:
-            raise InvalidValueError(message(f"{WHERE}({first}=…)", "no layers", got="[]", fix="Network([30, 10], …)"))
+            raise InvalidValueError(
+                message(f"{WHERE}({first}=…)", "no layers", code="E010", got="[]", fix="Network([30, 10], …)")
+            )
     open_choice = {"activation": get_activation(hidden), "initializer": get_initializer(init)}
     filled = [_fill(entry, **open_choice) for entry in entries[:-1]]
     filled.append(_fill(entries[-1], **{**open_choice, "activation": get_activation(output)}))
@@ -69,6 +76,7 @@ def _checked_entries(layers: Any) -> list[int | Layer]:
             message(
                 f"{WHERE}(layers=…)",
                 "not a sequence of ints and layers",
+                code="E010",
                 got=f"{type(layers).__name__} {layers!r}",
                 expected="a sequence of ints",
                 fix="Network([784, 30, 10])",
@@ -82,12 +90,10 @@ def _checked_entries(layers: Any) -> list[int | Layer]:
         if isinstance(entry, bool) or not isinstance(entry, numbers.Integral):
             name = entry.__name__ if isinstance(entry, type) else f"{type(entry).__name__} {entry!r}"
             fix = f"{name}(…), an instance of it" if isinstance(entry, type) else ""
-            raise InvalidTypeError(
-                f"{WHERE}: sizes[{i}] must be an int or a layer, got {name}.{f' Fix: {fix}.' if fix else ''}"
-                " Nothing was changed."
-            )
+            what = f"sizes[{i}] must be an int or a layer, got {name}"
+            raise InvalidTypeError(message(WHERE, what, code="E010", fix=fix))
         if entry < 1:
-            raise InvalidValueError(f"{WHERE}: sizes[{i}] must be >= 1, got {int(entry)}. Nothing was changed.")
+            raise InvalidValueError(message(WHERE, f"sizes[{i}] must be >= 1, got {int(entry)}", code="E010"))
         entries.append(int(entry))
     return entries
 
@@ -99,6 +105,7 @@ def _checked_shape(input_shape: Any) -> Shape:
             message(
                 f"{WHERE}(input_shape=…)",
                 "not a shape",
+                code="E001",
                 got=repr(input_shape),
                 expected="an int or a tuple of ints",
                 fix="input_shape=(28, 28, 1)",
@@ -107,10 +114,17 @@ def _checked_shape(input_shape: Any) -> Shape:
     for i, n in enumerate(shape):
         if isinstance(n, bool) or not isinstance(n, numbers.Integral):
             raise InvalidTypeError(
-                message(f"{WHERE}(input_shape=…)", f"input_shape[{i}] must be an int", got=f"{type(n).__name__} {n!r}")
+                message(
+                    f"{WHERE}(input_shape=…)",
+                    f"input_shape[{i}] must be an int",
+                    code="E001",
+                    got=f"{type(n).__name__} {n!r}",
+                )
             )
         if n < 1:
-            raise InvalidValueError(message(f"{WHERE}(input_shape=…)", f"input_shape[{i}] must be >= 1", got=str(n)))
+            raise InvalidValueError(
+                message(f"{WHERE}(input_shape=…)", f"input_shape[{i}] must be >= 1", code="E002", got=str(n))
+            )
     return tuple(int(n) for n in shape)
 
 
@@ -135,6 +149,7 @@ def check_loss_fits(model: Sequential, out_shape: Shape, loss: Loss) -> None:
             message(
                 where,
                 "the loss takes one row of outputs per sample",
+                code="E013",
                 got=f"output shape {out_shape}",
                 fix="nn.Flatten() and a dense layer at the end",
             )
@@ -147,6 +162,7 @@ def check_loss_fits(model: Sequential, out_shape: Shape, loss: Loss) -> None:
             message(
                 where,
                 "the loss applies its own output function to logits, and would do so twice",
+                code="E013",
                 got=f"output {type(applied).__name__}",
                 expected=FITS,
                 fix="output='identity', and net.predict_proba",
@@ -157,6 +173,7 @@ def check_loss_fits(model: Sequential, out_shape: Shape, loss: Loss) -> None:
             message(
                 where,
                 "softmax over 1 class is constant",
+                code="E013",
                 got="1 output",
                 fix="2 outputs, or loss='binary_cross_entropy'",
             )

@@ -90,7 +90,9 @@ def choose(asked: str | Backend | None, matmul: str | None, work: Work) -> tuple
 def _batch(name: str) -> int:
     _, colon, batch = name.partition(":")
     if colon and not (batch.isdecimal() and int(batch) > 0):
-        raise InvalidValueError(message("backend", "not a batch size", got=repr(name), expected="'fastest:64', say"))
+        raise InvalidValueError(
+            message("backend", "not a batch size", code="E003", got=repr(name), expected="'fastest:64', say")
+        )
     return int(batch or BATCH)
 
 
@@ -161,7 +163,7 @@ def fastest(work: Work, batch: int, matmul: str | None = None) -> tuple[Backend,
             excluded[name] = f"{type(error).__name__}: {error}"
     if not seconds:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in excluded.items())
-        raise InvalidValueError(message(f"backend='{FASTEST}'", f"no library here can do it ({reasons})"))
+        raise InvalidValueError(message(f"backend='{FASTEST}'", f"no library here can do it ({reasons})", code="E022"))
     best = min(seconds, key=seconds.__getitem__)
     reason = f"measured to be the fastest for batches of {batch}"
     return backends[best], BackendReport(best, reason, seconds, excluded)

@@ -17,6 +17,7 @@ def checked_dtype(dtype: Any, backend: Backend) -> str:
             message(
                 "Network(dtype=…)",
                 "not a dtype to train in",
+                code="E012",
                 got=repr(dtype),
                 expected="a floating dtype among float32, float64",
                 fix="dtype='float32'",
@@ -27,6 +28,7 @@ def checked_dtype(dtype: Any, backend: Backend) -> str:
             message(
                 "Network(dtype=…)",
                 "products of float64 are not rounded",
+                code="E012",
                 got=f"float64 and backend {backend.name}",
                 fix="dtype='float32'",
             )
@@ -36,6 +38,7 @@ def checked_dtype(dtype: Any, backend: Backend) -> str:
             message(
                 "Network(dtype=…)",
                 f"device {backend.device} of backend {backend.name} has no float64",
+                code="E012",
                 fix="dtype='float32'"
                 + (", or jax.config.update('jax_enable_x64', True)" if backend.name.startswith("jax") else ""),
             )

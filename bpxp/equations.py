@@ -265,7 +265,7 @@ class _Reader:
         rest = f"{self.token!r}" if self.place < len(self.tokens) and self.token else "the end"
         got = f"{rest} after {read!r}" if read else f"{rest} at the start"
         got = got if expected else ""
-        return EquationError(message(f"{self.where}: {self.line!r}", what, got=got, expected=expected))
+        return EquationError(message(f"{self.where}: {self.line!r}", what, code="E082", got=got, expected=expected))
 
     def take(self, *allowed: str) -> str:
         """Return the next token if it is one of these, else an empty string."""

@@ -41,20 +41,26 @@ def load_digit(path: str | Path, in_shape: tuple[int, ...], *, prepare: bool = T
         array: np.ndarray = np.load(path, allow_pickle=False)
         if array.size != math.prod(in_shape):
             raise DatasetFormatError(
-                message(str(path), "another size", got=f"shape {array.shape}", expected=f"{math.prod(in_shape)} pixels")
+                message(
+                    str(path),
+                    "another size",
+                    code="E075",
+                    got=f"shape {array.shape}",
+                    expected=f"{math.prod(in_shape)} pixels",
+                )
             )
         return array.reshape(in_shape)
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError as error:
         raise BackendNotInstalledError(
-            message("predict", "reading pictures needs Pillow", fix="pip install 'bpxp[images]'")
+            message("predict", "reading pictures needs Pillow", code="E021", fix="pip install 'bpxp[images]'")
         ) from error
     try:
         with Image.open(path) as picture:
             grey = np.asarray(picture.convert("L"), dtype=np.float64)
     except UnidentifiedImageError as error:
-        raise DatasetFormatError(message(str(path), "not a picture that Pillow knows")) from error
+        raise DatasetFormatError(message(str(path), "not a picture that Pillow knows", code="E075")) from error
     resized = centred(grey, height, width) if prepare else resize(grey, height, width)
     pixels: np.ndarray = np.rint(resized).clip(0, 255).astype(np.uint8)
     return pixels.reshape(in_shape)
@@ -71,6 +77,7 @@ def picture_size(in_shape: tuple[int, ...]) -> tuple[int, int]:
         message(
             "predict",
             "the network does not take grey pictures",
+            code="E075",
             got=f"input shape {in_shape}",
             expected="(height, width, 1), or a square number of pixels",
             fix="net.predict(x) from Python",

@@ -29,16 +29,19 @@ def as_host(a: Any, where: str) -> np.ndarray:
         Rows of different lengths.
     """
     if a is None:
-        raise InvalidTypeError(message(where, "is missing", got="None", expected="an array"))
+        raise InvalidTypeError(message(where, "is missing", code="E030", got="None", expected="an array"))
     if hasattr(a, "tocsr") and hasattr(a, "toarray"):
         name = f"{type(a).__module__.split('.')[0]}.sparse {type(a).__name__}"
-        raise InvalidTypeError(message(where, "sparse", got=name, expected="a dense array", fix="pass x.toarray()"))
+        raise InvalidTypeError(
+            message(where, "sparse", code="E032", got=name, expected="a dense array", fix="pass x.toarray()")
+        )
     if np.ma.isMaskedArray(a):
         if np.ma.is_masked(a):
             raise InvalidTypeError(
                 message(
                     where,
                     "has masked values",
+                    code="E033",
                     got=f"{int(np.ma.getmaskarray(a).sum())} of {a.size} masked",
                     fix="pass x.filled(value), or drop the rows",
                 )
@@ -50,17 +53,22 @@ def as_host(a: Any, where: str) -> np.ndarray:
     try:
         array = np.asarray(a)
     except ValueError as error:
-        raise InvalidValueError(message(where, _ragged(a) or f"cannot be read as an array ({error})")) from error
+        raise InvalidValueError(
+            message(where, _ragged(a) or f"cannot be read as an array ({error})", code="E035")
+        ) from error
     kind = array.dtype.kind
     if kind == "O":
-        raise InvalidTypeError(message(where, f"dtype object; {_first_non_number(array)}", expected="numbers"))
+        raise InvalidTypeError(
+            message(where, f"dtype object; {_first_non_number(array)}", code="E031", expected="numbers")
+        )
     if kind == "c":
-        raise InvalidTypeError(message(where, f"{array.dtype} not supported", fix="pass x.real"))
+        raise InvalidTypeError(message(where, f"{array.dtype} not supported", code="E031", fix="pass x.real"))
     if kind not in "biuf":
         raise InvalidTypeError(
             message(
                 where,
                 "not numbers",
+                code="E031",
                 got=f"dtype {array.dtype}",
                 expected="integers or floats",
                 fix="encode it as numbers",
@@ -77,6 +85,7 @@ def _check_columns(frame: Any, where: str) -> None:
                 message(
                     where,
                     f"column {name!r} is not numeric",
+                    code="E031",
                     got=f"dtype {dtype}",
                     expected="numbers",
                     fix=f"x.drop(columns=[{name!r}]), or encode it",
@@ -134,7 +143,9 @@ def as_inputs(x: Any, in_shape: Shape, backend: Backend, dtype: str, where: str)
         if array.dtype == xp.uint8:
             return array
         if not xp.isdtype(array.dtype, ("bool", "integral", "real floating")):
-            raise InvalidTypeError(message(where, "not real numbers", got=f"dtype {array.dtype}", fix="pass x.real"))
+            raise InvalidTypeError(
+                message(where, "not real numbers", code="E031", got=f"dtype {array.dtype}", fix="pass x.real")
+            )
         array = array if array.dtype == target else xp.astype(array, target)
         if not all_finite(array, backend):
             raise InvalidValueError(_not_finite(backend.to_numpy(backend.asarray(x)), dtype, where))
@@ -169,20 +180,20 @@ def check_shape(shape: Shape, in_shape: Shape, where: str) -> None:
     got, size = f"shape {shape}", math.prod(in_shape)
     want = f"(n, {', '.join(map(str, in_shape))})"
     if shape == ():
-        raise InvalidTypeError(message(where, "a single number", expected=f"an array of shape {want}"))
+        raise InvalidTypeError(message(where, "a single number", code="E030", expected=f"an array of shape {want}"))
     if shape[1:] == in_shape and shape[0] > 0:
         return
     if shape[0] == 0:
-        raise InvalidValueError(message(where, "0 samples", got=got, expected=want))
+        raise InvalidValueError(message(where, "0 samples", code="E037", got=got, expected=want))
     if 0 in shape:
-        raise InvalidValueError(message(where, "0 features", got=got, expected=want))
+        raise InvalidValueError(message(where, "0 features", code="E037", got=got, expected=want))
     if len(in_shape) == 1:
         what, fix = _vectors(shape, size)
     else:
         what = "not a batch of samples of the network's input shape"
         fix = f"x.reshape({shape[0]}, {', '.join(map(str, in_shape))})" if math.prod(shape[1:]) == size else ""
         fix = fix or ("x[None]" if shape == in_shape else "")
-    raise InvalidValueError(message(where, what, got=got, expected=want, fix=fix))
+    raise InvalidValueError(message(where, what, code="E036", got=got, expected=want, fix=fix))
 
 
 def _vectors(shape: Shape, size: int) -> tuple[str, str]:
@@ -209,6 +220,7 @@ def _not_finite(host: np.ndarray, dtype: str, where: str) -> str:
         return message(
             where,
             f"{int(nan.sum())} NaN and {int(inf.sum())} inf",
+            code="E038",
             first=f"First at {first}",
             fix="x = x[np.isfinite(x).all(axis=1)], or fill the gaps",
         )
@@ -219,6 +231,7 @@ def _not_finite(host: np.ndarray, dtype: str, where: str) -> str:
     return message(
         where,
         f"{value:g} exceeds the {dtype} maximum {largest:.2g}",
+        code="E039",
         first=f"First at {first}, {len(where_large)} in all",
         fix="scale x, or Network(…, dtype='float64')",
     )

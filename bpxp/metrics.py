@@ -246,6 +246,7 @@ def get_metric(metric: Any) -> Metric:
             message(
                 "metrics",
                 "neither a name nor a Metric",
+                code="E004",
                 got=f"{type(metric).__name__} {metric!r}",
                 fix="metrics=['accuracy']",
             )
@@ -275,6 +276,7 @@ def _labels(logits: Array, y: Array, weight: Array | None, xp: Namespace) -> tup
             message(
                 "metrics",
                 "this metric takes labels, one column for each output",
+                code="E044",
                 got=f"y of shape {tuple(y.shape)}",
                 expected=f"{tuple(logits.shape)}",
                 fix="metrics=['accuracy'] for classes",

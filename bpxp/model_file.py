@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ from bpxp.backends import Array, Backend, get_backend
 from bpxp.errors import CheckpointError, CheckpointFormatError, CheckpointSecurityError, ParameterMemoryError, message
 from bpxp.network import Network
 from bpxp.nn import Sequential
-from bpxp.nn.layer import Params
+from bpxp.nn.layer import Params, Shape
 from bpxp.random import HostRandom
-from bpxp.tree import named_leaves, unflatten
+from bpxp.tree import named_leaves, tree_map, unflatten
 
 OWN = ("params/", "stats/")  # what the names of a network's tensors begin with
 TOO_MANY = "the layers need more numbers than the file has"
@@ -53,16 +53,21 @@ def written(net: Network) -> dict[str, str]:
 def load(path: str | Path, *, backend: str | Backend | None, custom: Sequence[type]) -> Network:
     """Read a network; see `Network.load`."""
     where = f"load({os.fspath(path)!r})"
-    tensors, description = checkpoint.read(path)
-    if "run" in description:  # the file holds more than the network
-        tensors = {name: a for name, a in tensors.items() if name.startswith(OWN)}
-    return build(tensors, description["network"], get_backend(backend), custom, where)
+    with checkpoint.opened(path) as file:
+        begin = OWN if "run" in file.description else ("",)  # the file of a run holds more than the network
+        shapes = {name: shape for name, (_, shape) in file.places.items() if name.startswith(begin)}
+        net = build(shapes, file.description["network"], get_backend(backend), custom, where)
+        params, stats = tree_map(lambda a: np.broadcast_to(0.0, tuple(a.shape)), (net.params, net.stats))
+        net._params = net.stats = ()  # makes room for what is read
+        tensors = file.tensors(begin)
+    net._params, net.stats = taken(params, tensors, "params", net), taken(stats, tensors, "stats", net)
+    return net
 
 
 def build(
-    tensors: checkpoint.Tensors, config: dict[str, Any], backend: Backend, custom: Sequence[type], where: str
+    kept: dict[str, Shape], config: dict[str, Any], backend: Backend, custom: Sequence[type], where: str
 ) -> Network:
-    """Return the described network with these parameters and statistics.
+    """Return the described network, if it has parameters and statistics of these shapes; they are all zeros yet.
 
     Raises
     ------
@@ -81,24 +86,25 @@ def build(
         layers = registry.build(undrawn(config["layers"]), custom)
         options = {"input_shape": tuple(config["input_shape"]), "loss": registry.build(config["loss"], custom)}
         model, in_shape = architecture.build_model(layers, options["input_shape"], "identity", "identity", "zeros")
-        shapes = _shapes(model, in_shape, sum(a.size for a in tensors.values()), where)
-        checkpoint.check_tensors(tensors, shapes, where)
+        shapes = _shapes(model, in_shape, sum(map(math.prod, kept.values())), where)
+        checkpoint.check_shapes(kept, shapes, where)
         net = Network(layers, **options, dtype=config["dtype"], seed=config["seed"], backend=backend, init="zeros")
         net.model = Sequential(registry.build(config["layers"], custom))
     except CheckpointError:
         raise
     except ParameterMemoryError as error:
-        raise CheckpointSecurityError(message(where, f"{TOO_MANY} ({error})")) from error
+        raise CheckpointSecurityError(message(where, f"{TOO_MANY} ({error})", code="E062")) from error
     except MISFITS as error:
-        raise CheckpointFormatError(message(where, f"the file does not describe a network ({error!r})")) from error
-    net._params, net.stats = taken(net.params, tensors, "params", net), taken(net.stats, tensors, "stats", net)
+        raise CheckpointFormatError(
+            message(where, f"the file does not describe a network ({error!r})", code="E061")
+        ) from error
     net.epoch = config["epoch"]
     net.key = net.key_at(config["steps"]) if net.key or config["steps"] else ()
     return net
 
 
-def taken(like: Any, tensors: Mapping[str, np.ndarray], prefix: str, net: Network) -> Any:
-    """Return a tree in the structure of `like` from the tensors of a file, as arrays that nobody else holds.
+def taken(like: Any, tensors: MutableMapping[str, np.ndarray], prefix: str, net: Network) -> Any:
+    """Take the tensors of a tree in the structure of `like` out of a file's, as arrays that nobody else holds.
 
     Raises
     ------
@@ -107,10 +113,10 @@ def taken(like: Any, tensors: Mapping[str, np.ndarray], prefix: str, net: Networ
     """
 
     def own(name: str, like: Array) -> Array:
-        a = tensors[name]
+        a = tensors.pop(name)
         if tuple(a.shape) != tuple(like.shape):
             raise ValueError(f"{name} is {tuple(a.shape)}, and should be {tuple(like.shape)}")
-        return net.backend.asarray(np.array(a, dtype=net.dtype if a.dtype.kind == "f" else np.int32))
+        return net.backend.asarray(a.astype(net.dtype if a.dtype.kind == "f" else np.int32, copy=False))
 
     return unflatten(like, [own(*pair) for pair in named_leaves(like, prefix)])
 
@@ -135,7 +141,7 @@ def undrawn(config: Any) -> Any:
     return config
 
 
-def _shapes(model: Sequential, in_shape: tuple[int, ...], size: int, where: str) -> dict[str, tuple[int, ...]]:
+def _shapes(model: Sequential, in_shape: Shape, size: int, where: str) -> dict[str, Shape]:
     """Return the shapes of what the layers keep, made of no more numbers than the file has."""
     params, _ = model.init(_Limited(0, (), [size], where), in_shape)
     stats = model.init_stats(params) if "stats" in model.uses else ()
@@ -158,5 +164,5 @@ class _Limited(HostRandom):
     def zeros(self, shape: tuple[int, ...]) -> np.ndarray:
         self.left[0] -= math.prod(shape)
         if self.left[0] < 0:
-            raise CheckpointSecurityError(message(self.where, TOO_MANY, got=f"an array of shape {shape}"))
+            raise CheckpointSecurityError(message(self.where, TOO_MANY, code="E062", got=f"an array of shape {shape}"))
         return np.zeros(shape)

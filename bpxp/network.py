@@ -312,6 +312,7 @@ class Network:
                 message(
                     where,
                     "not a data set",
+                    code="E030",
                     got=type(data).__name__,
                     expected="a Dataset or a pair (x, y)",
                     fix=f"{where}((x, y), …)",

@@ -34,12 +34,12 @@ def checked(new: Params, old: Params, backend: Backend, dtype: str) -> Params:
     wanted, found = dict(named_leaves(old)), dict(named_leaves(new))
     if list(wanted) != list(found):
         names = (", ".join(found) or "nothing", ", ".join(wanted))
-        raise InvalidValueError(message(WHERE, "another structure", got=names[0], expected=names[1]))
+        raise InvalidValueError(message(WHERE, "another structure", code="E016", got=names[0], expected=names[1]))
     for name, a in found.items():
         got, expected = tuple(np.shape(a)), tuple(wanted[name].shape)
         if got != expected:
             what = f"{name} has the wrong shape"
-            raise InvalidValueError(message(WHERE, what, got=f"shape {got}", expected=f"shape {expected}"))
+            raise InvalidValueError(message(WHERE, what, code="E016", got=f"shape {got}", expected=f"shape {expected}"))
     copies = [_copy(a, name, backend, dtype) for name, a in found.items()]
     return unflatten(old, copies)
 

@@ -128,11 +128,14 @@ def normalize_seed(seed: Seed, where: str = "Network(seed=…)") -> int:
             message(
                 where,
                 "not a seed",
+                code="E001",
                 got=f"{type(seed).__name__} {seed!r}",
                 expected="int, SeedSequence, Generator or None",
                 fix="seed=0",
             )
         )
     if seed < 0:
-        raise InvalidValueError(message(where, "a seed cannot be negative", got=str(seed), expected=">= 0"))
+        raise InvalidValueError(
+            message(where, "a seed cannot be negative", code="E002", got=str(seed), expected=">= 0")
+        )
     return int(seed)

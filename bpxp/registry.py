@@ -43,7 +43,12 @@ def describe(thing: Any, other: Callable[[Any], Any] | None = None) -> Any:
     if other is not None:
         return other(thing)
     raise InvalidTypeError(
-        message("save", f"{type(thing).__name__} cannot be written to a file", expected="a dataclass of plain values")
+        message(
+            "save",
+            f"{type(thing).__name__} cannot be written to a file",
+            code="E065",
+            expected="a dataclass of plain values",
+        )
     )
 
 
@@ -72,6 +77,7 @@ def build(config: Any, custom: Iterable[type] = ()) -> Any:
             message(
                 "load",
                 "the file names a type that is not known",
+                code="E066",
                 got=repr(name),
                 fix="Network.load(path, custom=[MyLayer]) for a layer of your own",
             )
@@ -80,4 +86,6 @@ def build(config: Any, custom: Iterable[type] = ()) -> Any:
     try:
         return classes[name](**fields)
     except (TypeError, ValueError) as error:
-        raise CheckpointFormatError(message("load", f"the file describes an impossible {name} ({error})")) from error
+        raise CheckpointFormatError(
+            message("load", f"the file describes an impossible {name} ({error})", code="E061")
+        ) from error

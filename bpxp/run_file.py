@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +13,7 @@ import numpy as np
 
 from bpxp import checkpoint, model_file
 from bpxp.backends import Array
-from bpxp.errors import BpxpWarning, CheckpointCorruptError, CheckpointFormatError, CheckpointMismatchError, message
+from bpxp.errors import CheckpointCorruptError, CheckpointFormatError, CheckpointMismatchError, message, warn
 from bpxp.history import History
 from bpxp.model_file import on_host, taken
 from bpxp.network import Network
@@ -131,6 +130,7 @@ def read(path: str | Path, net: Network) -> Saved:
             message(
                 where,
                 "the file holds a network and no run to go on with",
+                code="E061",
                 expected="a file that callbacks.Checkpoint(path) wrote",
                 fix=f"Network.load({os.fspath(path)!r}), and a new fit",
             )
@@ -138,7 +138,9 @@ def read(path: str | Path, net: Network) -> Saved:
     try:
         saved = _parsed(os.fspath(path), tensors, description)
     except model_file.MISFITS as error:
-        raise CheckpointCorruptError(message(where, f"the description of the run is damaged ({error!r})")) from error
+        raise CheckpointCorruptError(
+            message(where, f"the description of the run is damaged ({error!r})", code="E060")
+        ) from error
     here = {key: value for key, value in model_file.describe(net).items() if key not in ("seed", "epoch", "steps")}
     _refuse(differences(saved.network, here), where, "the network is another")
     return saved
@@ -178,7 +180,7 @@ def _count(entries: dict[str, Any], key: str, least: int = 0) -> int:
 def _refuse(lines: list[str], where: str, what: str) -> None:
     if lines:
         fix = "the same arguments; or Network.load(path), and a new fit from its parameters"
-        raise CheckpointMismatchError(message(where, f"{what}: {'; '.join(lines)}", fix=fix))
+        raise CheckpointMismatchError(message(where, f"{what}: {'; '.join(lines)}", code="E064", fix=fix))
 
 
 def differences(there: Any, here: Any, name: str = "") -> list[str]:
@@ -225,7 +227,9 @@ def restore(saved: Saved, net: Network, work: Work) -> Run:
     expected = [*model_file.tensors_of(net.params, net.stats), *named_leaves(like, "opt"), *sums]
     checkpoint.check_tensors(kept, {name: tuple(a.shape) for name, a in expected}, where)
     if saved.done >= work.batches or saved.first > saved.epoch:
-        raise CheckpointCorruptError(message(where, "the place of the run is none", got=f"step {saved.done}"))
+        raise CheckpointCorruptError(
+            message(where, "the place of the run is none", code="E060", got=f"step {saved.done}")
+        )
     loss, weight = (taken(a, kept, name, net) for name, a in sums)
     params, opt = swapped(taken(net.params, kept, "params", net), taken(like, kept, "opt", net))
     net.seed, net.epoch, net.stats = saved.seed, saved.epoch, taken(net.stats, kept, "stats", net)
@@ -258,11 +262,11 @@ def resume_callbacks(saved: Saved, trainer: Trainer) -> None:
         try:
             own.resume(trainer, {**state, **arrays})
         except model_file.MISFITS as error:
-            text = f"fit(resume={saved.path!r}): {kind} cannot go on from what the file has for it ({error!r})"
-            raise CheckpointCorruptError(text) from error
+            what = f"{kind} cannot go on from what the file has for it ({error!r})"
+            raise CheckpointCorruptError(message(f"fit(resume={saved.path!r})", what, code="E060")) from error
     for callback in waiting:
         _warn(f"{type(callback).__name__} was not there when the run was saved, and begins anew", saved)
 
 
 def _warn(text: str, saved: Saved) -> None:
-    warnings.warn(f"fit(resume={saved.path!r}): {text}", BpxpWarning, stacklevel=2)
+    warn(f"fit(resume={saved.path!r})", text, code="W004", stacklevel=2)

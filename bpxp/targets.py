@@ -6,14 +6,13 @@ of range, and each does another of these.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 
 from bpxp.backends import Array, Backend
 from bpxp.backends.base import is_host_array
-from bpxp.errors import BpxpWarning, InvalidTypeError, InvalidValueError, message
+from bpxp.errors import InvalidTypeError, InvalidValueError, message, warn
 from bpxp.inputs import as_host
 from bpxp.nn.losses.weights import class_weights_to_sample_weights
 
@@ -35,9 +34,9 @@ def as_targets(y: Any, kind: str, samples: int, n_out: int, backend: Backend, dt
         y = backend.to_numpy(backend.asarray(y))  # refuses arrays of another device
     host = as_host(y, where) if not _is_text(y) else _refuse_text(y, where)
     if host.ndim == 0:
-        raise InvalidTypeError(message(where, "a single number", expected=f"{samples} targets"))
+        raise InvalidTypeError(message(where, "a single number", code="E030", expected=f"{samples} targets"))
     if len(host) != samples:
-        raise InvalidValueError(message(where, f"{samples} samples but {len(host)} labels"))
+        raise InvalidValueError(message(where, f"{samples} samples but {len(host)} labels", code="E040"))
     if kind == "classes" and (host.ndim == 1 or (host.ndim == 2 and host.shape[1] == 1 and n_out > 1)):
         return backend.asarray(_class_indices(host, n_out, where))
     host = _rows(host, kind, n_out, where)
@@ -52,7 +51,11 @@ def _is_text(y: Any) -> bool:
 def _refuse_text(y: Any, where: str) -> np.ndarray:
     raise InvalidTypeError(
         message(
-            where, "text labels", expected="class indices 0 … n-1", fix="names, y = np.unique(y, return_inverse=True)"
+            where,
+            "text labels",
+            code="E043",
+            expected="class indices 0 … n-1",
+            fix="names, y = np.unique(y, return_inverse=True)",
         )
     )
 
@@ -60,17 +63,20 @@ def _refuse_text(y: Any, where: str) -> np.ndarray:
 def _class_indices(host: np.ndarray, classes: int, where: str) -> np.ndarray:
     """Return labels as int32, each in 0 … classes - 1."""
     if host.ndim == 2:
-        warnings.warn(f"{where}: y is a column vector of shape {host.shape}; using y[:, 0]", BpxpWarning, stacklevel=5)
+        warn(where, f"y is a column vector of shape {host.shape}; using y[:, 0]", code="W001", stacklevel=5)
         host = host[:, 0]
     if host.dtype.kind == "f":
         bad = np.flatnonzero(np.isnan(host))
         if bad.size:
-            raise InvalidValueError(message(where, f"{bad.size} NaN labels", first=f"First at [{bad[0]}]"))
+            raise InvalidValueError(message(where, f"{bad.size} NaN labels", code="E045", first=f"First at [{bad[0]}]"))
         bad = np.flatnonzero(host != np.floor(host))
         if bad.size:
             raise InvalidTypeError(
                 message(
-                    where, "integer class ids are expected", first=f"y[{bad[0]}] = {host[bad[0]]:g}, {bad.size} in all"
+                    where,
+                    "integer class ids are expected",
+                    code="E042",
+                    first=f"y[{bad[0]}] = {host[bad[0]]:g}, {bad.size} in all",
                 )
             )
     bad = np.flatnonzero((host < 0) | (host >= classes))
@@ -80,6 +86,7 @@ def _class_indices(host: np.ndarray, classes: int, where: str) -> np.ndarray:
             message(
                 where,
                 f"y[{bad[0]}] = {host[bad[0]]:g}, but {classes} classes need 0..{classes - 1}",
+                code="E041",
                 first=f"{bad.size} of {len(host)} labels are out of range",
                 fix=hint,
             )
@@ -92,14 +99,20 @@ def _rows(host: np.ndarray, kind: str, n_out: int, where: str) -> np.ndarray:
     expected = f"(n, {n_out})"
     if host.ndim == 1 and n_out == 1:
         raise InvalidValueError(
-            message(where, f"y has shape {host.shape}, the predictions ({len(host)}, 1)", fix="y[:, None]")
+            message(where, f"y has shape {host.shape}, the predictions ({len(host)}, 1)", code="E044", fix="y[:, None]")
         )
     if host.ndim != 2 or host.shape[1] != n_out:
         fix = ""
         if kind == "labels" and host.ndim == 1:
             fix = "one column of 0/1 per label; for one class per sample use loss='softmax_cross_entropy'"
         raise InvalidValueError(
-            message(where, f"y has shape {host.shape}, the network has {n_out} outputs", expected=expected, fix=fix)
+            message(
+                where,
+                f"y has shape {host.shape}, the network has {n_out} outputs",
+                code="E044",
+                expected=expected,
+                fix=fix,
+            )
         )
     values = host.astype(np.float64)
     nan = np.isnan(values)
@@ -118,6 +131,7 @@ def _rows(host: np.ndarray, kind: str, n_out: int, where: str) -> np.ndarray:
                 message(
                     where,
                     f"row {bad[0]} sums to {values[bad[0]].sum():g}",
+                    code="E046",
                     expected="one-hot or soft rows that sum to 1",
                     first=f"{bad.size} such rows",
                     fix="for independent labels use loss='binary_cross_entropy'",
@@ -130,14 +144,19 @@ def _refuse(bad: np.ndarray, what: str, values: np.ndarray, where: str) -> None:
     if bad.any():
         first = tuple(int(i) for i in np.argwhere(bad)[0])
         raise InvalidValueError(
-            message(where, f"{int(bad.sum())} values are {what}", first=f"First at {list(first)}: {values[first]:g}")
+            message(
+                where,
+                f"{int(bad.sum())} values are {what}",
+                code="E046",
+                first=f"First at {list(first)}: {values[first]:g}",
+            )
         )
 
 
 def warn_single_class(y: np.ndarray, where: str) -> None:
     """Warn if all labels are the same class: a network can only learn to say so."""
     if y.ndim == 1 and y.dtype.kind in "iu" and len(y) > 1 and (y == y[0]).all():
-        warnings.warn(f"{where}: all {len(y)} labels are class {int(y[0])}", BpxpWarning, stacklevel=4)
+        warn(where, f"all {len(y)} labels are class {int(y[0])}", code="W002", stacklevel=4)
 
 
 def as_weights(
@@ -161,7 +180,7 @@ def as_weights(
         )
         if host.shape != (n,):
             raise InvalidValueError(
-                message(f"{where}: weight", f"{n} samples", got=f"shape {host.shape}", expected=f"({n},)")
+                message(f"{where}: weight", f"{n} samples", code="E047", got=f"shape {host.shape}", expected=f"({n},)")
             )
         bad = np.flatnonzero(~(host >= 0) | np.isinf(host))
         if bad.size:
@@ -169,11 +188,14 @@ def as_weights(
                 message(
                     f"{where}: weight",
                     "weights are finite and >= 0",
+                    code="E047",
                     first=f"weight[{bad[0]}] = {host[bad[0]]:g}, {bad.size} in all",
                 )
             )
         if not host.any():
-            raise InvalidValueError(message(f"{where}: weight", "all weights are zero", expected="at least one > 0"))
+            raise InvalidValueError(
+                message(f"{where}: weight", "all weights are zero", code="E047", expected="at least one > 0")
+            )
         total = host.astype(np.float64)
     if class_weight is not None:
         labels = backend.to_numpy(y)
@@ -186,7 +208,9 @@ def as_weights(
 def _class_table(class_weight: Any, labels: np.ndarray, classes: int, where: str) -> np.ndarray:
     if isinstance(class_weight, str):
         if class_weight != "balanced":
-            raise InvalidValueError(message(where, "unknown name", got=repr(class_weight), expected="'balanced'"))
+            raise InvalidValueError(
+                message(where, "unknown name", code="E048", got=repr(class_weight), expected="'balanced'")
+            )
         counts = np.bincount(labels, minlength=classes) if labels.ndim == 1 else labels.sum(axis=0)
         return np.where(counts > 0, len(labels) / (classes * np.maximum(counts, 1e-300)), 0.0)
     if isinstance(class_weight, dict):
@@ -194,6 +218,8 @@ def _class_table(class_weight: Any, labels: np.ndarray, classes: int, where: str
     table = as_host(class_weight, where).astype(np.float64)
     if table.shape != (classes,) or not (np.isfinite(table).all() and (table >= 0).all()):
         raise InvalidValueError(
-            message(where, f"one finite weight >= 0 for each of {classes} classes", got=f"shape {table.shape}")
+            message(
+                where, f"one finite weight >= 0 for each of {classes} classes", code="E048", got=f"shape {table.shape}"
+            )
         )
     return table

@@ -59,7 +59,7 @@ class Trainer:
         progress: bool = True,
     ) -> None:
         if not isinstance(net, Network):
-            raise InvalidTypeError(message("Trainer(net=…)", "not a Network", got=type(net).__name__))
+            raise InvalidTypeError(message("Trainer(net=…)", "not a Network", code="E004", got=type(net).__name__))
         self.net = net
         self.optimizer = get_optimizer(optimizer)
         self.metrics = checked_metrics(metrics, net.loss)
@@ -140,7 +140,13 @@ class Trainer:
         checked_epochs(epochs)
         if on_interrupt not in ("raise", "return"):
             raise InvalidValueError(
-                message("fit(on_interrupt=…)", "unknown", got=repr(on_interrupt), expected="'raise' or 'return'")
+                message(
+                    "fit(on_interrupt=…)",
+                    "unknown",
+                    code="E003",
+                    got=repr(on_interrupt),
+                    expected="'raise' or 'return'",
+                )
             )
         with self._claimed():
             path = self._source(resume)
@@ -250,6 +256,7 @@ class Trainer:
                 message(
                     "fit(resume=True)",
                     "the trainer has no Checkpoint that says where the run is saved",
+                    code="E055",
                     fix="Trainer(net, …, callbacks=[bpxp.callbacks.Checkpoint('run.bpxp')])",
                 )
             )
@@ -269,7 +276,10 @@ class Trainer:
         if net.training:
             raise FitInProgressError(
                 message(
-                    "fit", "this network is being fitted already", fix="wait for the other fit, or use another Network"
+                    "fit",
+                    "this network is being fitted already",
+                    code="E051",
+                    fix="wait for the other fit, or use another Network",
                 )
             )
         net.training = True

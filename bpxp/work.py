@@ -124,9 +124,11 @@ class Work:
 def checked_epochs(epochs: Any) -> None:
     """Raise unless `epochs` is an int >= 0."""
     if isinstance(epochs, bool) or not isinstance(epochs, (int, np.integer)):
-        raise InvalidTypeError(message("fit(epochs=…)", "not an int", got=f"{type(epochs).__name__} {epochs!r}"))
+        raise InvalidTypeError(
+            message("fit(epochs=…)", "not an int", code="E001", got=f"{type(epochs).__name__} {epochs!r}")
+        )
     if epochs < 0:
-        raise InvalidValueError(message("fit(epochs=…)", "must be >= 0", got=str(epochs), expected=">= 0"))
+        raise InvalidValueError(message("fit(epochs=…)", "must be >= 0", code="E002", got=str(epochs), expected=">= 0"))
 
 
 def no_order(net: Network) -> Array:
@@ -161,6 +163,7 @@ def split(net: Network, train: Batch, fraction: float, seed: int) -> tuple[Batch
             message(
                 "fit(validation=…)",
                 f"a split of {n} samples leaves {held} for validation",
+                code="E050",
                 got=repr(fraction),
                 expected="a fraction in (0, 1) that leaves samples on both sides",
             )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 
-from bpxp.errors import BpxpWarning
+from bpxp.errors import warn
 from bpxp.nn.checks import positive_int
 from bpxp.random import ORDER, HostRandom
 
@@ -51,6 +50,6 @@ def usable_batch_size(batch_size: Any, n: int, where: str) -> int:
     """
     size = positive_int(batch_size, where)
     if size > n:
-        warnings.warn(f"{where}: batch_size {size} > {n} samples; using {n}.", BpxpWarning, stacklevel=3)
+        warn(where, f"batch_size {size} > {n} samples; using {n}", code="W003", stacklevel=3)
         return n
     return size

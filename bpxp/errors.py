@@ -62,6 +62,13 @@ class FitInProgressError(BpxpError, RuntimeError):
     """`Trainer.fit` was called while another fit of the same network runs."""
 
 
+class NoSuchColumnError(BpxpError, KeyError):
+    """The history of a fit has no column of this name."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError would show it in quotes
+
+
 class DeviceMemoryError(BpxpError, MemoryError):
     """The device has too little memory for a fit; the network is as it was.
 

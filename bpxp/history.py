@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from bpxp.errors import NoSuchColumnError, message
+
 
 class History:
     """The rows of a fit, read by column or by row.
@@ -31,7 +33,8 @@ class History:
         if isinstance(key, int):
             return self.rows[key]
         if key not in self.columns:
-            raise KeyError(f"{key!r}: the columns are {', '.join(self.columns) or 'none yet'}")
+            columns = ", ".join(self.columns) or "none yet"
+            raise NoSuchColumnError(message(f"history[{key!r}]", f"the columns are {columns}", code="E054"))
         return [row[key] for row in self.rows]
 
     def __len__(self) -> int:

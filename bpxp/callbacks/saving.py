@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from bpxp import run_file
 from bpxp.atomic import check_writable
 from bpxp.callbacks.base import Callback
 from bpxp.callbacks.stopping import Best
-from bpxp.errors import BpxpWarning, InvalidValueError, message
+from bpxp.errors import InvalidValueError, message, warn
 from bpxp.nn.checks import positive_int
 
 if TYPE_CHECKING:
@@ -65,11 +64,22 @@ class Checkpoint(Callback):
         self.keep = None if keep is None else positive_int(keep, "Checkpoint(keep=…)")
         if steps is not None and monitor is not None:
             raise InvalidValueError(
-                message("Checkpoint(steps=…)", f"{monitor!r} is known at the end of an epoch", got="steps and monitor")
+                message(
+                    "Checkpoint(steps=…)",
+                    f"{monitor!r} is known at the end of an epoch",
+                    code="E005",
+                    got="steps and monitor",
+                )
             )
         if EPOCH in str(Path(path).parent) or (keep is not None and EPOCH not in Path(path).name):
             raise InvalidValueError(
-                message("Checkpoint(path=…)", f"{EPOCH} belongs into the file's name", got=repr(self.path), fix=FIX)
+                message(
+                    "Checkpoint(path=…)",
+                    f"{EPOCH} belongs into the file's name",
+                    code="E005",
+                    got=repr(self.path),
+                    fix=FIX,
+                )
             )
         self.saved: Path | None = None
         self._written: list[Path] = []
@@ -109,13 +119,13 @@ class Checkpoint(Callback):
         path = self._path(trainer)
         try:
             if not run_file.save(trainer, path, whole=self._best is None):
-                text = f"Checkpoint: {trainer.where}: a parameter is not finite; {path} is not written"
-                warnings.warn(text, BpxpWarning, stacklevel=2)
+                what = f"{trainer.where}: a parameter is not finite; {path} is not written"
+                warn("Checkpoint", what, code="W005", stacklevel=2)
                 return
         except OSError as error:
             self.failure = error
-            text = f"Checkpoint: {trainer.where} could not be saved ({error}); training goes on"
-            warnings.warn(text, BpxpWarning, stacklevel=2)
+            what = f"{trainer.where} could not be saved ({error}); training goes on"
+            warn("Checkpoint", what, code="W006", stacklevel=2)
             return
         self.failure, self.saved = None, path
         if self.keep is not None:

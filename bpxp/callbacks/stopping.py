@@ -21,7 +21,7 @@ class Best:
     def __init__(self, monitor: str, mode: str | None, min_delta: float) -> None:
         self.monitor = monitor
         if mode not in (None, "min", "max"):
-            raise InvalidValueError(message("mode", "unknown", got=repr(mode), expected="'min' or 'max'"))
+            raise InvalidValueError(message("mode", "unknown", code="E003", got=repr(mode), expected="'min' or 'max'"))
         self.sign = -1.0 if (mode or ("min" if "loss" in monitor else "max")) == "max" else 1.0
         self.min_delta = min_delta
         self.value = math.inf
@@ -32,6 +32,7 @@ class Best:
                 message(
                     "monitor",
                     "no such column",
+                    code="E054",
                     got=repr(self.monitor),
                     expected=f"one of {', '.join(row)}",
                     fix="fit(…, validation=…) for the validation columns",

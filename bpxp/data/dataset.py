@@ -59,12 +59,15 @@ class Dataset:
         object.__setattr__(self, "classes", tuple(self.classes))
         n = self.x.shape[0]
         if n == 0:
-            raise InvalidValueError(message("Dataset(x=…)", "0 samples", got=f"shape {tuple(self.x.shape)}"))
+            raise InvalidValueError(
+                message("Dataset(x=…)", "0 samples", code="E037", got=f"shape {tuple(self.x.shape)}")
+            )
         if self.y.shape[0] != n:
             raise InvalidValueError(
                 message(
                     "Dataset(x=…, y=…)",
                     f"{n} samples but {self.y.shape[0]} labels",
+                    code="E040",
                     got=f"x {tuple(self.x.shape)} and y {tuple(self.y.shape)}",
                     expected="one label or row of targets per sample",
                 )
@@ -74,6 +77,7 @@ class Dataset:
                 message(
                     "Dataset(weight=…)",
                     "not one weight per sample",
+                    code="E047",
                     got=f"shape {tuple(self.weight.shape)}",
                     expected=f"({n},)",
                 )
@@ -133,6 +137,7 @@ class Dataset:
                 message(
                     "Dataset.take(indices)",
                     "not a sequence of ints",
+                    code="E001",
                     got=f"shape {rows.shape}, dtype {rows.dtype}",
                     fix="take(numpy.flatnonzero(mask)) for a mask" if rows.dtype == bool else "",
                 )
@@ -143,6 +148,7 @@ class Dataset:
                 message(
                     "Dataset.take(indices)",
                     "out of range",
+                    code="E073",
                     got=f"indices[{bad[0]}] = {rows[bad[0]]}",
                     expected=f"0..{len(self) - 1}",
                     first=f"{bad.size} of {rows.size} are out of range",
@@ -163,7 +169,7 @@ class Dataset:
         """Return the first `n` samples."""
         if positive_int(n, "Dataset.subset(n)") > len(self):
             raise InvalidValueError(
-                message("Dataset.subset(n)", "more than there are", got=str(n), expected=f"1..{len(self)}")
+                message("Dataset.subset(n)", "more than there are", code="E073", got=str(n), expected=f"1..{len(self)}")
             )
         return self.take(np.arange(n), name=f"{self.name}[:{n}]")
 
@@ -194,6 +200,7 @@ class Dataset:
                 message(
                     "Dataset.split(fraction)",
                     "a part would have 0 samples",
+                    code="E050",
                     got=f"{share} of {n} samples, parts of {n - size} and {size}",
                 )
             )
@@ -209,6 +216,7 @@ class Dataset:
             message(
                 "Dataset.take",
                 "the data are arrays of another library",
+                code="E030",
                 got=type(a).__module__.split(".")[0],
                 fix="data.to(backend).take(…)",
             )
@@ -225,6 +233,7 @@ def as_dataset(data: Dataset | Sequence[Any], where: str = "data") -> Dataset:
         message(
             where,
             "not data",
+            code="E030",
             got=f"{type(data).__name__}" + (f" of {len(data)}" if isinstance(data, tuple | list) else ""),
             expected="a Dataset, (x, y) or (x, y, weight)",
         )
@@ -234,7 +243,9 @@ def as_dataset(data: Dataset | Sequence[Any], where: str = "data") -> Dataset:
 def _as_array(a: Any, where: str) -> Array:
     array = as_host(a, where) if is_host_array(a) else a
     if array.ndim == 0:
-        raise InvalidTypeError(message(where, "a single number, not one row per sample", got=f"{type(a).__name__} {a}"))
+        raise InvalidTypeError(
+            message(where, "a single number, not one row per sample", code="E030", got=f"{type(a).__name__} {a}")
+        )
     return array
 
 
@@ -249,6 +260,7 @@ def _narrow(y: np.ndarray) -> np.ndarray:
             message(
                 "Dataset.to",
                 "the target does not fit into int32",
+                code="E041",
                 got=f"{y.reshape(-1)[bad[0]]} (the {bad[0]}th value)",
                 first=f"{bad.size} of {y.size} do not",
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -64,7 +65,7 @@ def fetch(
         try:
             content = _download(url, file, progress, timeout)
         except (OSError, ValueError) as error:  # what requests, the sockets and a strange header raise
-            failures.append(Failure(url, _reason(error), wrong=isinstance(error, DatasetFormatError)))
+            failures.append(Failure(url, _reason(error), wrong=isinstance(error, _TooLong)))
             continue
         try:
             return Fetched(content, read_idx(content, max_bytes=file.size, sha256=file.sha256)), failures
@@ -97,7 +98,11 @@ def _reason(error: Exception) -> str:
 
 def _plain(error: Exception) -> str:
     """Return the message without what belongs to a message of its own."""
-    return str(error).removeprefix("read_idx(bytes): ").removesuffix(" Nothing was changed.")
+    return re.sub(r" Nothing was changed\. \[.*\]$", "", str(error).removeprefix("read_idx(bytes): "))
+
+
+class _TooLong(ValueError):
+    """A mirror sends more than the file can have."""
 
 
 class _Bounded(io.BytesIO):
@@ -109,7 +114,7 @@ class _Bounded(io.BytesIO):
 
     def write(self, chunk: Any, /) -> int:
         if self.tell() + len(chunk) > self.limit:
-            raise DatasetFormatError(f"sent more than {self.limit:,} bytes, which the file cannot have")
+            raise _TooLong(f"sent more than {self.limit:,} bytes, which the file cannot have")
         return super().write(chunk)
 
 

@@ -56,6 +56,7 @@ def folder_dataset(path: str | os.PathLike[str]) -> tuple[Dataset, Dataset]:
             message(
                 f"folder_dataset({os.fspath(path)!r})",
                 "files are missing" if folder.is_dir() else "no such folder",
+                code="E072",
                 got=f"no {', '.join(missing)}",
                 expected="these names, plain or .gz",
                 fix="write them with bpxp.data.write_idx(path, array)",
@@ -72,6 +73,7 @@ def folder_dataset(path: str | os.PathLike[str]) -> tuple[Dataset, Dataset]:
             message(
                 str(folder),
                 "images of different shapes",
+                code="E070",
                 got=f"{train.x.shape[1:]} for training, {test.x.shape[1:]} for testing",
             )
         )
@@ -94,6 +96,7 @@ def assemble(x: np.ndarray, y: np.ndarray, *, name: str, classes: tuple[str, ...
                 f"{name}: {len(x)} samples but {len(y)} labels"
                 if len(x) != len(y)
                 else f"{name}: not images and labels",
+                code="E070",
                 got=f"x {x.shape} {x.dtype}, y {y.shape} {y.dtype}",
                 expected="x (N, height, width), y (N,) of integers >= 0, N > 0",
             )

@@ -91,6 +91,7 @@ def write_idx(path: str | os.PathLike[str], array: Any, /) -> None:
             message(
                 "write_idx(array)",
                 "IDX has no such dtype",
+                code="E074",
                 got=str(a.dtype),
                 expected=", ".join(map(str, codes)),
                 fix="array.astype('int32')",
@@ -98,7 +99,13 @@ def write_idx(path: str | os.PathLike[str], array: Any, /) -> None:
         )
     if not 1 <= a.ndim <= MAX_DIMENSIONS or max(a.shape) >= 1 << 32:
         raise InvalidValueError(
-            message("write_idx(array)", "IDX cannot hold the shape", got=str(a.shape), expected="1 to 32 dimensions")
+            message(
+                "write_idx(array)",
+                "IDX cannot hold the shape",
+                code="E074",
+                got=str(a.shape),
+                expected="1 to 32 dimensions",
+            )
         )
     header = bytes([0, 0, code, a.ndim]) + np.array(a.shape, ">u4").tobytes()
     content = header + a.astype(DTYPES[code]).tobytes()
@@ -115,7 +122,9 @@ def _read(stream: IO[bytes], where: str, size: int, max_bytes: int, sha256: str 
         with gzip.GzipFile(fileobj=stream) as unzipped:
             return _parse(unzipped, where, size, max_bytes, sha256, zipped=True)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DatasetFormatError(message(where, "the gzip stream is damaged", got=str(error), fix=AGAIN)) from error
+        raise DatasetFormatError(
+            message(where, "the gzip stream is damaged", code="E070", got=str(error), fix=AGAIN)
+        ) from error
 
 
 def _parse(
@@ -127,14 +136,18 @@ def _parse(
     expected = f"{need + len(header):,} bytes ({' x '.join(map(str, factors))} + {len(header)})"
     # A zero among the dimensions must not hide that the others are absurd.
     if math.prod(max(n, 1) for n in factors) > max_bytes:
-        raise DatasetFormatError(message(where, "too large", got=expected, expected=f"max_bytes={max_bytes:,} or less"))
+        raise DatasetFormatError(
+            message(where, "too large", code="E070", got=expected, expected=f"max_bytes={max_bytes:,} or less")
+        )
     if zipped and len(header) + need > size * DEFLATE_LIMIT:
         raise DatasetFormatError(
-            message(where, "truncated", got=f"a gzip stream of {size:,} bytes", expected=expected, fix=AGAIN)
+            message(
+                where, "truncated", code="E070", got=f"a gzip stream of {size:,} bytes", expected=expected, fix=AGAIN
+            )
         )
     if not zipped and size != len(header) + need:
         what = "truncated" if size < len(header) + need else "bytes left over"
-        raise DatasetFormatError(message(where, what, got=f"{size:,}", expected=expected, fix=AGAIN))
+        raise DatasetFormatError(message(where, what, code="E070", got=f"{size:,}", expected=expected, fix=AGAIN))
 
     digest = hashlib.sha256(header)
     content = np.empty(need, np.uint8)
@@ -143,16 +156,24 @@ def _parse(
         chunk = body.read(min(CHUNK, need - filled))
         if not chunk:
             got = f"{len(header) + filled:,}"
-            raise DatasetFormatError(message(where, "truncated", got=got, expected=expected, fix=AGAIN))
+            raise DatasetFormatError(message(where, "truncated", code="E070", got=got, expected=expected, fix=AGAIN))
         if sha256 is not None:
             digest.update(chunk)
         content[filled : filled + len(chunk)] = np.frombuffer(chunk, np.uint8)
         filled += len(chunk)
     if body.read(1):  # at the end of a gzip stream this also checks its CRC
-        raise DatasetFormatError(message(where, "bytes left over", got="more", expected=expected, fix=AGAIN))
+        raise DatasetFormatError(
+            message(where, "bytes left over", code="E070", got="more", expected=expected, fix=AGAIN)
+        )
     if sha256 is not None and digest.hexdigest() != sha256:
         raise DatasetChecksumError(
-            message(where, "other bytes than the published ones", got=digest.hexdigest(), expected=f"SHA-256 {sha256}")
+            message(
+                where,
+                "other bytes than the published ones",
+                code="E071",
+                got=digest.hexdigest(),
+                expected=f"SHA-256 {sha256}",
+            )
         )
     return content.view(dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
 
@@ -165,6 +186,7 @@ def _header(body: IO[bytes] | gzip.GzipFile, where: str) -> tuple[bytes, np.dtyp
             message(
                 where,
                 "not an IDX file",
+                code="E070",
                 got=f"magic number {magic.hex(' ') or '(empty)'}",
                 expected="00 00, a dtype (08, 09, 0b, 0c, 0d, 0e), 1 to 32 dimensions; or gzip",
             )
@@ -175,6 +197,7 @@ def _header(body: IO[bytes] | gzip.GzipFile, where: str) -> tuple[bytes, np.dtyp
             message(
                 where,
                 "truncated within the header",
+                code="E070",
                 got=f"{4 + len(dimensions)} bytes",
                 expected=f"{4 + 4 * magic[3]}",
                 fix=AGAIN,

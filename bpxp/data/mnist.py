@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -16,12 +15,13 @@ from bpxp.data.fetch import Failure, Published, fetch
 from bpxp.data.folder import PARTS, assemble, candidates, names
 from bpxp.data.idx import GZIP_MAGIC, read_idx
 from bpxp.errors import (
-    BpxpWarning,
     DatasetChecksumError,
     DatasetFormatError,
     DatasetUnavailableError,
     InvalidTypeError,
+    Message,
     message,
+    warn,
 )
 
 ENVIRONMENT = "BPXP_DATA_DIR"
@@ -145,7 +145,13 @@ def _load(
 ) -> tuple[Dataset, Dataset]:
     if folder is not None and not isinstance(folder, str | os.PathLike):
         raise InvalidTypeError(
-            message(f"{collection.call[:-1]}folder=…)", "not a path", got=type(folder).__name__, expected="str or Path")
+            message(
+                f"{collection.call[:-1]}folder=…)",
+                "not a path",
+                code="E001",
+                got=type(folder).__name__,
+                expected="str or Path",
+            )
         )
     keep = _cache(collection) if folder is None else Path(folder)
     mirrors = list(collection.mirrors)
@@ -207,7 +213,7 @@ def _obtain(
 ) -> np.ndarray:
     """Download `file`, keep it in the folder `keep`, and return its array. Mirrors that failed go to the end."""
     if not download:
-        raise DatasetUnavailableError(_instructions(collection, file, keep, ["download=False"]))
+        raise DatasetUnavailableError(_instructions(collection, file, keep, "  download=False"))
     fetched, failures = fetch(file, mirrors, progress=progress)
     if fetched is None:
         if any(failure.wrong for failure in failures):
@@ -219,39 +225,30 @@ def _obtain(
         keep.mkdir(parents=True, exist_ok=True)
         write_atomically(path, fetched.content)
     except OSError as error:
-        warnings.warn(
-            f"{collection.call}: {path} cannot be written ({error}); the next call downloads it again. "
-            f"Set {ENVIRONMENT} or pass folder=.",
-            BpxpWarning,
-            stacklevel=4,
-        )
+        what = f"{path} cannot be written ({error}); the next call downloads it again"
+        warn(collection.call, what, code="W007", stacklevel=4, fix=f"set {ENVIRONMENT}, or pass folder=")
     return fetched.array
 
 
-def _tried(failures: list[Failure]) -> list[str]:
-    return [f"{failure.url}: {failure.reason}" for failure in failures]
+def _tried(failures: list[Failure]) -> str:
+    return "\n".join(f"  {failure.url}: {failure.reason}" for failure in failures)
 
 
-def _wrong(collection: Collection, file: Published, failures: list[Failure]) -> str:
-    return _lines(
-        f"{collection.call}: no mirror sent {file.name} as it was published, SHA-256 {file.sha256} of the raw file:",
-        _tried(failures),
-        "What they sent was removed. Fix: try again later, or copy the files from elsewhere and pass folder=. "
-        "Nothing was changed.",
+def _wrong(collection: Collection, file: Published, failures: list[Failure]) -> Message:
+    return message(
+        collection.call,
+        f"no mirror sent {file.name} as it was published, SHA-256 {file.sha256} of the raw file:\n{_tried(failures)}",
+        code="E071",
+        first="What they sent was removed",
+        fix="try again later, or copy the files from elsewhere and pass folder=",
     )
 
 
-def _instructions(collection: Collection, file: Published, keep: Path, tried: list[str]) -> str:
-    return _lines(
-        f"{collection.call}: {file.name} is not on this machine and cannot be downloaded:",
-        tried,
-        "The four files, plain or .gz, are:",
-        [f"{f.name}.gz ({f.packed:,} bytes; {f.size:,} unpacked)" for f in collection.files],
-        f"Fix: put them into {keep}, or into any folder and set {ENVIRONMENT} to it or pass folder=. "
-        "Nothing was changed.",
+def _instructions(collection: Collection, file: Published, keep: Path, tried: str) -> Message:
+    files = ", ".join(f"{f.name}.gz ({f.packed:,} bytes; {f.size:,} unpacked)" for f in collection.files)
+    return message(
+        collection.call,
+        f"{file.name} is not on this machine and cannot be downloaded:\n{tried}\nThe files, plain or .gz, are {files}",
+        code="E072",
+        fix=f"put them into {keep}, or into any folder and set {ENVIRONMENT} to it or pass folder=",
     )
-
-
-def _lines(*parts: str | list[str]) -> str:
-    """Write an error that lists things, a line each: longer than what the template of `message` is for."""
-    return "\n".join(part if isinstance(part, str) else "\n".join(f"  {line}" for line in part) for part in parts)

@@ -18,10 +18,10 @@ def positive_int(value: Any, where: str) -> int:
     """Return `value` as an int >= 1; floats, bools and strings are refused."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise InvalidTypeError(
-            message(where, "not an int", got=f"{type(value).__name__} {value!r}", expected="an int >= 1")
+            message(where, "not an int", code="E001", got=f"{type(value).__name__} {value!r}", expected="an int >= 1")
         )
     if value < 1:
-        raise InvalidValueError(message(where, "must be >= 1", got=str(value), expected=">= 1"))
+        raise InvalidValueError(message(where, "must be >= 1", code="E002", got=str(value), expected=">= 1"))
     return int(value)
 
 
@@ -45,14 +45,14 @@ def number(
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise InvalidTypeError(
-            message(where, "not a number", got=f"{type(value).__name__} {value!r}", expected="a number")
+            message(where, "not a number", code="E001", got=f"{type(value).__name__} {value!r}", expected="a number")
         )
     x = float(value)
     below = x <= low if low_open else x < low
     above = x >= high if high_open else x > high
     if not math.isfinite(x) or below or above:
         raise InvalidValueError(
-            message(where, "out of range", got=repr(x), expected=_range(low, high, low_open, high_open))
+            message(where, "out of range", code="E002", got=repr(x), expected=_range(low, high, low_open, high_open))
         )
     return x
 
@@ -73,8 +73,14 @@ def named(name: str, where: str, table: Mapping[str, T]) -> T:
     """
     if name not in table:
         raise InvalidValueError(
-            f"{where}: unknown name: got {name!r}, expected one of {', '.join(table)}.{suggestion(name, table)}"
-            " Nothing was changed."
+            message(
+                where,
+                "unknown name",
+                code="E003",
+                got=repr(name),
+                expected=f"one of {', '.join(table)}",
+                first=suggestion(name, table),
+            )
         )
     return table[name]
 
@@ -86,4 +92,4 @@ def fits_in_memory(parameters: int, where: str) -> None:
     memory = host_memory()
     if memory is not None and 8 * parameters > memory.free:
         needed, free = (f"{n / 2**30:,.0f} GiB" for n in (8 * parameters, memory.free))
-        raise ParameterMemoryError(message(where, f"needs {needed} of parameters, {free} available"))
+        raise ParameterMemoryError(message(where, f"needs {needed} of parameters, {free} available", code="E011"))

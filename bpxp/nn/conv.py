@@ -121,6 +121,7 @@ class Conv2D:
         return message(
             f"Conv2D(groups={self.groups})",
             f"each group has as many {what}: {what} mod groups = {number} mod {self.groups} = {number % self.groups}",
+            code="E005",
             expected="0",
             fix=f"{fix}, or groups={math.gcd(number, self.groups)}",
         )

@@ -77,6 +77,7 @@ class Dense:
                 message(
                     "Dense",
                     "in z[n,j] = Σ_i x[n,i] W[i,j] a sample is a vector, with the one axis i",
+                    code="E014",
                     got=f"samples of shape {in_shape}",
                     expected="(n_in,)",
                     fix="put nn.Flatten() before it",

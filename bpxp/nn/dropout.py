@@ -52,7 +52,9 @@ class Dropout:
         where = "Dropout(rate=…)"
         if number(self.rate, where, low=0.0) == 1.0:
             raise InvalidValueError(
-                message(where, "1.0 would drop everything", got=repr(self.rate), expected="a number in [0, 1)")
+                message(
+                    where, "1.0 would drop everything", code="E002", got=repr(self.rate), expected="a number in [0, 1)"
+                )
             )
         number(self.rate, where, low=0.0, high=1.0, high_open=True)
 

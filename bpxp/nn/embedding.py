@@ -68,6 +68,7 @@ class Embedding:
                 message(
                     "Embedding(count=…)",
                     "float32 cannot tell so many numbers",
+                    code="E002",
                     got=str(self.count),
                     expected="<= 2**24",
                 )

@@ -237,6 +237,7 @@ def get_initializer(initializer: Any) -> Initializer:
             message(
                 "init",
                 "neither a name nor an Initializer",
+                code="E004",
                 got=f"{type(initializer).__name__} {initializer!r}",
                 fix="init='he'",
             )

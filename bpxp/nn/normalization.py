@@ -135,7 +135,7 @@ class BatchNorm:
         else:
             if stats is None:
                 raise InvalidValueError(
-                    message("BatchNorm", "evaluation needs the running statistics", got="stats=None")
+                    message("BatchNorm", "evaluation needs the running statistics", code="E015", got="stats=None")
                 )
             (mean, var), batch = stats, None
             xhat = rows - _spread(mean, rows, xp=xp)
@@ -155,6 +155,7 @@ class BatchNorm:
                 message(
                     "BatchNorm",
                     "one value per channel has no variance",
+                    code="E015",
                     got=f"a training batch of shape {tuple(x.shape)}",
                     expected="at least two values per channel",
                     fix="a larger batch_size, or nn.LayerNorm()",
@@ -290,7 +291,7 @@ class LayerNorm:
 
 def _ones_and_zeros(rng: HostRandom, in_shape: Shape, where: str) -> NormParams:
     if not in_shape:
-        raise InvalidValueError(message(where, "a sample needs a last axis, its channels", got="shape ()"))
+        raise InvalidValueError(message(where, "a sample needs a last axis, its channels", code="E014", got="shape ()"))
     zeros = Zeros().bias(rng, in_shape[-1:])
     return NormParams(zeros + 1.0, zeros)
 

@@ -36,6 +36,7 @@ class _Pool2D:
                         message(
                             f"{name}(padding=…)",
                             "a window would see padding and no pixel",
+                            code="E005",
                             got=f"2 p = {2 * max(ends)} > k = {k}",
                             expected="2 p <= k",
                             fix=f"padding={k // 2}",

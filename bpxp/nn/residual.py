@@ -57,6 +57,7 @@ class Residual:
                 message(
                     "Residual(branch=…)",
                     "not layers",
+                    code="E004",
                     got=repr(wrong[0]) if wrong else "[]",
                     expected="a layer, or a list of layers",
                     fix="Residual([nn.Dense(8, 'relu'), nn.Dense(8)])",
@@ -118,6 +119,7 @@ def _does_not_add_up(in_shape: Shape, out_shape: Shape) -> str:
     return message(
         "Residual",
         "y = x + branch(x) does not add up",
+        code="E014",
         got=f"x {in_shape} and branch(x) {out_shape}",
         expected="equal shapes",
         first=where,

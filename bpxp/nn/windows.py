@@ -51,7 +51,9 @@ def pair(value: Any, where: str) -> Pair:
     """Return (v, v) for an int v >= 1, or the checked pair."""
     if isinstance(value, (tuple, list)):
         if len(value) != 2:
-            raise InvalidValueError(message(where, "not a pair", got=repr(value), expected="an int or (height, width)"))
+            raise InvalidValueError(
+                message(where, "not a pair", code="E002", got=repr(value), expected="an int or (height, width)")
+            )
         return positive_int(value[0], where), positive_int(value[1], where)
     both = positive_int(value, where)
     return both, both
@@ -65,6 +67,7 @@ def padding(value: Any, where: str) -> Padding:
     fault = message(
         where,
         "not a padding",
+        code="E004",
         got=repr(value),
         expected="'valid', 'same', an int >= 0, (height, width) or ((top, bottom), (left, right))",
     )
@@ -121,6 +124,7 @@ def checked(grid: Grid, where: str) -> Grid:
                     where,
                     f"the kernel is larger than the padded input: {name} out = ⌊(n + p + p' - d (k - 1) - 1)/s⌋ + 1"
                     f" = ⌊({n} + {before} + {after} - {d}·({k} - 1) - 1)/{s}⌋ + 1 = {out}",
+                    code="E014",
                     expected="out >= 1",
                     fix=f"padding='same', or {lacking} more pixels of padding, or a smaller kernel or dilation",
                 )
@@ -141,6 +145,7 @@ def image_shape(in_shape: Shape, where: str) -> tuple[int, int, int]:
             message(
                 where,
                 "a sample is an image",
+                code="E014",
                 got=f"shape {in_shape}",
                 expected="(height, width, channels)",
                 fix="nn.Reshape((height, width, channels)) before it, or input_shape=(28, 28, 1)",

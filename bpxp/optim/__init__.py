@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from bpxp.errors import InvalidTypeError, InvalidValueError, message, suggestion
+from bpxp.errors import InvalidTypeError, message
+from bpxp.nn.checks import named
 from bpxp.optim.adagrad import Adagrad
 from bpxp.optim.adam import Adam
 from bpxp.optim.adamw import AdamW
@@ -68,17 +69,13 @@ def get_optimizer(optimizer: Any, learning_rate: float | Schedule | None = None)
         For anything that is neither.
     """
     if isinstance(optimizer, str):
-        if optimizer not in OPTIMIZERS:
-            raise InvalidValueError(
-                message("optimizer", "unknown name", got=repr(optimizer), expected=f"one of {', '.join(OPTIMIZERS)}")
-                + suggestion(optimizer, OPTIMIZERS)
-            )
-        optimizer = OPTIMIZERS[optimizer]
+        optimizer = named(optimizer, "optimizer", OPTIMIZERS)
     if not isinstance(optimizer, Optimizer):
         raise InvalidTypeError(
             message(
                 "optimizer",
                 "neither a name nor an Optimizer",
+                code="E004",
                 got=f"{type(optimizer).__name__} {optimizer!r}",
                 fix="optimizer=bpxp.optim.Adam(0.001)",
             )

@@ -270,6 +270,7 @@ def _shapes_differ(name: str, p: Array, g: Array) -> str:
     return message(
         f"{name}.update",
         "a gradient has another shape than its parameter",
+        code="E017",
         got=f"gradient {tuple(g.shape)}",
         expected=f"{tuple(p.shape)}",
     )

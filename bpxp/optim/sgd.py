@@ -58,6 +58,7 @@ class SGD(Optimizer):
                 message(
                     "SGD(nesterov=…)",
                     "Nesterov's step looks ahead along a velocity",
+                    code="E005",
                     got="momentum 0",
                     expected="momentum in (0, 1)",
                     fix="SGD(…, momentum=0.9, nesterov=True)",

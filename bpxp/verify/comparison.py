@@ -87,7 +87,13 @@ class Comparison:
         self.backend = get_backend(backend)
         if not has_float64(self.backend):
             raise BackendNotUsableError(
-                message("check_equations", "the backend has no float64", got=self.backend.name, fix="backend='numpy'")
+                message(
+                    "check_equations",
+                    "the backend has no float64",
+                    code="E012",
+                    got=self.backend.name,
+                    fix="backend='numpy'",
+                )
             )
         self.xp = self.backend.xp
         self.rng = HostRandom(seed, (DIRECTION,))
@@ -140,7 +146,8 @@ class Comparison:
         targets = {equation.target.name for equation in equations.values()}
         missing = [name for name in results if name not in targets]
         if missing:
-            raise DerivationError(f"{type(self.thing).__name__}: no equation says what {', '.join(missing)} is")
+            what = f"no equation says what {', '.join(missing)} is"
+            raise DerivationError(message(type(self.thing).__name__, what, code="E084"))
 
         def fitted(name: str, a: Any) -> np.ndarray:
             return as_rows(a, axes[name], name in samples)
@@ -166,6 +173,7 @@ class Comparison:
                 message(
                     where,
                     "the code computes something else",
+                    code="E081",
                     got=f"{code[place].item()!r} by the code",
                     expected=f"{loops[place].item()!r} by the equation",
                     first=f"First at {list(place)}, {np.count_nonzero(wrong)} of {wrong.size} entries",

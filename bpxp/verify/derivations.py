@@ -98,7 +98,9 @@ def check_equations(
         return _check_parts(thing, x, backend, seed, rtol)
     if not isinstance(getattr(thing, "equations", None), Equations):
         raise InvalidTypeError(
-            message("check_equations", "no equations", got=repr(thing), expected="an attribute `equations`")
+            message(
+                "check_equations", "no equations", code="E084", got=repr(thing), expected="an attribute `equations`"
+            )
         )
     if x is None and isinstance(thing, Layer):
         thing, x = small(thing)

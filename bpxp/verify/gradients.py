@@ -211,7 +211,8 @@ class _Problem:
             spared = self.optimizer.add_penalty_gradient(params, spared, xp=xp)
         for name, a in named_leaves(spared):
             if not np.array_equal(self.backend.to_numpy(a), found[name], equal_nan=True):
-                raise GradientCheckError(f"gradients() and backward() of the model differ in {name}")
+                what = f"gradients() and backward() of the model differ in {name}"
+                raise GradientCheckError(message("check_gradients", what, code="E080"))
         return {**found, "x": self.backend.to_numpy(dx)}
 
     def derivative(self, name: str, d: np.ndarray, step: float) -> float:
@@ -297,6 +298,7 @@ def _fail(problem: _Problem, name: str, d: np.ndarray, rtol: float, atol: float)
         message(
             "check_gradients",
             f"{what} is wrong",
+            code="E080",
             got=f"{analytic!r} by the backward pass",
             expected=f"{numeric!r} by the loss (difference {error:.2e}{ratio})",
         )

@@ -283,4 +283,4 @@ def _asked(indices: tuple[str, ...], body: Node) -> Asked:
 
 
 def _error(where: str, what: str, got: str = "", expected: str = "") -> EquationError:
-    return EquationError(message(where, what, got=got, expected=expected))
+    return EquationError(message(where, what, code="E083", got=got, expected=expected))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bpxp.equations import Equations
-from bpxp.errors import DerivationError
+from bpxp.errors import DerivationError, message
 from bpxp.nn import one_hot
 from bpxp.optim import Plateau, Schedule, clip_by_norm, clip_by_value
 from bpxp.optim.schedules import as_schedule
@@ -101,7 +101,8 @@ def compare_optimizer(case: Comparison) -> None:
     names = [equation.target.name for equation in rule.values() if equation.target.name.endswith("'")]
     kept = [name for name in names if name != "p'"]
     if state.slots and len(state.slots) != len(kept):
-        raise DerivationError(f"{type(optimizer).__name__}: no equation says what each of {len(state.slots)} slots is")
+        what = f"no equation says what each of {len(state.slots)} slots is"
+        raise DerivationError(message(type(optimizer).__name__, what, code="E084"))
 
     def update(state: Any, gradients: Any) -> tuple[Any, ...]:
         changed: tuple[Any, ...] = optimizer.update(state[0], gradients, state[1], xp=xp)

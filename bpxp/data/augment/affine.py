@@ -152,6 +152,7 @@ class Shift(Geometric):
                 message(
                     "Shift(pixels=…)",
                     "not a whole number of pixels",
+                    code="E005",
                     got=repr(self.pixels),
                     fix=f"Shift({pixels:g}, subpixel=True)",
                 )
@@ -198,7 +199,13 @@ class Flip(Geometric):
         super().__post_init__()
         if not isinstance(self.horizontal, bool):
             raise InvalidTypeError(
-                message("Flip(horizontal=…)", "not a bool", got=repr(self.horizontal), fix="Flip(probability=0.5)")
+                message(
+                    "Flip(horizontal=…)",
+                    "not a bool",
+                    code="E001",
+                    got=repr(self.horizontal),
+                    fix="Flip(probability=0.5)",
+                )
             )
         checked = number(self.probability, "Flip(probability=…)", low=0.0, high=1.0)
         object.__setattr__(self, "probability", checked)

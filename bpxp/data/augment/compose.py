@@ -71,7 +71,13 @@ def checked(transforms: Any, where: str) -> tuple[Transform, ...]:
     """
     if callable(transforms) or not isinstance(transforms, Iterable):
         raise InvalidTypeError(
-            message(where, "not a sequence of transforms", got=type(transforms).__name__, fix="augment=[Rotate(10)]")
+            message(
+                where,
+                "not a sequence of transforms",
+                code="E056",
+                got=type(transforms).__name__,
+                fix="augment=[Rotate(10)]",
+            )
         )
     found = tuple(transforms)
     for i, transform in enumerate(found):
@@ -80,6 +86,7 @@ def checked(transforms: Any, where: str) -> tuple[Transform, ...]:
                 message(
                     where,
                     f"[{i}] is not a transform",
+                    code="E056",
                     got=transform.__name__ if isinstance(transform, type) else type(transform).__name__,
                     expected="a hashable function (x, y, key, /, *, xp) -> (x, y), such as Rotate(10)",
                 )

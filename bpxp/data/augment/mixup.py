@@ -45,6 +45,7 @@ class Mixup:
                 message(
                     "Mixup",
                     "class indices cannot be mixed",
+                    code="E056",
                     got=f"y of shape {tuple(y.shape)}",
                     expected="rows (batch, n_out)",
                     fix="one_hot(y, classes, dtype=x.dtype, xp=xp)",

@@ -69,6 +69,7 @@ def get_activation(activation: Any) -> Activation:
             message(
                 "activation",
                 "neither a name nor an Activation",
+                code="E004",
                 got=f"{type(activation).__name__} {activation!r}",
                 fix="activation='relu'",
             )
@@ -78,6 +79,7 @@ def get_activation(activation: Any) -> Activation:
             message(
                 "activation",
                 "a softmax layer before the loss would apply softmax twice: losses take logits",
+                code="E013",
                 got=repr(activation),
                 expected="none on the last layer",
                 fix="leave it out; predict_proba(x), or nn.softmax(logits, xp=xp), reads the logits out",

@@ -124,6 +124,7 @@ class GELU(Activation):
                 message(
                     "GELU(approximate=…)",
                     "unknown form",
+                    code="E003",
                     got=repr(self.approximate),
                     expected="'none' or 'tanh'",
                     fix="GELU(approximate='tanh')",

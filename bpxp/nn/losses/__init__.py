@@ -48,6 +48,7 @@ def get_loss(loss: Any) -> Loss:
             message(
                 "loss",
                 "neither a name nor a Loss",
+                code="E004",
                 got=f"{type(loss).__name__} {loss!r}",
                 fix="loss='softmax_cross_entropy'",
             )

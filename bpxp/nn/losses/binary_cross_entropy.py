@@ -124,6 +124,7 @@ class BinaryCrossEntropy:
                 message(
                     "BinaryCrossEntropy(pos_weight=…)",
                     "one weight per label is needed",
+                    code="E044",
                     got=f"{len(self.pos_weight)} weights",
                     expected=f"{logits.shape[1]}, or one number for all labels",
                 )

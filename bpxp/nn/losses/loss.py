@@ -79,6 +79,7 @@ def targets_like(logits: Array, y: Array, where: str, xp: Namespace) -> Array:
             message(
                 where,
                 "the shape of the targets is not that of the outputs",
+                code="E044",
                 got=f"y of shape {tuple(y.shape)}",
                 expected=f"{tuple(logits.shape)}",
                 fix=fix,

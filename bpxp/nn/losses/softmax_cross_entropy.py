@@ -83,6 +83,7 @@ class SoftmaxCrossEntropy:
                     message(
                         "SoftmaxCrossEntropy",
                         "one class index per sample is needed",
+                        code="E044",
                         got=f"y of shape {tuple(y.shape)}",
                         expected=f"({logits.shape[0]},)",
                     )

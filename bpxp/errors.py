@@ -207,7 +207,7 @@ def message(
     clauses = [f"got {got}"] if got else []
     clauses += [f"expected {expected}"] if expected else []
     begin = f"{where}: {what}" + (f": {', '.join(clauses)}" if clauses else "")
-    sentences = [begin, first.strip(), f"Fix: {fix}" if fix else "", after]
+    sentences = [begin, first, f"Fix: {fix}" if fix else "", after]
     text = " ".join(s if s.endswith((".", "?", "!")) else f"{s}." for s in sentences if s)
     return Message(f"{text} [BPX-{code}]" if code else text)
 
@@ -218,6 +218,6 @@ def warn(where: str, what: str, *, code: str, stacklevel: int, fix: str = "") ->
 
 
 def suggestion(name: str, allowed: Iterable[str]) -> str:
-    """Return ``" Did you mean 'relu'?"`` for a near miss, an empty string otherwise."""
+    """Return ``"Did you mean 'relu'?"`` for a near miss, an empty string otherwise."""
     near = difflib.get_close_matches(name.lower(), list(allowed), n=1, cutoff=0.6)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    return f"Did you mean {near[0]!r}?" if near else ""

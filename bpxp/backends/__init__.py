@@ -109,6 +109,7 @@ def get_backend(name: str | Backend | None = None, *, matmul: str | None = None)
         message(
             "backend",
             "not a backend",
+            code="E004",
             got=f"{type(name).__name__} {name!r}",
             expected="a name or a Backend",
             fix="backend='numpy'",
@@ -138,11 +139,12 @@ def available_backends(libraries: Iterable[str] = LIBRARIES) -> dict[str, Backen
             reason = f"not installed: {LIBRARIES[library].install}"
         except BpxpError as error:
             reason = str(error.__cause__ or error)
-        found[library] = BackendInfo(not reason, _version(library), reason)
+        found[library] = BackendInfo(not reason, version_of(library), reason)
     return found
 
 
-def _version(library: str) -> str:
+def version_of(library: str) -> str:
+    """Return the version of an array library; empty if it is not installed, or broken."""
     try:
         return str(importlib.import_module(LIBRARIES[library].module).__version__)
     except Exception:  # a broken installation may raise anything on import
@@ -163,13 +165,23 @@ def _made(name: str, where: str) -> Backend:
     library, _, device = name.partition(":")
     if library == FASTEST:
         raise InvalidValueError(
-            message(where, "the fastest backend is measured for a network", got=repr(name), fix=f"net.to({name!r})")
+            message(
+                where,
+                "the fastest backend is measured for a network",
+                code="E024",
+                got=repr(name),
+                fix=f"net.to({name!r})",
+            )
         )
     if library not in LIBRARIES:
         working = ", ".join(key for key, info in available_backends().items() if info.available)
         raise InvalidValueError(
-            f"{where}: unknown backend {name!r}; available: {working}.{suggestion(library, [*LIBRARIES, 'auto'])}"
-            " Nothing was changed."
+            message(
+                where,
+                f"unknown backend {name!r}; available: {working}",
+                code="E020",
+                first=suggestion(library, [*LIBRARIES, "auto"]),
+            )
         )
     known = LIBRARIES[library]
     if importlib.util.find_spec(known.module) is None:
@@ -177,6 +189,7 @@ def _made(name: str, where: str) -> Backend:
             message(
                 where,
                 f"{name!r} needs {known.module}, which is not installed",
+                code="E021",
                 expected=_alternatives(library),
                 fix=f"{known.install}; or backend='numpy'",
             )
@@ -192,7 +205,8 @@ def _made(name: str, where: str) -> Backend:
         raise BackendNotUsableError(
             message(
                 where,
-                f"{f'{known.module} {_version(library)}'.strip()} is installed, but {name!r} does not compute here",
+                f"{f'{known.module} {version_of(library)}'.strip()} is installed, but {name!r} does not compute here",
+                code="E022",
                 got=f"{type(error).__name__}: {error}",
                 expected=_alternatives(library),
                 fix="backend='auto' takes what works",

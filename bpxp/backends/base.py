@@ -170,6 +170,7 @@ def foreign(a: Any, backend: Backend, from_dlpack: Callable[[Any], Array], own: 
             message(
                 f"{backend.name}.asarray",
                 "the tensor records gradients, bpxp derives its own",
+                code="E034",
                 got="requires_grad=True",
                 fix="pass x.detach()",
             )
@@ -180,6 +181,7 @@ def foreign(a: Any, backend: Backend, from_dlpack: Callable[[Any], Array], own: 
             message(
                 f"{backend.name}.asarray",
                 "the array is on another device",
+                code="E025",
                 got=device_name(a),
                 expected=f"{DLPACK_DEVICES.get(own[0])}:{own[1]} ({backend.name})",
                 fix="Network(…, backend=…) where the array is, or pass a NumPy array",
@@ -196,6 +198,7 @@ def no_such_device(library: str, asked: str, count: int, kind: str = "") -> Inva
         message(
             "backend",
             f"{library} has {devices} ({'0' if count == 1 else f'0..{count - 1}'})",
+            code="E023",
             got=repr(asked),
             fix=f"backend='{family}:0'",
         )

@@ -123,6 +123,7 @@ def find_device(device: str) -> Any:
             message(
                 "backend",
                 "JAX has no such platform here",
+                code="E023",
                 got=repr(f"jax:{device}"),
                 expected=" or ".join(f"jax:{p}" for p in platforms),
             )

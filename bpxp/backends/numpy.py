@@ -119,6 +119,7 @@ def check_device(device: str) -> None:
             message(
                 "backend",
                 "NumPy computes on the CPU",
+                code="E023",
                 got=repr(f"numpy:{device}"),
                 fix="backend='numpy'",
             )

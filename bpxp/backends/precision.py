@@ -47,10 +47,19 @@ def with_products(backend: Backend, precision: str, where: str = "matmul") -> Ba
     if precision == known or (precision == "float32" and not known):
         return backend
     if known:
-        raise InvalidValueError(message(where, "two precisions", got=f"{precision!r} and backend {backend.name!r}"))
+        raise InvalidValueError(
+            message(where, "two precisions", code="E024", got=f"{precision!r} and backend {backend.name!r}")
+        )
     if precision not in ROUNDOFF:
-        fix = suggestion(precision, ROUNDOFF)
-        raise InvalidValueError(message(where, f"unknown precision {precision!r}.{fix}", expected=", ".join(ROUNDOFF)))
+        raise InvalidValueError(
+            message(
+                where,
+                f"unknown precision {precision!r}",
+                code="E024",
+                expected=", ".join(ROUNDOFF),
+                first=suggestion(precision, ROUNDOFF),
+            )
+        )
     own = copy.copy(backend)
     own.name = f"{backend.name}+{precision}"
     plain, float32 = backend.xp.matmul, backend.xp.float32
@@ -73,6 +82,7 @@ def _product(library: str, backend: Backend, precision: str, where: str) -> Prod
             message(
                 where,
                 f"{library} has no matrix product of float32 in {precision} on device {backend.device}",
+                code="E024",
                 expected=" or ".join(["float32", *known]),
             )
         )

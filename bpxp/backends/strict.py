@@ -33,6 +33,7 @@ class StrictBackend:
                     message(
                         f"{self.name}.asarray",
                         "the array is on another device",
+                        code="E025",
                         got=str(a.device),
                         expected=str(self.device),
                     )
@@ -67,6 +68,7 @@ def check_device(device: str) -> None:
             message(
                 "backend",
                 "array-api-strict has no such device",
+                code="E023",
                 got=repr(device),
                 expected=", ".join(names),
             )

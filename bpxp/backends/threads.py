@@ -102,6 +102,7 @@ def asked() -> str:
             message(
                 f"the environment variable {ENVIRONMENT}",
                 "not a number of threads",
+                code="E003",
                 got=repr(value),
                 expected="auto, keep, or a number >= 1",
             )

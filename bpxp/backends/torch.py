@@ -179,6 +179,7 @@ def check_device(device: str) -> None:
             message(
                 "backend",
                 "unknown torch device",
+                code="E023",
                 got=repr(device),
                 expected="cpu, cuda or cuda:<index>",
             )

@@ -86,9 +86,8 @@ def check_writable(path: Path, size: int) -> None:
     new.unlink()
     free = shutil.disk_usage(path.parent).free
     if free < size:
-        raise OSError(
-            errno.ENOSPC, f"needs {size / 1e6:,.1f} MB of free space, {free / 1e6:,.1f} MB are there", str(path)
-        )
+        what = f"needs {size / 1e6:,.1f} MB of free space, {free / 1e6:,.1f} MB are there [BPX-E067]"
+        raise OSError(errno.ENOSPC, what, str(path))
 
 
 def _new_file(folder: Path) -> tuple[Path, BinaryIO]:

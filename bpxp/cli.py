@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import bpxp
-from bpxp.errors import BpxpError
+from bpxp.errors import BpxpError, InvalidValueError, message
 
 if TYPE_CHECKING:
     from bpxp.data import Dataset
@@ -144,7 +144,9 @@ def read_data(name: str) -> tuple[Dataset, Dataset]:
     if name in readers and not Path(name).is_dir():
         return readers[name]()
     if not Path(name).is_dir():
-        raise BpxpError(f"data {name!r}: neither {', '.join(DATA_SETS)} nor a folder")
+        raise InvalidValueError(
+            message("data", f"{name!r} is neither {', '.join(DATA_SETS)} nor a folder", code="E003")
+        )
     return data.folder_dataset(name)
 
 

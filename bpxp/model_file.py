@@ -60,7 +60,7 @@ def load(path: str | Path, *, backend: str | Backend | None, custom: Sequence[ty
         params, stats = tree_map(lambda a: np.broadcast_to(0.0, tuple(a.shape)), (net.params, net.stats))
         net._params = net.stats = ()  # makes room for what is read
         tensors = file.tensors(begin)
-    net._params, net.stats = taken(params, tensors, "params", net), taken(stats, tensors, "stats", net)
+    net._params, net.stats = (taken(a, tensors, n, net, give=True) for a, n in ((params, "params"), (stats, "stats")))
     return net
 
 
@@ -103,8 +103,10 @@ def build(
     return net
 
 
-def taken(like: Any, tensors: MutableMapping[str, np.ndarray], prefix: str, net: Network) -> Any:
-    """Take the tensors of a tree in the structure of `like` out of a file's, as arrays that nobody else holds.
+def taken(like: Any, tensors: MutableMapping[str, np.ndarray], prefix: str, net: Network, *, give: bool = False) -> Any:
+    """Return a tree in the structure of `like` from the tensors of a file, as arrays that nobody else holds.
+
+    They are copies; or, with `give`, the tensors themselves, which are taken out of `tensors` one by one.
 
     Raises
     ------
@@ -113,10 +115,10 @@ def taken(like: Any, tensors: MutableMapping[str, np.ndarray], prefix: str, net:
     """
 
     def own(name: str, like: Array) -> Array:
-        a = tensors.pop(name)
+        a = tensors.pop(name) if give else tensors[name]
         if tuple(a.shape) != tuple(like.shape):
             raise ValueError(f"{name} is {tuple(a.shape)}, and should be {tuple(like.shape)}")
-        return net.backend.asarray(a.astype(net.dtype if a.dtype.kind == "f" else np.int32, copy=False))
+        return net.backend.asarray(a.astype(net.dtype if a.dtype.kind == "f" else np.int32, copy=not give))
 
     return unflatten(like, [own(*pair) for pair in named_leaves(like, prefix)])
 

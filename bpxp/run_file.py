@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import reprlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,6 +26,9 @@ from bpxp.work import Work, no_order
 if TYPE_CHECKING:
     from bpxp.callbacks import Callback
     from bpxp.trainer import Trainer
+
+
+OTHERS = ("run/history", "callbacks/")  # tensors that are no part of the training's state
 
 
 class Saved(NamedTuple):
@@ -202,7 +206,8 @@ def differences(there: Any, here: Any, name: str = "") -> list[str]:
 
 
 def _short(value: Any) -> str:
-    text = str(value.get("type") if isinstance(value, dict) else value)
+    value = value.get("type") if isinstance(value, dict) else value
+    text = value if isinstance(value, str) else reprlib.repr(value)  # however deep a file nests its lists
     return text if len(text) < 40 else f"{text[:20]}…"
 
 
@@ -221,18 +226,23 @@ def restore(saved: Saved, net: Network, work: Work) -> Run:
         now = _products(net.backend.name)
         _warn(f"matrix products were of {saved.products}, and are of {now} now: not the same bits", saved)
     optimizer = work.step.optimizer
-    kept = {name: a for name, a in saved.tensors.items() if not name.startswith(("run/history", "callbacks/"))}
+    kept = {name: a for name, a in saved.tensors.items() if not name.startswith(OTHERS)}
     like = optimizer.init(net.params, xp=net.xp)
     sums = [("run/loss", like.learning_rate), ("run/weight", like.learning_rate)]
     expected = [*model_file.tensors_of(net.params, net.stats), *named_leaves(like, "opt"), *sums]
-    checkpoint.check_tensors(kept, {name: tuple(a.shape) for name, a in expected}, where)
+    shapes = {name: a.shape for name, a in kept.items()}
+    checkpoint.check_shapes(shapes, {name: tuple(a.shape) for name, a in expected}, where)
     if saved.done >= work.batches or saved.first > saved.epoch:
         raise CheckpointCorruptError(
             message(where, "the place of the run is none", code="E060", got=f"step {saved.done}")
         )
-    loss, weight = (taken(a, kept, name, net) for name, a in sums)
-    params, opt = swapped(taken(net.params, kept, "params", net), taken(like, kept, "opt", net))
-    net.seed, net.epoch, net.stats = saved.seed, saved.epoch, taken(net.stats, kept, "stats", net)
+
+    def given(like: Any, name: str) -> Any:
+        return taken(like, saved.tensors, name, net, give=True)
+
+    loss, weight = (given(a, name) for name, a in sums)
+    params, opt = swapped(given(net.params, "params"), given(like, "opt"))
+    net.seed, net.epoch, net.stats = saved.seed, saved.epoch, given(net.stats, "stats")
     net.key = net.key_at(saved.steps) if net.key or saved.steps or work.step.augment else ()
     net.optimizer = optimizer
     position = fresh_sums(net, saved.done * work.size)["position"]

@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+from runs import Cut
 
 import bpxp
 from bpxp import nn, optim
@@ -50,25 +51,11 @@ class Send(Callback):
                 signal.raise_signal(number)
 
 
-class Until(Callback):
-    """Ends a fit after so many steps, without a trace."""
-
-    class Reached(Exception):
-        pass
-
-    def __init__(self, steps):
-        self.steps = steps
-
-    def on_pause(self, trainer, why):
-        if trainer.run.steps == self.steps:
-            raise self.Reached
-
-
 def after(backend, steps):
     """Return the bits of a network after that number of steps."""
     net = network(backend)
-    with pytest.raises(Until.Reached):
-        fit(net, [Until(steps)])
+    with pytest.raises(Cut.Now):
+        fit(net, [Cut(steps)])
     return bits(net)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from runs import Cut
 
 import bpxp
 from bpxp import checkpoint, nn, optim
@@ -87,20 +88,6 @@ def differing(a, b):
 
 def same(a, b):
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
-
-
-class Cut(Callback):
-    """Ends a fit as a crash would: nothing is done after the step."""
-
-    class Now(Exception):
-        pass
-
-    def __init__(self, steps):
-        self.steps = steps
-
-    def on_pause(self, trainer, why):
-        if trainer.run.steps == self.steps:
-            raise self.Now
 
 
 # ---------------------------------------------------------------- the same bits

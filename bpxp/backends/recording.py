@@ -256,6 +256,8 @@ class Recording(Replay):
 
     # Before: the two steps that are recorded and proved cost about five.
     WORTH = 8
+    # With a state beyond this the results would take more than their room, too: gradients are a third of Adam's state.
+    STATE = 4 * ROOM
 
     def is_array(self, a: Any) -> bool:
         return isinstance(a, np.ndarray)

@@ -54,6 +54,7 @@ class Replay:
     RUNS = True  # whether recording does the step, or only writes it down
     FAILURES: tuple[type[Exception], ...] = (NotRecordable,)  # what ends the attempt; anything else is the step's own
     FED = 1 << 20  # bytes of an array of the data that is sooner copied than waited for
+    STATE = math.inf  # bytes of a state that is not copied for it
 
     def __init__(self, step: StepFunction, /) -> None:
         self.step, self.reason = step, ""
@@ -187,6 +188,8 @@ class Replay:
             raise NotRecordable(NO_STATE)
         if not all(map(self.is_array, before)):
             raise NotRecordable("its state holds more than arrays")
+        if sum(map(_bytes, before)) > self.STATE:
+            raise NotRecordable(f"its state takes more than {int(self.STATE) >> 20} MiB")
         self._state = [self.own(a) for a in before]
         self._homes = {self.place(a)[0]: i for i, a in enumerate(self._state) if _any(a)}
         self._data = [self.own(a) if i in self._moving else a for i, a in enumerate(given)]
@@ -246,7 +249,11 @@ class Replay:
         return alike
 
     def _small(self, a: Any) -> bool:
-        return self.is_array(a) and bool(math.prod(a.shape) * a.dtype.itemsize <= self.FED)
+        return self.is_array(a) and _bytes(a) <= self.FED
+
+
+def _bytes(a: Array) -> int:
+    return int(math.prod(a.shape) * a.dtype.itemsize)
 
 
 def _any(a: Array) -> bool:

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from runs import NETWORKS, OPTIMIZERS
 
 import bpxp
-from bpxp import nn, optim
+from bpxp import optim
 from bpxp.backends.base import eager
 from bpxp.backends.graphs import GraphReplay
 from bpxp.backends.recording import Recording, Tape, _plain
@@ -335,22 +336,6 @@ def test_pytorchs_arrays_are_known_by_their_memory(monkeypatch):
 
 
 # ---------------------------------------------------------------- training, on every backend
-
-NETWORKS = {
-    "dense": ([12, 7, 3], (12,)),
-    "dropout": ([12, 7, nn.Dropout(0.4), 3], (12,)),
-    "batch norm": ([12, nn.BatchNorm(), 7, nn.LayerNorm(), 3], (12,)),
-    "images": ([nn.Conv2D(4, 3, padding="same"), nn.MaxPool2D(2), nn.Flatten(), 3], (6, 6, 2)),
-    "groups": ([nn.Conv2D(4, 3, groups=2), nn.GlobalAvgPool2D(), 3], (5, 6, 2)),
-}
-OPTIMIZERS = [
-    optim.SGD(0.1),
-    optim.SGD(optim.OneCycle(0.1, steps=60), momentum=0.9, nesterov=True, l2=1e-3, clip_norm=0.1),
-    optim.SGD(0.1, momentum=0.5, l1=1e-3, clip_value=0.01, average=0.9),
-    optim.Adam(1e-2),
-    optim.AdamW(1e-2, weight_decay=0.1),
-    optim.RMSprop(1e-2),
-]
 
 
 def library(backend):

@@ -6,34 +6,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from runs import NETWORKS, OPTIMIZERS
 
 import bpxp
-from bpxp import nn, optim
+from bpxp import optim
 from bpxp.backends import recording
 from bpxp.backends.base import eager
 from bpxp.backends.recording import Recording, opaque
 from bpxp.data import augment
 from bpxp.tree import leaves
-
-DENSE: list[Any] = [12, 7, 3]
-IMAGES: list[Any] = [nn.Conv2D(4, 3, padding="same"), nn.MaxPool2D(2), nn.Conv2D(3, 2, stride=2, activation="tanh")]
-NETWORKS = {
-    "dense": (DENSE, (12,)),
-    "dropout": ([12, 7, nn.Dropout(0.4), 3], (12,)),
-    "batch norm": ([12, nn.BatchNorm(), 7, nn.LayerNorm(), 3], (12,)),
-    "residual": ([12, nn.Residual([nn.Dense(12), nn.Dropout(0.2)]), 3], (12,)),
-    "images": ([*IMAGES, nn.AvgPool2D(1, 1), nn.Flatten(), 3], (7, 6, 4)),
-    "groups": ([nn.Conv2D(4, 3, groups=2), nn.GlobalAvgPool2D(), 3], (5, 6, 2)),
-}
-OPTIMIZERS = [
-    optim.SGD(0.1),
-    optim.SGD(optim.OneCycle(0.1, steps=60), momentum=0.9, nesterov=True, l2=1e-3, clip_norm=0.1),
-    optim.SGD(0.1, momentum=0.5, l1=1e-3, clip_value=0.01, average=0.9),
-    optim.Adam(1e-2),
-    optim.AdamW(1e-2, weight_decay=0.1),
-    optim.RMSprop(1e-2),
-    optim.Adagrad(1e-2),
-]
 
 
 class Spy:
@@ -79,7 +60,7 @@ def test_a_training_run_is_the_same_bits(name, batch, monkeypatch):
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: f"{type(o).__name__} {getattr(o, 'momentum', '')}")
 def test_every_optimizer_is_the_same_bits(optimizer, monkeypatch):
-    same_bits_recorded(monkeypatch, DENSE, (12,), optimizer)
+    same_bits_recorded(monkeypatch, *NETWORKS["dense"], optimizer)
 
 
 def test_augmentation_on_the_way_is_the_same_bits(monkeypatch):
@@ -225,6 +206,13 @@ def test_large_steps_are_left_alone(monkeypatch):
     replay = agree(lambda state, data: State(state.w + data + data + data + data, state.total))
     assert not replay.plays
     assert "results take more" in replay.reason
+
+
+def test_a_large_state_is_not_even_copied(monkeypatch):
+    monkeypatch.setattr(Recording, "STATE", 10)
+    monkeypatch.setattr(Recording, "own", None)
+    replay = agree(lambda state, data: State(state.w + data, state.total))
+    assert "its state takes more" in replay.reason
 
 
 def test_an_index_out_of_range_is_an_error_in_a_recording_too(monkeypatch):

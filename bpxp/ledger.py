@@ -119,7 +119,7 @@ def make_ledger(net: Network) -> Ledger:
         entries = tuple(_entries(part.layers[0], x.shape, y.shape, params[i], grads))
         size = sum(a.size for _, a in named_leaves(params[i]))
         costs = (n // SAMPLES for n in (forward, count.flops, kept))
-        layers.append(LayerLedger(_name(part.layers[0]), entries, size, *costs))
+        layers.append(LayerLedger(layer_name(part.layers[0]), entries, size, *costs))
     return Ledger(tuple(reversed(layers)), net.dtype, net.backend.name)
 
 
@@ -167,7 +167,8 @@ def _bytes(caches: Any, known: set[int]) -> int:
     return total
 
 
-def _name(layer: Layer) -> str:
+def layer_name(layer: Layer) -> str:
+    """Return ``"Dense(30), Sigmoid"``: the layer, its width, and what is applied to it."""
     activation = getattr(layer, "activation", None)
     units = getattr(layer, "units", getattr(layer, "filters", ""))
     name = f"{type(layer).__name__}{f'({units})' if units else ''}"

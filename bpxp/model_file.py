@@ -54,7 +54,8 @@ def load(path: str | Path, *, backend: str | Backend | None, custom: Sequence[ty
     """Read a network; see `Network.load`."""
     where = f"load({os.fspath(path)!r})"
     with checkpoint.opened(path) as file:
-        begin = OWN if "run" in file.description else ("",)  # the file of a run holds more than the network
+        more = file.description.keys() & {"run", "replay"}  # such a file holds more than the network
+        begin = OWN if more else ("",)
         shapes = {name: shape for name, (_, shape) in file.places.items() if name.startswith(begin)}
         net = build(shapes, file.description["network"], get_backend(backend), custom, where)
         params, stats = tree_map(lambda a: np.broadcast_to(0.0, tuple(a.shape)), (net.params, net.stats))

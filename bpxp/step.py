@@ -94,11 +94,7 @@ class TrainingStep:
     def gradients(self, state: State, data: Data, /) -> tuple[State, Params]:
         """Return the gradients of the mean loss over the next mini-batch, and the state moved on to the one after."""
         xp = self.xp
-        place = state.position + data.lane
-        rows = xp.take(state.order, place) if self.samples is None else place % data.x.shape[0]
-        x, y, weight, present = gather(data, rows, place, self.samples, dtype=state.loss.dtype, xp=xp)
-        for i, transform in enumerate(self.augment):
-            x, y = transform(x, y, state.key.at(AUGMENTATION, i), xp=xp)
+        x, y, weight, present = self.batch(state, data)
         context = training(self.model, state.stats, state.key, present)
         value, grads, caches = loss_and_gradients(self.model, self.loss, state.params, x, y, weight, context, xp=xp)
         stats, key = advance(self.model, state.stats, state.key, caches, xp=xp)
@@ -113,6 +109,16 @@ class TrainingStep:
             total += mass
         loss += value
         return state._replace(stats=stats, key=key, position=position, loss=loss, weight=total), grads
+
+    def batch(self, state: State, data: Data, /) -> tuple[Array, Array, Array | None, Array | None]:
+        """Return the next mini-batch as the first layer and the loss take it, as (x, y, weight, present)."""
+        xp = self.xp
+        place = state.position + data.lane
+        rows = xp.take(state.order, place) if self.samples is None else place % data.x.shape[0]
+        x, y, weight, present = gather(data, rows, place, self.samples, dtype=state.loss.dtype, xp=xp)
+        for i, transform in enumerate(self.augment):
+            x, y = transform(x, y, state.key.at(AUGMENTATION, i), xp=xp)
+        return x, y, weight, present
 
     def apply(self, state: State, grads: Params, /) -> State:
         """Return the state after the update; parameters, gradients and optimizer state are written in place."""

@@ -457,7 +457,7 @@ def test_hyper_parameters_are_plain_and_hashable():
 def test_loss_by_name_or_object():
     assert get_loss("huber") == Huber()
     assert get_loss(Huber(2.0)) == Huber(2.0)
-    with pytest.raises(InvalidValueError, match=r"Did you mean 'poisson'\? Nothing was changed\.$"):
+    with pytest.raises(InvalidValueError, match=r"Did you mean 'poisson'\? Nothing was changed\. \[BPX-E003\]$"):
         get_loss("poison")
     for wrong in (None, Huber, 3):
         with pytest.raises(InvalidTypeError, match="neither a name nor a Loss"):

@@ -6,6 +6,7 @@ each quantity of each layer was, and which is the first that is not finite.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,7 +89,7 @@ def quantity(layer: Path, name: str, a: np.ndarray) -> Quantity:
     return Quantity(layer, name, largest, norm, bad, int(wide.size), first, rows)
 
 
-def first_bad(seen: list[Quantity]) -> Quantity | None:
+def first_bad(seen: Sequence[Quantity]) -> Quantity | None:
     """Return the first quantity that is not finite, in the order in which a step computes them."""
     return next((q for q in seen if q.bad), None)
 

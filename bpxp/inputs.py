@@ -16,6 +16,7 @@ from bpxp.backends.base import is_host_array
 from bpxp.errors import InvalidTypeError, InvalidValueError, message
 
 Shape = tuple[int, ...]
+BLOCK = 1 << 20  # numbers that an error is looked for in at a time: the array may be larger than memory
 
 
 def as_host(a: Any, where: str) -> np.ndarray:
@@ -148,7 +149,7 @@ def as_inputs(x: Any, in_shape: Shape, backend: Backend, dtype: str, where: str)
             )
         array = array if array.dtype == target else xp.astype(array, target)
         if not all_finite(array, backend):
-            raise InvalidValueError(_not_finite(backend.to_numpy(backend.asarray(x)), dtype, where))
+            raise InvalidValueError(not_finite(backend.to_numpy(backend.asarray(x)), dtype, where))
         return array
     host = as_host(x, where)
     check_shape(host.shape, in_shape, where)
@@ -158,7 +159,7 @@ def as_inputs(x: Any, in_shape: Shape, backend: Backend, dtype: str, where: str)
     with np.errstate(over="ignore", invalid="ignore"):
         cast = host.astype(dtype, order="C", copy=False)
     if not all_finite(cast, get_backend("numpy")):
-        raise InvalidValueError(_not_finite(host, dtype, where))
+        raise InvalidValueError(not_finite(host, dtype, where))
     return backend.asarray(cast)
 
 
@@ -211,27 +212,32 @@ def _vectors(shape: Shape, size: int) -> tuple[str, str]:
     return what, f"x.reshape({shape[0]}, {flat}), or nn.Flatten() as the first layer" if flat == size else ""
 
 
-def _not_finite(host: np.ndarray, dtype: str, where: str) -> str:
+def not_finite(host: np.ndarray, dtype: str, where: str) -> str:
     """Write the message for NaN, infinities, and numbers beyond the dtype's range."""
-    values = host.astype(np.float64)
-    nan, inf = np.isnan(values), np.isinf(values)
-    if nan.any() or inf.any():
-        first = [int(i) for i in np.argwhere(nan | inf)[0]]
+    largest = float(np.finfo(dtype).max)
+    counts = {"nan": 0, "inf": 0, "large": 0}
+    firsts: dict[str, list[int]] = {}
+    for begin in range(0, len(host), rows := max(1, BLOCK * len(host) // max(1, host.size))):
+        values = host[begin : begin + rows].astype(np.float64)
+        nan, inf = np.isnan(values), np.isinf(values)
+        for name, bad in (("nan", nan), ("inf", inf), ("bad", nan | inf), ("large", np.abs(values) > largest)):
+            if bad.any():
+                row, *rest = (int(i) for i in np.argwhere(bad)[0])
+                firsts.setdefault(name, [begin + row, *rest])
+                counts[name] = counts.get(name, 0) + int(bad.sum())
+    if "bad" in firsts:
         return message(
             where,
-            f"{int(nan.sum())} NaN and {int(inf.sum())} inf",
+            f"{counts['nan']} NaN and {counts['inf']} inf",
             code="E038",
-            first=f"First at {first}",
+            first=f"First at {firsts['bad']}",
             fix="x = x[np.isfinite(x).all(axis=1)], or fill the gaps",
         )
-    largest = float(np.finfo(dtype).max)
-    where_large = np.argwhere(np.abs(values) > largest)
-    first = [int(i) for i in where_large[0]]
-    value = float(values[tuple(first)])
+    value = float(host[tuple(firsts["large"])])
     return message(
         where,
         f"{value:g} exceeds the {dtype} maximum {largest:.2g}",
         code="E039",
-        first=f"First at {first}, {len(where_large)} in all",
+        first=f"First at {firsts['large']}, {counts['large']} in all",
         fix="scale x, or Network(…, dtype='float64')",
     )

@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bpxp import architecture, inputs, parameters, targets
+from bpxp import architecture, parameters, samples
 from bpxp.backends import Array, Backend
 from bpxp.choice import Work, choose, why_eager
+from bpxp.data.feed import Feed, Resident
+from bpxp.data.rows import Rows
 from bpxp.dtypes import checked_dtype
-from bpxp.errors import InvalidTypeError, message
 from bpxp.metrics import Metric, default_metrics, get_metric
 from bpxp.nn import Layer, Loss, get_loss
 from bpxp.nn.checks import number
@@ -26,7 +27,6 @@ from bpxp.threefry import Key
 from bpxp.tree import named_leaves, tree_map
 
 if TYPE_CHECKING:
-    from bpxp.data import Dataset
     from bpxp.ledger import Ledger
 
 CHUNK = 1000  # samples that evaluate and predict pass through the network at once
@@ -216,25 +216,29 @@ class Network:
         metrics : sequence of str or Metric, optional
             Default: accuracy for a categorical loss, see `bpxp.metrics`.
         """
-        batch = self.prepare(x if y is None else (x, y), weight, None, "evaluate")
+        batch = samples.prepare_or_hold(self, x if y is None else (x, y), weight, None, "evaluate")
         return self.evaluate_arrays(batch, self._params, checked_metrics(metrics, self.loss))
 
     def evaluate_arrays(
-        self, batch: tuple[Array, Array, Array | None], params: Params, metrics: tuple[Metric, ...]
+        self, batch: samples.Batch | samples.Held, params: Params, metrics: tuple[Metric, ...]
     ) -> dict[str, Any]:
-        """Evaluate arrays that are checked already, with the parameters given; otherwise like `evaluate`."""
+        """Evaluate samples that are checked already, with the parameters given; otherwise like `evaluate`."""
         xp, kind = self.xp, getattr(self.xp, self.dtype)
-        x, y, weight = batch
-        step = EvaluationStep(self.model, self.loss, metrics, xp=xp)
-        size = min(CHUNK, int(x.shape[0]))
-        data = Data(x, y, weight, xp.arange(size, dtype=xp.int32))
+        n = len(batch) if isinstance(batch, samples.Held) else int(batch[0].shape[0])
+        size = min(CHUNK, n)
+        if isinstance(batch, samples.Held):
+            feed: Feed = batch.stream(self.backend, size)
+        else:
+            feed = Resident(self.backend, Data(*batch, xp.arange(size, dtype=xp.int32)))
+        step = EvaluationStep(self.model, self.loss, metrics, feed.samples, xp=xp)
         sums = Sums(
             xp.zeros((1,), dtype=xp.int32),
             xp.zeros((1,), dtype=kind),
             xp.zeros((1,), dtype=kind),
             tuple(metric.init(self.output_shape[0], xp=xp, dtype=kind) for metric in metrics),
         )
-        sums = self.compiled(step)(sums, (params, self.stats, data), count=-(-int(x.shape[0]) // size))
+        for data, count in feed.parts(0, -(-n // size)):
+            sums = self.compiled(step)(sums, (params, self.stats, data), count=count)
         loss, total = (float(self.backend.to_numpy(a)[0]) for a in (sums.loss, sums.weight))
         found: dict[str, Any] = {"loss": loss / total if total else 0.0}
         for metric, own in zip(metrics, sums.metrics, strict=True):
@@ -300,48 +304,18 @@ class Network:
 
     def prepare(self, data: Any, weight: Any, class_weight: Any, where: str) -> tuple[Array, Array, Array | None]:
         """Return (x, y, weight) as checked arrays on the backend, from a Dataset or a pair."""
-        from bpxp.data import Dataset
-
-        if isinstance(data, Dataset):
-            weight = data.weight if weight is None else weight
-            x, y = self._images_to_vectors(data), data.y
-        elif isinstance(data, (tuple, list)) and len(data) == 2:
-            x, y = data
-        else:
-            raise InvalidTypeError(
-                message(
-                    where,
-                    "not a data set",
-                    code="E030",
-                    got=type(data).__name__,
-                    expected="a Dataset or a pair (x, y)",
-                    fix=f"{where}((x, y), …)",
-                )
-            )
-        x = inputs.as_inputs(x, self.input_shape, self.backend, self.dtype, f"{where}: x")
-        n_out, kind = self.output_shape[0], self.loss.targets
-        y = targets.as_targets(y, kind, int(x.shape[0]), n_out, self.backend, self.dtype, f"{where}: y")
-        if weight is None and class_weight is None:
-            return x, y, None
-        return x, y, targets.as_weights(weight, class_weight, y, n_out, self.backend, self.dtype, where)
-
-    def _images_to_vectors(self, data: Dataset) -> Array:
-        """Return a Dataset's samples; images become vectors if that is what the network takes."""
-        x = data.x
-        if len(self.input_shape) == 1 and len(x.shape) > 2:
-            return x.reshape((x.shape[0], -1)) if data.backend is None else data.backend.xp.reshape(x, (x.shape[0], -1))
-        return x
+        return samples.prepare(self, data, weight, class_weight, where)
 
     def _forward(self, x: Any, where: str) -> Array:
-        from bpxp.data import Dataset
-
-        xp = self.xp
-        x = self._images_to_vectors(x) if isinstance(x, Dataset) else x
-        x = inputs.as_inputs(x, self.input_shape, self.backend, self.dtype, f"{where}: x")
+        x = samples.inputs_or_rows(self, x, where)
         run = self.compiled(self._logits, "forward")
         n = int(x.shape[0])
-        parts = [run((), (self._params, self.stats, x[i : min(i + CHUNK, n), ...])) for i in range(0, n, CHUNK)]
-        return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
+        parts = []
+        for i in range(0, n, CHUNK):
+            end = min(i + CHUNK, n)
+            chunk = self.backend.asarray(x.read(i, end)) if isinstance(x, Rows) else x[i:end, ...]
+            parts.append(run((), (self._params, self.stats, chunk)))
+        return parts[0] if len(parts) == 1 else self.xp.concat(parts, axis=0)
 
     def _logits(self, _: tuple[()], data: tuple[Params, Any, Array], /) -> Array:
         params, stats, x = data

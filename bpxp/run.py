@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from bpxp.data.feed import Feed
 from bpxp.history import History
 from bpxp.network import Network
 from bpxp.nn.layer import Params
 from bpxp.optim import OptState
-from bpxp.step import Data, State
+from bpxp.step import State
 
 MOMENT = 0.2  # seconds: how long the host may run ahead of the device, and so how soon Ctrl-C is heard
 MARKS = 20  # places in an epoch where progress can be shown
@@ -57,15 +58,16 @@ class Run:
         """Steps done, those of this fit and, as far as its batch size tells, those before."""
         return self.net.epoch * self.batches + self.done
 
-    def begin_epoch(self, order: np.ndarray) -> None:
+    def begin_epoch(self, order: np.ndarray, feed: Feed) -> None:
         """Take a new order of the samples: from its beginning, or from where the epoch was cut."""
-        self.state = self.state._replace(order=self.net.backend.asarray(order))
+        self.state = self.state._replace(order=feed.begin(order))
         if not self.done:
             self.state = self.state._replace(**fresh_sums(self.net))
 
-    def advance(self, step: Any, data: Data, count: int) -> None:
+    def advance(self, step: Any, feed: Feed, count: int) -> None:
         """Do `count` steps, and let the network hold what they made."""
-        self.state = step(self.state, data, count=count)
+        for data, part in feed.parts(self.done, count):
+            self.state = step(self.state, data, count=part)
         self.done += count
         self.publish(self.state.params)
 

@@ -6,6 +6,7 @@ of range, and each does another of these.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from bpxp.backends import Array, Backend
 from bpxp.backends.base import is_host_array
 from bpxp.errors import InvalidTypeError, InvalidValueError, message, warn
-from bpxp.inputs import as_host
+from bpxp.inputs import BLOCK, as_host
 from bpxp.nn.losses.weights import class_weights_to_sample_weights
 
 
@@ -30,6 +31,12 @@ def as_targets(y: Any, kind: str, samples: int, n_out: int, backend: Backend, dt
     n_out : int
         Outputs of the network.
     """
+    host = host_targets(y, kind, samples, n_out, backend, where)
+    return backend.asarray(host if host.ndim == 1 else host.astype(dtype))
+
+
+def host_targets(y: Any, kind: str, samples: int, n_out: int, backend: Backend, where: str) -> np.ndarray:
+    """Return y on the host, checked: int32 class indices (n,), or (n, n_out) as it was given."""
     if not is_host_array(y):
         y = backend.to_numpy(backend.asarray(y))  # refuses arrays of another device
     host = as_host(y, where) if not _is_text(y) else _refuse_text(y, where)
@@ -38,9 +45,8 @@ def as_targets(y: Any, kind: str, samples: int, n_out: int, backend: Backend, dt
     if len(host) != samples:
         raise InvalidValueError(message(where, f"{samples} samples but {len(host)} labels", code="E040"))
     if kind == "classes" and (host.ndim == 1 or (host.ndim == 2 and host.shape[1] == 1 and n_out > 1)):
-        return backend.asarray(_class_indices(host, n_out, where))
-    host = _rows(host, kind, n_out, where)
-    return backend.asarray(host.astype(dtype))
+        return _class_indices(host, n_out, where)
+    return _rows(host, kind, n_out, where)
 
 
 def _is_text(y: Any) -> bool:
@@ -63,7 +69,7 @@ def _refuse_text(y: Any, where: str) -> np.ndarray:
 def _class_indices(host: np.ndarray, classes: int, where: str) -> np.ndarray:
     """Return labels as int32, each in 0 … classes - 1."""
     if host.ndim == 2:
-        warn(where, f"y is a column vector of shape {host.shape}; using y[:, 0]", code="W001", stacklevel=5)
+        warn(where, f"y is a column vector of shape {host.shape}; using y[:, 0]", code="W001", stacklevel=7)
         host = host[:, 0]
     if host.dtype.kind == "f":
         bad = np.flatnonzero(np.isnan(host))
@@ -114,43 +120,48 @@ def _rows(host: np.ndarray, kind: str, n_out: int, where: str) -> np.ndarray:
                 fix=fix,
             )
         )
-    values = host.astype(np.float64)
-    nan = np.isnan(values)
-    if kind != "labels" and nan.any():  # in labels, NaN says that the label is missing
-        _refuse(nan, "NaN", values, where)
-    if np.isinf(values).any():
-        _refuse(np.isinf(values), "infinite", values, where)
-    if kind in ("classes", "labels"):
-        _refuse((values < 0.0) | (values > 1.0), "outside [0, 1]", values, where)
-    if kind == "counts":
-        _refuse(values < 0.0, "negative", values, where)
-    if kind == "classes":
-        bad = np.flatnonzero(np.abs(values.sum(axis=1) - 1.0) > 1e-3)
-        if bad.size:
-            raise InvalidValueError(
-                message(
-                    where,
-                    f"row {bad[0]} sums to {values[bad[0]].sum():g}",
-                    code="E046",
-                    expected="one-hot or soft rows that sum to 1",
-                    first=f"{bad.size} such rows",
-                    fix="for independent labels use loss='binary_cross_entropy'",
-                )
-            )
+    found: dict[str, tuple[int, list[int]]] = {}  # how many there are of each, and where the first is
+    for begin in range(0, len(host), rows := max(1, BLOCK // n_out)):
+        for what, bad in _mistakes(host[begin : begin + rows].astype(np.float64), kind):
+            if bad.any():
+                row, *column = (int(i) for i in np.argwhere(bad)[0])
+                count, first = found.get(what, (0, [begin + row, *column]))
+                found[what] = count + int(bad.sum()), first
+    if found:
+        what = min(found, key=MISTAKES.index)
+        raise InvalidValueError(_mistaken(host, what, *found[what], where))
     return host
 
 
-def _refuse(bad: np.ndarray, what: str, values: np.ndarray, where: str) -> None:
-    if bad.any():
-        first = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise InvalidValueError(
-            message(
-                where,
-                f"{int(bad.sum())} values are {what}",
-                code="E046",
-                first=f"First at {list(first)}: {values[first]:g}",
-            )
+MISTAKES = NAN, INFINITE, OUTSIDE, NEGATIVE, SUM = "NaN", "infinite", "outside [0, 1]", "negative", "sum"
+
+
+def _mistakes(values: np.ndarray, kind: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield where rows of targets are what a loss of this kind does not take."""
+    if kind != "labels":  # where NaN says that the label is missing
+        yield NAN, np.isnan(values)
+    yield INFINITE, np.isinf(values)
+    if kind in ("classes", "labels"):
+        yield OUTSIDE, (values < 0.0) | (values > 1.0)
+    if kind == "counts":
+        yield NEGATIVE, values < 0.0
+    if kind == "classes":
+        with np.errstate(invalid="ignore"):
+            yield SUM, np.abs(values.sum(axis=1) - 1.0) > 1e-3
+
+
+def _mistaken(host: np.ndarray, what: str, count: int, first: list[int], where: str) -> str:
+    if what == SUM:
+        return message(
+            where,
+            f"row {first[0]} sums to {host[first[0]].astype(np.float64).sum():g}",
+            code="E046",
+            expected="one-hot or soft rows that sum to 1",
+            first=f"{count} such rows",
+            fix="for independent labels use loss='binary_cross_entropy'",
         )
+    value = float(host[tuple(first)])
+    return message(where, f"{count} values are {what}", code="E046", first=f"First at {first}: {value:g}")
 
 
 def warn_single_class(y: np.ndarray, where: str) -> None:

@@ -191,9 +191,9 @@ class Trainer:
         try:
             while net.epoch < self.last_epoch and not self.stop and not interrupts.heard:
                 begun = time.perf_counter() - run.seconds
-                run.begin_epoch(work.order(net.seed, net.epoch))
+                run.begin_epoch(work.order(net.seed, net.epoch), work.feed)
                 for count in chunks(run, pace, [c.steps for c in self.callbacks if c.steps is not None]):
-                    run.advance(step, work.data, count)
+                    run.advance(step, work.feed, count)
                     run.seconds = time.perf_counter() - begun
                     self._call("on_batches", run.done, run.batches)
                     if run.done < run.batches:

@@ -12,7 +12,9 @@ import numpy as np
 from bpxp import registry
 from bpxp.backends import Array
 from bpxp.checkpoint import digest_of_all
+from bpxp.data.feed import Feed, Resident, Stream
 from bpxp.data.order import epoch_order, usable_batch_size
+from bpxp.data.rows import OneHot
 from bpxp.errors import InvalidTypeError, InvalidValueError, message
 from bpxp.metrics import Metric
 from bpxp.network import Network
@@ -21,10 +23,10 @@ from bpxp.nn.losses.softmax_cross_entropy import one_hot
 from bpxp.optim import Optimizer
 from bpxp.random import SPLIT, HostRandom
 from bpxp.run import Run, fresh_sums, swapped
+from bpxp.samples import Batch, Held, prepare_or_hold
 from bpxp.step import Data, State, TrainingStep
 from bpxp.targets import warn_single_class
 
-Batch = tuple[Array, Array, Array | None]
 SAMPLES = 3  # that a resumed run is compared by; the targets are compared as a whole
 
 
@@ -36,9 +38,9 @@ class Work:
     ----------
     step : TrainingStep
         Not yet compiled.
-    data : Data
-        As the step takes it.
-    train, held_out : tuple of array
+    feed : Feed
+        What brings the samples to the step.
+    train, held_out : tuple of array, or Held
         As they are evaluated: x, y and weight.
     size, batches : int
         Samples per step, and steps per epoch.
@@ -48,9 +50,9 @@ class Work:
     """
 
     step: TrainingStep
-    data: Data
-    train: Batch
-    held_out: Batch | None
+    feed: Feed
+    train: Batch | Held
+    held_out: Batch | Held | None
     size: int
     batches: int
     shuffle: bool
@@ -74,16 +76,18 @@ class Work:
         seed: int,
     ) -> Work:
         """Check the arguments of `Trainer.fit`, and bring the data to the backend."""
-        train = net.prepare(data, weight, class_weight, "fit")
-        held_out: Batch | None = None
+        train = prepare_or_hold(net, data, weight, class_weight, "fit")
+        held_out: Batch | Held | None = None
         if isinstance(validation, float):
             train, held_out = split(net, train, validation, seed)
         elif validation is not None:
-            held_out = net.prepare(validation, None, None, "fit: validation")
-        warn_single_class(net.backend.to_numpy(train[1]), "fit: y")
-        n = int(train[0].shape[0])
+            held_out = prepare_or_hold(net, validation, None, None, "fit: validation")
+        warn_single_class(train.y.a if isinstance(train, Held) else net.backend.to_numpy(train[1]), "fit: y")
+        n = count(train)
         size = min(32, n) if batch_size is None else usable_batch_size(batch_size, n, "fit(batch_size=…)")
-        step = TrainingStep(net.model, net.loss, optimizer, arranged(augment, net.input_shape), xp=net.xp)
+        transforms = arranged(augment, net.input_shape)
+        feed = as_feed(net, transforms, train, size)
+        step = TrainingStep(net.model, net.loss, optimizer, transforms, feed.samples, xp=net.xp)
         options = {
             "optimizer": optimizer,
             "batch_size": size,
@@ -101,12 +105,11 @@ class Work:
             return {**described, "data": fingerprint(net, train), "validation": held}
 
         batches = -(-n // size)
-        arrays = as_data(net, step, train, size)
-        return Work(step, arrays, train, held_out, size, batches, bool(shuffle), bool(evaluate_train), plan)
+        return Work(step, feed, train, held_out, size, batches, bool(shuffle), bool(evaluate_train), plan)
 
     def order(self, seed: int, epoch: int) -> np.ndarray:
         """Return the order of the samples in an epoch."""
-        return epoch_order(seed, epoch, int(self.train[0].shape[0]), self.size, shuffle=self.shuffle)
+        return epoch_order(seed, epoch, count(self.train), self.size, shuffle=self.shuffle)
 
     def begin(self, net: Network) -> Run:
         """Return a run from where the network stands."""
@@ -136,13 +139,24 @@ def no_order(net: Network) -> Array:
     return net.xp.zeros((1,), dtype=net.xp.int32)
 
 
-def as_data(net: Network, step: TrainingStep, train: Batch, size: int) -> Data:
-    """Return the samples as the step takes them: classes become rows where targets are mixed."""
-    xp = net.xp
+def count(batch: Batch | Held) -> int:
+    """Return the number of samples."""
+    return len(batch) if isinstance(batch, Held) else int(batch[0].shape[0])
+
+
+def as_feed(net: Network, transforms: tuple[Any, ...], train: Batch | Held, size: int) -> Feed:
+    """Return what brings the samples as the step takes them: classes become rows where targets are mixed."""
+    xp, classes = net.xp, net.output_shape[0]
+    mixed = any(getattr(transform, "mixes", False) for transform in transforms)
+    if isinstance(train, Held):
+        rows = train.y
+        if mixed and rows.a.ndim == 1:
+            rows = OneHot(rows.a, np.dtype(net.dtype), (classes,), rows.index)
+        return Stream(net.backend, train.x, rows, train.weight, size)
     x, y, weight = train
-    if y.ndim == 1 and any(getattr(transform, "mixes", False) for transform in step.augment):
-        y = one_hot(y, net.output_shape[0], dtype=getattr(xp, net.dtype), xp=xp)
-    return Data(x, y, weight, xp.arange(size, dtype=xp.int32))
+    if mixed and y.ndim == 1:
+        y = one_hot(y, classes, dtype=getattr(xp, net.dtype), xp=xp)
+    return Resident(net.backend, Data(x, y, weight, xp.arange(size, dtype=xp.int32)))
 
 
 def arranged(augment: Sequence[Any], in_shape: Shape) -> tuple[Any, ...]:
@@ -154,9 +168,9 @@ def arranged(augment: Sequence[Any], in_shape: Shape) -> tuple[Any, ...]:
     return arranged(augment, in_shape)
 
 
-def split(net: Network, train: Batch, fraction: float, seed: int) -> tuple[Batch, Batch]:
+def split(net: Network, train: Batch | Held, fraction: float, seed: int) -> tuple[Batch, Batch] | tuple[Held, Held]:
     """Set a fraction of the samples aside, at random, and return the others and them."""
-    n = int(train[0].shape[0])
+    n = count(train)
     held = round(n * fraction) if 0.0 < fraction < 1.0 else 0
     if not 0 < held < n:
         raise InvalidValueError(
@@ -169,6 +183,8 @@ def split(net: Network, train: Batch, fraction: float, seed: int) -> tuple[Batch
             )
         )
     order = HostRandom(seed, (SPLIT,)).permutation(n)
+    if isinstance(train, Held):
+        return train.select(order[held:]), train.select(order[:held])
 
     def part(rows: np.ndarray) -> Batch:
         index = net.backend.asarray(rows)
@@ -178,11 +194,16 @@ def split(net: Network, train: Batch, fraction: float, seed: int) -> tuple[Batch
     return part(order[held:]), part(order[:held])
 
 
-def fingerprint(net: Network, batch: Batch) -> str:
+def fingerprint(net: Network, batch: Batch | Held) -> str:
     """Return a digest of the targets and of a few samples: enough to notice other data, without a journey for all."""
-    x, y, weight = batch
-    n = int(x.shape[0])
+    n = count(batch)
     rows = np.linspace(0, n - 1, SAMPLES).astype(np.int32)
+    if isinstance(batch, Held):
+        few = np.empty((SAMPLES, *batch.x.sample), batch.x.dtype)
+        batch.x.take(rows, few)
+        whole = [a for a in (batch.y, batch.weight) if a is not None]
+        return digest_of_all([np.asarray(batch.x.shape, np.int64), few, *whole])
+    x, y, weight = batch
     some = net.xp.take(x, net.backend.asarray(rows), axis=0)
     arrays = [np.asarray(x.shape, np.int64), *(net.backend.to_numpy(a) for a in (some, y, weight) if a is not None)]
     return digest_of_all(arrays)

@@ -36,6 +36,10 @@ class Dataset:
         The name of each class index.
     backend : Backend, optional
         Where the arrays are; None is the host. `to` sets it.
+    resident : bool, optional
+        Of data on the host. True: `Trainer.fit` and `Network.evaluate` bring them to the device as a whole. False: they
+        stay where they are, in memory or in a file (``numpy.load(…, mmap_mode="r")``, `map_idx`), and are streamed to
+        the device while it computes, with the same results. None: they are streamed if the device has no room for them.
 
     Raises
     ------
@@ -51,12 +55,27 @@ class Dataset:
     name: str = "data"
     classes: tuple[str, ...] = ()
     backend: Backend | None = None
+    resident: bool | None = None
 
     def __post_init__(self) -> None:
         for field in ("x", "y", "weight"):
             if field != "weight" or self.weight is not None:
                 object.__setattr__(self, field, _as_array(getattr(self, field), f"Dataset({field}=…)"))
         object.__setattr__(self, "classes", tuple(self.classes))
+        if self.resident not in (None, False, True):
+            got = f"{type(self.resident).__name__} {self.resident!r}"
+            raise InvalidTypeError(
+                message("Dataset(resident=…)", "not a choice", code="E001", got=got, expected="True, False or None")
+            )
+        if self.resident is False and not isinstance(self.x, np.ndarray):
+            raise InvalidTypeError(
+                message(
+                    "Dataset(resident=False)",
+                    "what stays on the host is an array of NumPy",
+                    code="E030",
+                    got=f"x of {type(self.x).__module__.split('.')[0]}",
+                )
+            )
         n = self.x.shape[0]
         if n == 0:
             raise InvalidValueError(

@@ -84,7 +84,7 @@ class Stream:
         self.ring = make_ring(backend, [(source.sample, source.dtype) for source in self.sources], rows)
         self.bytes = 2 * rows * sum(source.row_bytes for source in self.sources)
         self.lane = backend.xp.arange(size, dtype=backend.xp.int32)
-        self._no_order = backend.xp.zeros((1,), dtype=backend.xp.int32)
+        self._xp = backend.xp
         self._order: np.ndarray | None = None
         self._thread = ThreadPoolExecutor(1, "bpxp-stream")  # one: what is asked for comes in turn
         self._asked: dict[int, tuple[int, Future[None]]] = {}  # of each half of the ring, what comes or has come there
@@ -95,7 +95,7 @@ class Stream:
         self._leave()
         self._asked.clear()
         self._order = order
-        return self._no_order
+        return self._xp.zeros((1,), dtype=self._xp.int32)
 
     def parts(self, done: int, count: int) -> Iterator[tuple[Data, int]]:
         """Yield the data for `count` steps after `done` of the epoch, each with the number of steps that it is for."""

@@ -79,6 +79,8 @@ class Wrong(nn.Dense):
             dW[1, 2] = dW[1, 2] * 1.01
         if self.mistake == "mean of biases":
             db = db / delta.shape[0]
+        if self.mistake == "no sum":
+            db = delta * 1.0
         if self.mistake == "not a number":
             db = db * float("nan")
         return DenseParams(dW, db)
@@ -113,6 +115,12 @@ def test_mistakes_are_named(backend, rng, size, mistake, text):
     )
     with pytest.raises(GradientCheckError, match=text):
         check_gradients(net, rng.normal(size=(5, size)), rng.integers(0, 3, 5), every_entry=100)
+
+
+def test_a_gradient_of_another_shape_is_found(batch):
+    # The loss of a bias (batch, n) would have the derivative delta: only the shape is wrong.
+    with pytest.raises(GradientCheckError, match=r"gradient of 0/b has another shape: got \(5, 5\), expected \(5,\)"):
+        check_gradients(network("numpy", Wrong(5, mistake="no sum")), *batch)
 
 
 def test_the_two_ways_to_a_gradient_must_agree(batch):

@@ -204,6 +204,14 @@ class _Problem:
         if self.optimizer is not None:
             grads = self.optimizer.add_penalty_gradient(params, grads, xp=xp)
         found = {name: self.backend.to_numpy(a) for name, a in named_leaves(grads)}
+        found["x"] = self.backend.to_numpy(dx)
+        for name, a in found.items():
+            # A bias of shape (batch, n) would be added as well, and have this very derivative.
+            if a.shape != self.point[name].shape:
+                what, expected = f"the gradient of {name} has another shape", f"{self.point[name].shape}"
+                raise GradientCheckError(
+                    message("check_gradients", what, code="E080", got=f"{a.shape}", expected=expected)
+                )
         # Training takes another way, which spares dx: both have to say the same.
         _, caches, delta = self._loss(xp, params, x, *self._constants)
         spared = self.model.gradients(params, caches, delta, xp=xp)
@@ -213,7 +221,7 @@ class _Problem:
             if not np.array_equal(self.backend.to_numpy(a), found[name], equal_nan=True):
                 what = f"gradients() and backward() of the model differ in {name}"
                 raise GradientCheckError(message("check_gradients", what, code="E080"))
-        return {**found, "x": self.backend.to_numpy(dx)}
+        return found
 
     def derivative(self, name: str, d: np.ndarray, step: float) -> float:
         """Return dJ/dt at t = 0 of J(point + t d), where d moves the quantity `name` alone."""

@@ -58,17 +58,16 @@ def load(path: str | Path, *, backend: str | Backend | None, custom: Sequence[ty
         begin = OWN if more else ("",)
         shapes = {name: shape for name, (_, shape) in file.places.items() if name.startswith(begin)}
         net = build(shapes, file.description["network"], get_backend(backend), custom, where)
-        params, stats = tree_map(lambda a: np.broadcast_to(0.0, tuple(a.shape)), (net.params, net.stats))
-        net._params = net.stats = ()  # makes room for what is read
         tensors = file.tensors(begin)
-    net._params, net.stats = (taken(a, tensors, n, net, give=True) for a, n in ((params, "params"), (stats, "stats")))
+    net._params = taken(net.params, tensors, "params", net, give=True)
+    net.stats = taken(net.stats, tensors, "stats", net, give=True)
     return net
 
 
 def build(
     kept: dict[str, Shape], config: dict[str, Any], backend: Backend, custom: Sequence[type], where: str
 ) -> Network:
-    """Return the described network, if it has parameters and statistics of these shapes; they are all zeros yet.
+    """Return the described network, if its parameters and statistics have these shapes; numbers they have none yet.
 
     Raises
     ------
@@ -89,7 +88,10 @@ def build(
         model, in_shape = architecture.build_model(layers, options["input_shape"], "identity", "identity", "zeros")
         shapes = _shapes(model, in_shape, sum(map(math.prod, kept.values())), where)
         checkpoint.check_shapes(kept, shapes, where)
-        net = Network(layers, **options, dtype=config["dtype"], seed=config["seed"], backend=backend, init="zeros")
+        net: Network = _Hollow(
+            layers, **options, dtype=config["dtype"], seed=config["seed"], backend=backend, init="zeros"
+        )
+        net.__class__ = Network
         net.model = Sequential(registry.build(config["layers"], custom))
     except CheckpointError:
         raise
@@ -102,6 +104,13 @@ def build(
     net.epoch = config["epoch"]
     net.key = net.key_at(config["steps"]) if net.key or config["steps"] else ()
     return net
+
+
+class _Hollow(Network):
+    """A network whose parameters are shapes without memory: what a file has for them goes to a place of its own."""
+
+    def _adopt(self, tree: Any) -> Any:
+        return tree_map(lambda a: np.broadcast_to(0.0, a.shape), tree)
 
 
 def taken(like: Any, tensors: MutableMapping[str, np.ndarray], prefix: str, net: Network, *, give: bool = False) -> Any:

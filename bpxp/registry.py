@@ -6,6 +6,8 @@ A configuration is data. Reading one can build these classes and nothing else: n
 from __future__ import annotations
 
 import dataclasses
+import functools
+import reprlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,6 +15,7 @@ from bpxp import nn
 from bpxp.errors import CheckpointFormatError, InvalidTypeError, message
 
 
+@functools.cache
 def known_classes() -> dict[str, type]:
     """Return the classes of `bpxp.nn` that hold nothing but hyper-parameters, by name."""
     candidates = (getattr(nn, name) for name in nn.__all__)
@@ -66,11 +69,14 @@ def build(config: Any, custom: Iterable[type] = ()) -> Any:
     CheckpointFormatError
         For a type that is not in the registry, or hyper-parameters that it does not take.
     """
+    return _built(config, known_classes() | {c.__name__: c for c in custom})
+
+
+def _built(config: Any, classes: dict[str, type]) -> Any:
     if isinstance(config, list):
-        return tuple(build(part, custom) for part in config)
+        return tuple(_built(part, classes) for part in config)
     if not isinstance(config, dict):
         return config
-    classes = known_classes() | {c.__name__: c for c in custom}
     name = config.get("type")
     if name not in classes:
         raise CheckpointFormatError(
@@ -78,11 +84,11 @@ def build(config: Any, custom: Iterable[type] = ()) -> Any:
                 "load",
                 "the file names a type that is not known",
                 code="E066",
-                got=repr(name),
+                got=reprlib.repr(name),
                 fix="Network.load(path, custom=[MyLayer]) for a layer of your own",
             )
         )
-    fields = {key: build(value, custom) for key, value in config.items() if key != "type"}
+    fields = {key: _built(value, classes) for key, value in config.items() if key != "type"}
     try:
         return classes[name](**fields)
     except (TypeError, ValueError) as error:

@@ -9,7 +9,7 @@ import difflib
 import re
 import warnings
 from collections.abc import Iterable
-from typing import Any, NewType
+from typing import Any, NewType, Self
 
 Message = NewType("Message", str)  # what `message` wrote, and so ends with a code
 
@@ -24,6 +24,10 @@ class _Coded(Exception):
 
 class BpxpError(_Coded):
     """Base of every error that bpxp raises on purpose."""
+
+    def at(self, where: str) -> Self:
+        """Return the same error, told of the argument that was passed instead of the function that refused it."""
+        return type(self)(Message(f"{where}: {str(self).partition(': ')[2]}"))
 
 
 class BpxpWarning(_Coded, UserWarning):

@@ -13,7 +13,7 @@ import numpy as np
 
 from bpxp.backends import Array, Backend, get_backend
 from bpxp.backends.base import is_host_array
-from bpxp.errors import InvalidTypeError, InvalidValueError, message
+from bpxp.errors import BpxpError, InvalidTypeError, InvalidValueError, Message, message
 
 Shape = tuple[int, ...]
 BLOCK = 1 << 20  # numbers that an error is looked for in at a time: the array may be larger than memory
@@ -25,12 +25,23 @@ def as_host(a: Any, where: str) -> np.ndarray:
     Raises
     ------
     InvalidTypeError
-        None, text, objects, dates, complex numbers, sparse or masked arrays, mixed data frames.
+        None, iterators, text, objects, dates, complex numbers, sparse or masked arrays, mixed data frames.
     InvalidValueError
         Rows of different lengths.
     """
     if a is None:
         raise InvalidTypeError(message(where, "is missing", code="E030", got="None", expected="an array"))
+    if hasattr(a, "__next__"):
+        raise InvalidTypeError(
+            message(
+                where,
+                "can be read only once",
+                code="E030",
+                got=type(a).__name__,
+                expected="an array",
+                fix="x = np.stack(list(x))",
+            )
+        )
     if hasattr(a, "tocsr") and hasattr(a, "toarray"):
         name = f"{type(a).__module__.split('.')[0]}.sparse {type(a).__name__}"
         raise InvalidTypeError(
@@ -58,6 +69,8 @@ def as_host(a: Any, where: str) -> np.ndarray:
             message(where, _ragged(a) or f"cannot be read as an array ({error})", code="E035")
         ) from error
     kind = array.dtype.kind
+    if kind == "O" and array.ndim == 0:
+        raise InvalidTypeError(message(where, "not an array", code="E030", got=type(a).__name__))
     if kind == "O":
         raise InvalidTypeError(
             message(where, f"dtype object; {_first_non_number(array)}", code="E031", expected="numbers")
@@ -76,6 +89,32 @@ def as_host(a: Any, where: str) -> np.ndarray:
             )
         )
     return array
+
+
+def taken(a: Any, backend: Backend, where: str) -> Array:
+    """Return an array of any library on the backend, without a copy.
+
+    Raises
+    ------
+    DeviceMismatchError
+        It is on another device.
+    InvalidTypeError
+        It records gradients, or has a dtype that the backend's library does not know.
+    """
+    try:
+        return backend.asarray(a)
+    except BpxpError as error:
+        raise error.at(where) from None
+    except (BufferError, TypeError) as error:
+        raise InvalidTypeError(
+            message(
+                where,
+                f"{backend.name} cannot take the array",
+                code="E031",
+                got=f"dtype {a.dtype} of {type(a).__module__.split('.')[0]} ({error})",
+                fix="convert it to float32",
+            )
+        ) from error
 
 
 def _check_columns(frame: Any, where: str) -> None:
@@ -139,7 +178,7 @@ def as_inputs(x: Any, in_shape: Shape, backend: Backend, dtype: str, where: str)
     xp = backend.xp
     target = getattr(xp, dtype)
     if not is_host_array(x):
-        array = backend.asarray(x)
+        array = taken(x, backend, where)
         check_shape(tuple(array.shape), in_shape, where)
         if array.dtype == xp.uint8:
             return array
@@ -149,7 +188,7 @@ def as_inputs(x: Any, in_shape: Shape, backend: Backend, dtype: str, where: str)
             )
         array = array if array.dtype == target else xp.astype(array, target)
         if not all_finite(array, backend):
-            raise InvalidValueError(not_finite(backend.to_numpy(backend.asarray(x)), dtype, where))
+            raise InvalidValueError(not_finite(backend.to_numpy(taken(x, backend, where)), dtype, where))
         return array
     host = as_host(x, where)
     check_shape(host.shape, in_shape, where)
@@ -212,7 +251,7 @@ def _vectors(shape: Shape, size: int) -> tuple[str, str]:
     return what, f"x.reshape({shape[0]}, {flat}), or nn.Flatten() as the first layer" if flat == size else ""
 
 
-def not_finite(host: np.ndarray, dtype: str, where: str) -> str:
+def not_finite(host: np.ndarray, dtype: str, where: str) -> Message:
     """Write the message for NaN, infinities, and numbers beyond the dtype's range."""
     largest = float(np.finfo(dtype).max)
     counts = {"nan": 0, "inf": 0, "large": 0}

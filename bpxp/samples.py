@@ -70,7 +70,7 @@ def prepare_or_hold(net: Network, data: Any, weight: Any, class_weight: Any, whe
     weights: Rows | None = None
     if weight is not None or class_weight is not None:
         if not is_host_array(weight):
-            weight = net.backend.to_numpy(net.backend.asarray(weight))
+            weight = net.backend.to_numpy(inputs.taken(weight, net.backend, f"{where}: weight"))
         whole = host if class_weight is None else labels.read(0, len(labels))
         found = targets.as_weights(weight, class_weight, whole, n_out, numpy, net.dtype, where)
         assert found is not None

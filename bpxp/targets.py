@@ -13,8 +13,8 @@ import numpy as np
 
 from bpxp.backends import Array, Backend
 from bpxp.backends.base import is_host_array
-from bpxp.errors import InvalidTypeError, InvalidValueError, message, warn
-from bpxp.inputs import BLOCK, as_host
+from bpxp.errors import InvalidTypeError, InvalidValueError, Message, message, warn
+from bpxp.inputs import BLOCK, as_host, taken
 from bpxp.nn.losses.weights import class_weights_to_sample_weights
 
 
@@ -38,7 +38,7 @@ def as_targets(y: Any, kind: str, samples: int, n_out: int, backend: Backend, dt
 def host_targets(y: Any, kind: str, samples: int, n_out: int, backend: Backend, where: str) -> np.ndarray:
     """Return y on the host, checked: int32 class indices (n,), or (n, n_out) as it was given."""
     if not is_host_array(y):
-        y = backend.to_numpy(backend.asarray(y))  # refuses arrays of another device
+        y = backend.to_numpy(taken(y, backend, where))
     host = as_host(y, where) if not _is_text(y) else _refuse_text(y, where)
     if host.ndim == 0:
         raise InvalidTypeError(message(where, "a single number", code="E030", expected=f"{samples} targets"))
@@ -51,7 +51,8 @@ def host_targets(y: Any, kind: str, samples: int, n_out: int, backend: Backend, 
 
 def _is_text(y: Any) -> bool:
     sample = y if isinstance(y, np.ndarray) else np.asarray(y[:1] if isinstance(y, (list, tuple)) else y)
-    return sample.dtype.kind in "US"
+    objects = sample.dtype.kind == "O" and sample.size > 0  # as a column of a data frame has them
+    return sample.dtype.kind in "US" or (objects and isinstance(sample.flat[0], str))
 
 
 def _refuse_text(y: Any, where: str) -> np.ndarray:
@@ -150,7 +151,7 @@ def _mistakes(values: np.ndarray, kind: str) -> Iterator[tuple[str, np.ndarray]]
             yield SUM, np.abs(values.sum(axis=1) - 1.0) > 1e-3
 
 
-def _mistaken(host: np.ndarray, what: str, count: int, first: list[int], where: str) -> str:
+def _mistaken(host: np.ndarray, what: str, count: int, first: list[int], where: str) -> Message:
     if what == SUM:
         return message(
             where,
@@ -161,7 +162,8 @@ def _mistaken(host: np.ndarray, what: str, count: int, first: list[int], where: 
             fix="for independent labels use loss='binary_cross_entropy'",
         )
     value = float(host[tuple(first)])
-    return message(where, f"{count} values are {what}", code="E046", first=f"First at {first}: {value:g}")
+    code = "E045" if what in (NAN, INFINITE) else "E046"
+    return message(where, f"{count} values are {what}", code=code, first=f"First at {first}: {value:g}")
 
 
 def warn_single_class(y: np.ndarray, where: str) -> None:
@@ -186,9 +188,9 @@ def as_weights(
     total: np.ndarray | None = None
     n = int(y.shape[0])
     if weight is not None:
-        host = as_host(
-            weight if is_host_array(weight) else backend.to_numpy(backend.asarray(weight)), f"{where}: weight"
-        )
+        if not is_host_array(weight):
+            weight = backend.to_numpy(taken(weight, backend, f"{where}: weight"))
+        host = as_host(weight, f"{where}: weight")
         if host.shape != (n,):
             raise InvalidValueError(
                 message(f"{where}: weight", f"{n} samples", code="E047", got=f"shape {host.shape}", expected=f"({n},)")

@@ -129,8 +129,22 @@ DLPACK_DEVICES = {1: "cpu", 2: "cuda", 3: "cpu (pinned)", 10: "rocm", 13: "cuda 
 def device_name(a: Any) -> str:
     """Return ``"cuda:0 (cupy)"`` for an array of any library."""
     kind, index = (int(part) for part in a.__dlpack_device__())
+    return _place(kind, index, type(a).__module__.split(".")[0])
+
+
+def _place(kind: int, index: int, library: str) -> str:
     name = DLPACK_DEVICES.get(kind, f"device kind {kind}")
-    return f"{name}{f':{index}' if kind != 1 else ''} ({type(a).__module__.split('.')[0]})"
+    return f"{name}{f':{index}' if kind != 1 else ''} ({library})"
+
+
+def _home(a: Any) -> str:
+    """Return the name of the backend on which an array is, as far as the array tells."""
+    library = type(a).__module__.split(".")[0].removesuffix("lib")  # JAX's arrays are of jaxlib
+    kind, index = (int(part) for part in a.__dlpack_device__())
+    if kind == 1:
+        return library
+    family = {"torch": "torch:cuda", "jax": "jax:gpu"}.get(library, library)
+    return f"{family}:{index}"
 
 
 def is_host_array(a: Any) -> bool:
@@ -183,8 +197,8 @@ def foreign(a: Any, backend: Backend, from_dlpack: Callable[[Any], Array], own: 
                 "the array is on another device",
                 code="E025",
                 got=device_name(a),
-                expected=f"{DLPACK_DEVICES.get(own[0])}:{own[1]} ({backend.name})",
-                fix="Network(…, backend=…) where the array is, or pass a NumPy array",
+                expected=_place(*own, backend.name),
+                fix=f"net.to({_home(a)!r}), or pass a NumPy array",
             )
         )
     return from_dlpack(a)

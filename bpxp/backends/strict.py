@@ -36,6 +36,7 @@ class StrictBackend:
                         code="E025",
                         got=str(a.device),
                         expected=str(self.device),
+                        fix="net.to(…), where the array is; or pass a NumPy array",
                     )
                 )
             return a if dtype is None or a.dtype == dtype else strict.astype(a, dtype)

@@ -1,13 +1,27 @@
 """Proof that gradients are right, and that the code is its derivation: for users, and used by the tests."""
 
+from bpxp.verify.certificate import Certificate, ParityRow, ParityRun
 from bpxp.verify.derivations import DerivationReport, EquationCheck, check_equations
 from bpxp.verify.gradients import GradientReport, ParameterCheck, check_gradients
+from bpxp.verify.lockstep import Bisection, Difference, bisect
+from bpxp.verify.parity import certify
+from bpxp.verify.xray import PrecisionReport, PrecisionRow, xray
 
 __all__ = [
+    "Bisection",
+    "Certificate",
     "DerivationReport",
+    "Difference",
     "EquationCheck",
     "GradientReport",
     "ParameterCheck",
+    "ParityRow",
+    "ParityRun",
+    "PrecisionReport",
+    "PrecisionRow",
+    "bisect",
+    "certify",
     "check_equations",
     "check_gradients",
+    "xray",
 ]

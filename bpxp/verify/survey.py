@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from bpxp.network import Network
-from bpxp.nn import ACTIVATIONS, LOSSES, Embedding
-from bpxp.random import DIRECTION, HostRandom
+from bpxp.nn import ACTIVATIONS, LOSSES
 from bpxp.verify.gradients import GradientReport, check_gradients
+from bpxp.verify.trial import samples
 
 BATCH = 5
 
@@ -35,16 +33,4 @@ def survey(backend: str | None = None) -> Iterator[tuple[str, GradientReport]]:
 
 def check_model(net: Network) -> GradientReport:
     """Check a network on a batch of random inputs, and of targets that its loss takes."""
-    rng = HostRandom(2, (DIRECTION,))
-    x = rng.at(0).normal((BATCH, *net.input_shape))
-    if isinstance(net.layers[0], Embedding):
-        x = np.floor(net.layers[0].count * rng.at(0).uniform(x.shape))
-    n_out = net.output_shape[0]
-    u = rng.at(1).uniform((BATCH, n_out))
-    y = {
-        "classes": np.argmax(u, axis=1),
-        "labels": (u > 0.5).astype(np.float64),
-        "values": rng.at(2).normal((BATCH, n_out)),
-        "counts": np.floor(4.0 * u),
-    }[net.loss.targets]
-    return check_gradients(net, x, y)
+    return check_gradients(net, *samples(net, BATCH))

@@ -1,0 +1,190 @@
+"""What `certify` has found: for each backend, step and quantity the deviation beside its bound; a table, and JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ParityRow:
+    """One quantity of one run: an entry of each list per step.
+
+    Attributes
+    ----------
+    quantity : str
+        ``"0/z"``, ``"0/a"``: what layer 0 and its activation make of their input; ``"loss/J"``; ``"0/delta"``, ∂J/∂z;
+        ``"0/dW"``, a gradient; ``"0/W"``, a parameter after the step; ``"0/W m'"``, what the optimizer remembers;
+        ``"1/mean'"``, a running statistic.
+    largest : tuple of float
+        Largest ``|backend - float64|`` of all entries.
+    deviation, bound, share : tuple of float
+        Of the entry that comes nearest to its bound: difference, bound, and their quotient. Above 1 the backend
+        computes something else.
+    blind : tuple of float
+        Share of the entries whose bound is infinite: of these nothing is said.
+    estimate : tuple of float
+        Largest share of the statistical estimate, which is sharper: above 1 it is unlikely, not impossible.
+    """
+
+    quantity: str
+    largest: tuple[float, ...]
+    deviation: tuple[float, ...]
+    bound: tuple[float, ...]
+    share: tuple[float, ...]
+    blind: tuple[float, ...]
+    estimate: tuple[float, ...]
+
+    @property
+    def step(self) -> int:
+        """The step, counted from 1, whose share is the largest."""
+        return max(range(len(self.share)), key=self.share.__getitem__) + 1
+
+    @property
+    def worst(self) -> float:
+        """The largest share of all steps."""
+        return max(self.share)
+
+
+@dataclass(frozen=True)
+class ParityRun:
+    """One backend in one dtype.
+
+    Attributes
+    ----------
+    backend, dtype, device, version : str
+    operand_bits : int
+        Bits of an operand that a matrix product of float32 keeps, as it was measured: 24 in float32, 11 in TF32, 8 in
+        bfloat16.
+    rows : tuple of ParityRow
+    drift_of_loss, drift_of_parameters : float
+        How far the run, left to itself, is from a float64 run that is left to itself: the largest relative difference
+        of the loss of a step; the largest difference of a parameter after the last step, relative to the largest
+        parameter. No bound is stated: roundings grow as the training has it.
+    """
+
+    backend: str
+    dtype: str
+    device: str
+    version: str
+    operand_bits: int
+    rows: tuple[ParityRow, ...]
+    drift_of_loss: float
+    drift_of_parameters: float
+
+    @property
+    def worst(self) -> ParityRow:
+        """The row with the largest share."""
+        return max(self.rows, key=lambda row: row.worst)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every deviation is within its bound."""
+        return self.worst.worst <= 1.0
+
+    @property
+    def unlikely(self) -> tuple[str, ...]:
+        """Quantities beyond their statistical estimate."""
+        return tuple(row.quantity for row in self.rows if max(row.estimate) > 1.0)
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Result of `certify`; as text it is a table, with the verdict in its last lines.
+
+    Attributes
+    ----------
+    network, optimizer : str
+    steps, batch_size, seed : int
+    runs : tuple of ParityRun
+    not_run : dict of str to str
+        Backend and dtype → why it did not run here.
+    environment : dict
+        Versions, threads, machine.
+    """
+
+    network: str
+    optimizer: str
+    steps: int
+    batch_size: int
+    seed: int
+    runs: tuple[ParityRun, ...]
+    not_run: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether something ran, and all that ran is within its bounds."""
+        return bool(self.runs) and all(run.ok for run in self.runs)
+
+    @property
+    def verdict(self) -> str:
+        """One line for each run, and for each that there was none."""
+        lines = []
+        for run in self.runs:
+            worst = run.worst
+            what = "within its bounds" if run.ok else "NOT WITHIN ITS BOUNDS"
+            text = f"{run.backend} {run.dtype}: {what}; most, {worst.worst:.2g} of the bound, {worst.quantity}"
+            if run.ok and run.unlikely:
+                text += f"; beyond the statistical estimate: {', '.join(run.unlikely)}"
+            if blind := max(max(row.blind) for row in run.rows):
+                text += f"; up to {blind:.1%} of the entries have no finite bound"
+            lines.append(text)
+        lines += [f"{name}: not run: {reason}" for name, reason in self.not_run.items()]
+        return "\n".join(lines)
+
+    def to_json(self) -> str:
+        """Return everything as JSON; a number that JSON does not have, as null."""
+        return json.dumps(_plain({**asdict(self), "ok": self.ok, "verdict": self.verdict.splitlines()}), indent=1)
+
+    def save(self, path: str | Path) -> None:
+        """Write the JSON to a file."""
+        Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
+
+    def __str__(self) -> str:
+        title = f"{self.network}; {self.optimizer}; {self.steps} steps of {self.batch_size} samples, seed {self.seed}"
+        tables = []
+        for dtype in dict.fromkeys(run.dtype for run in self.runs):
+            runs = [run for run in self.runs if run.dtype == dtype]
+            cells = {run: {row.quantity: _cell(row) for row in run.rows} for run in runs}
+            rows = [(dtype, *(run.backend for run in runs))]
+            rows += [(row.quantity, *(cells[run][row.quantity] for run in runs)) for row in runs[0].rows]
+            tables.append(table(rows))
+        told = [f"{run.backend} {run.dtype}: {_describe(run)}" for run in self.runs]
+        return "\n".join([title, EXPLANATION, *(f"\n{one}" for one in tables), "", *told, "", self.verdict])
+
+
+EXPLANATION = """deviation from float64 and rounding bound, of the entry and the step that come nearest to their bound;
+each equation starts from the numbers that the backend has"""
+
+
+def _cell(row: ParityRow) -> str:
+    i = row.step - 1
+    return f"{row.deviation[i]:.1e} of {row.bound[i]:.1e}"
+
+
+def _describe(run: ParityRun) -> str:
+    """Return what is to be known of a run beside its deviations."""
+    return (
+        f"{run.version} on {run.device}, products keep {run.operand_bits} bits of float32; left to itself the loss "
+        f"drifts by {run.drift_of_loss:.1e}, a parameter by {run.drift_of_parameters:.1e}"
+    )
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Return rows as columns of text; the first is the head."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows)
+
+
+def _plain(value: Any) -> Any:
+    """Return a tree without infinities and NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

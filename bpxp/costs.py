@@ -6,17 +6,19 @@ described a second time, and a network larger than this machine can be asked abo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bpxp.backends.shape_array import Cost, Meter
 from bpxp.backends.shapes import shape_namespace, shape_of
+from bpxp.data.feed import batches_of_a_piece
 from bpxp.ledger import si
 from bpxp.nn.checks import positive_int
 from bpxp.nn.losses.softmax_cross_entropy import one_hot
 from bpxp.optim import Optimizer, get_optimizer
 from bpxp.step import Data, State, TrainingStep
-from bpxp.tree import tree_map
+from bpxp.tree import leaves, tree_map
 
 if TYPE_CHECKING:
     from bpxp.network import Network
@@ -62,6 +64,11 @@ class Costs(NamedTuple):
         (m, k, n) of the matrix product with the most FLOPs; (0, 0, 0) if there is none.
     advice : tuple of str
         What limits the step, and what would help.
+    state_bytes : int
+        Of the resident bytes those of parameters, running statistics and optimizer state. A fit keeps them once more
+        in the host's memory, to go back to when it diverges.
+    streamed : bool
+        Of the data set the device holds two pieces.
     """
 
     backend: str
@@ -77,6 +84,8 @@ class Costs(NamedTuple):
     by_operation: dict[str, Cost]
     largest_product: tuple[int, int, int]
     advice: tuple[str, ...] = ()
+    state_bytes: int = 0
+    streamed: bool = False
 
     def seconds(self, machine: Machine) -> float:
         """Return the sum of launches, arithmetic and traffic on a machine: an order of magnitude."""
@@ -94,7 +103,8 @@ class Costs(NamedTuple):
             f"one training step of {self.batch_size:,} samples: {self.optimizer}, {self.dtype}, backend {self.backend}",
             f"  {self.operations:,} operations, {si(self.flops)}FLOP in matrix products, {si(self.bytes)}B moved",
             f"  {si(self.peak_bytes)}B at the peak: {si(self.resident_bytes)}B of parameters, optimizer state and "
-            f"{self.samples:,} samples, and {si(step)}B of the step",
+            f"{'two pieces of ' * self.streamed}{self.samples:,} samples, and {si(step)}B of the step",
+            f"  {si(self.state_bytes)}B of the host's memory for the state that a fit can go back to",
             f"  about {_time(self.seconds(CPU_CORE))} on a core of a CPU, {_time(self.seconds(GPU))} on a GPU",
             *(f"    {name:{width}}  {cost.operations:5,} ×  {si(cost.bytes)}B" for name, cost in rows[:8]),
             *(f"  {line}" for line in self.advice),
@@ -114,6 +124,7 @@ def preflight(
     pixels: bool = False,
     weighted: bool = False,
     augment: Sequence[Any] = (),
+    resident: bool = True,
 ) -> Costs:
     """Return what one step of ``Trainer(net, optimizer).fit(…, batch_size=batch_size)`` costs, without running it.
 
@@ -132,6 +143,8 @@ def preflight(
         Samples or classes have weights.
     augment : sequence of transforms, optional
         As for `Trainer.fit`.
+    resident : bool, optional
+        False: the data set is streamed, see `bpxp.data.Dataset`; the device holds two pieces of it.
 
     Returns
     -------
@@ -160,19 +173,27 @@ def preflight(
     rule = get_optimizer(optimizer)
 
     def at(batch: int) -> Costs:
-        return _costs(net, batch, max(n, batch), rule, pixels, weighted, tuple(augment))
+        return step_costs(net, batch, max(n, batch), rule, pixels, weighted, tuple(augment), resident)
 
     costs = at(min(size, n))
     return costs._replace(advice=tuple(_advice(costs, "cuda" in str(net.backend.device).lower(), at)))
 
 
-def _costs(
-    net: Network, batch: int, n: int, optimizer: Optimizer, pixels: bool, weighted: bool, augment: tuple[Any, ...]
+def step_costs(
+    net: Network,
+    batch: int,
+    n: int,
+    optimizer: Optimizer,
+    pixels: bool,
+    weighted: bool,
+    augment: tuple[Any, ...],
+    resident: bool = True,
 ) -> Costs:
+    """Return what a step costs, without advice; see `preflight`."""
     meter = Meter()
     xp = shape_namespace(meter, net.xp)
     transforms = _arranged(augment, net)
-    step = TrainingStep(net.model, net.loss, optimizer, transforms, xp=xp)
+    step = TrainingStep(net.model, net.loss, optimizer, transforms, None if resident else n, xp=xp)
     state, data = _start(step, net, batch, n, pixels, weighted, meter)
     state = step(state, data)  # the first step makes tables that the others only read
     meter.start()
@@ -192,6 +213,8 @@ def _costs(
         meter.peak,
         dict(meter.by_name),
         max(meter.products, key=lambda product: product[0] * product[1] * product[2], default=(0, 0, 0)),
+        state_bytes=sum(math.prod(a.shape) * a.dtype.itemsize for a in leaves((state.params, state.stats, state.opt))),
+        streamed=not resident,
     )
 
 
@@ -211,14 +234,18 @@ def _start(
     kind, n_out = getattr(xp, net.dtype), net.output_shape[0]
     key = net.key or (net.key_at(0) if step.augment else ())
     params, stats, key = tree_map(lambda a: shape_of(a, meter), (net.params, net.stats, key))
+    classes, samples = net.loss.targets == "classes", n
+    if step.samples is not None:
+        each = 8 if net.dtype == "float64" else 4
+        width = (1 if pixels else each) * math.prod(net.input_shape) + (4 if classes else each * n_out)
+        n = 2 * batch * batches_of_a_piece(net.backend, width + each * weighted, samples, batch)
     x = xp.empty((n, *net.input_shape), dtype=xp.uint8 if pixels else kind)
-    classes = net.loss.targets == "classes"
     y = xp.empty((n,) if classes else (n, n_out), dtype=xp.int32 if classes else kind)
     if classes and any(getattr(transform, "mixes", False) for transform in step.augment):
         y = one_hot(y, n_out, dtype=kind, xp=xp)
     weight = xp.empty((n,), dtype=kind) if weighted else None
     position, loss, total = xp.empty((1,), dtype=xp.int32), xp.empty((1,), dtype=kind), xp.empty((1,), dtype=kind)
-    order = xp.empty((-(-n // batch) * batch,), dtype=xp.int32)
+    order = xp.empty((-(-samples // batch) * batch if step.samples is None else 1,), dtype=xp.int32)
     opt = step.optimizer.init(params, xp=xp)
     state = State(params, opt, stats, key, order, position, loss, total)
     return state, Data(x, y, weight, xp.arange(batch, dtype=xp.int32))

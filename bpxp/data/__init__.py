@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 from bpxp.data.dataset import Dataset, as_dataset
 from bpxp.data.digits import digits
 from bpxp.data.folder import folder_dataset
-from bpxp.data.idx import read_idx, write_idx
+from bpxp.data.idx import map_idx, read_idx, write_idx
 from bpxp.data.loader import Loader
 from bpxp.data.mnist import fashion_mnist, mnist
 from bpxp.data.order import epoch_order
@@ -24,6 +24,7 @@ __all__ = [
     "epoch_order",
     "fashion_mnist",
     "folder_dataset",
+    "map_idx",
     "mnist",
     "read_idx",
     "write_idx",

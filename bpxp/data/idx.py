@@ -71,6 +71,47 @@ def read_idx(source: Source, /, *, max_bytes: int = MAX_BYTES, sha256: str | Non
         return _read(stream, f"read_idx({os.fspath(source)!r})", size, max_bytes, sha256)
 
 
+def map_idx(path: str | os.PathLike[str], /) -> np.ndarray:
+    """Map an IDX file into memory: what is looked at comes from the disk, and nothing else is read.
+
+    For a file that is larger than memory, see ``Dataset(resident=False)``.
+
+    Parameters
+    ----------
+    path : path
+        A file that is not compressed.
+
+    Returns
+    -------
+    ndarray, read-only
+        As `read_idx` has it, but for the byte order, which is the file's.
+
+    Raises
+    ------
+    DatasetFormatError
+        Compressed, wrong magic number, truncated, or bytes left over.
+    FileNotFoundError, IsADirectoryError, PermissionError
+        As `open` raises them.
+    """
+    where = f"map_idx({os.fspath(path)!r})"
+    with open(path, "rb") as stream:
+        if stream.read(2) == GZIP_MAGIC:
+            raise DatasetFormatError(
+                message(where, "compressed, so that its rows have no place", code="E070", fix="gunzip it, or read_idx")
+            )
+        stream.seek(0)
+        header, dtype, shape = _header(stream, where)
+        got, need = os.fstat(stream.fileno()).st_size, len(header) + math.prod(shape) * dtype.itemsize
+        if got != need:
+            what = "truncated" if got < need else "bytes left over"
+            raise DatasetFormatError(
+                message(where, what, code="E070", got=f"{got:,}", expected=f"{need:,} bytes", fix=AGAIN)
+            )
+        if got == len(header):
+            return np.empty(shape, dtype)  # there is nothing to be mapped
+        return np.asarray(np.memmap(stream, dtype, "r", len(header), shape))
+
+
 def write_idx(path: str | os.PathLike[str], array: Any, /) -> None:
     """Write an IDX file, gzip-compressed if the name ends in ``.gz``.
 

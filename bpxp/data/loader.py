@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from bpxp.backends import Array, Backend
+from bpxp.backends import Array, Backend, get_backend
 from bpxp.data.dataset import Dataset, as_dataset
 from bpxp.data.order import epoch_order, usable_batch_size
 from bpxp.random import Seed, normalize_seed
@@ -16,7 +16,8 @@ Batch = tuple[Array, ...]
 class Loader:
     """Iterate over mini-batches; each ``for x, y in loader:`` is the next epoch.
 
-    The data go to the device once. The order is the one that `Trainer` uses: a pure function of (seed, epoch).
+    The data go to the device once, or, if they are said not to be `resident`, batch by batch. The order is the one that
+    `Trainer` uses: a pure function of (seed, epoch).
 
     Parameters
     ----------
@@ -58,7 +59,9 @@ class Loader:
         host = as_dataset(data, "Loader(data)")
         self.batch_size = usable_batch_size(batch_size, len(host), "Loader(batch_size=…)")
         self.seed = normalize_seed(seed, "Loader(seed=…)")
-        self.data = host if backend is None and host.backend is not None else host.to(backend)
+        stays = host.backend is None and host.resident is False
+        self.backend = host.backend if backend is None and host.backend is not None else get_backend(backend)
+        self.data = host if stays else host.to(self.backend)
         self.shuffle, self.drop_last = shuffle, drop_last
         self.epoch = 0
 
@@ -79,10 +82,14 @@ class Loader:
         tuple of array
             x of shape (batch, …) in the dtype of the data, uint8 pixels included; y; weight if there is one.
         """
-        backend, n = self.data.backend, len(self.data)
-        assert backend is not None  # __init__ called `to`
-        order = backend.asarray(epoch_order(self.seed, epoch, n, self.batch_size, self.shuffle))
-        arrays = [a for a in (self.data.x, self.data.y, self.data.weight) if a is not None]
+        backend, n = self.backend, len(self.data)
+        order = epoch_order(self.seed, epoch, n, self.batch_size, self.shuffle)
+        places = order if self.data.backend is None else backend.asarray(order)
         for start in range(0, len(self) * self.batch_size, self.batch_size):
-            rows = order[start : min(start + self.batch_size, n)]
-            yield tuple(backend.xp.take(a, rows, axis=0) for a in arrays)
+            rows = places[start : min(start + self.batch_size, n)]
+            if self.data.backend is None:
+                batch = self.data.take(rows).to(backend)
+                yield tuple(a for a in (batch.x, batch.y, batch.weight) if a is not None)
+            else:
+                arrays = [a for a in (self.data.x, self.data.y, self.data.weight) if a is not None]
+                yield tuple(backend.xp.take(a, rows, axis=0) for a in arrays)

@@ -21,8 +21,8 @@ def softplus(z):
 
 
 def tail(z):
-    """Φ(z) of the standard normal distribution."""
-    return mp.erfc(-z / mp.sqrt(2)) / 2
+    """Φ(z) of the standard normal distribution; beyond ±1000 no float knows it from 0 and 1."""
+    return mp.erfc(-min(max(z, -1000), 1000) / mp.sqrt(2)) / 2
 
 
 def density(z):

@@ -149,6 +149,7 @@ OTHERS = [
     OfLayer(
         "BatchNorm",
         nn.BatchNorm(),
+        least=2,
         names=("NormParams", "RunningStats"),
         shapes=((1,), (3, 2), (2, 3, 2)),
         options={"momentum": (0.5, 1.0), "epsilon": (0.3,)},
@@ -189,6 +190,7 @@ OTHERS = [
     OfLayer(
         "Residual, around what uses everything",
         nn.Residual([nn.Dense(3, "silu"), nn.BatchNorm(), nn.Dropout(0.4), nn.Dense(4)]),
+        least=2,
     ),
     OfLayer(
         "Sequential",

@@ -27,8 +27,9 @@ def categorical(smoothing=0.0):
         return [(1 - smoothing) * (k == y) + smoothing / len(z) for k in range(len(z))]
 
     def value(z, y):
-        total = mp.log(mp.fsum(mp.exp(v - max(z)) for v in z)) + max(z)
-        return mp.fsum(t * (total - v) for t, v in zip(targets(z, y), z, strict=True))
+        below = [v - max(z) for v in z]  # beside the largest numbers a logarithm would be lost
+        total = mp.log(mp.fsum(map(mp.exp, below)))
+        return mp.fsum(t * (total - v) for t, v in zip(targets(z, y), below, strict=True))
 
     def slope(z, y):
         return [a - t for a, t in zip(softmax(z), targets(z, y), strict=True)]

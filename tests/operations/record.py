@@ -94,6 +94,8 @@ class OfLayer(Record):
         Of one sample.
     shapes : tuple of tuple of int
         Further ones, for the gradient check.
+    least : int
+        The smallest batch: one value has no variance.
     whole : int
         0, or the number of things that whole numbers name in x: then there is no derivative by x.
     kinks : tuple of Kink
@@ -108,6 +110,7 @@ class OfLayer(Record):
 
     shape: tuple[int, ...] = (4,)
     shapes: tuple[tuple[int, ...], ...] = ()
+    least: int = 1
     whole: int = 0
     kinks: tuple[Kink, ...] = ()
     jumps: tuple[float, ...] = ()

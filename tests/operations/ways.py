@@ -59,11 +59,11 @@ class Case(NamedTuple):
 def samples(record: Any, seed: int = 0, batch: int = 5, shape: Any = None) -> list[tuple[Any, ...]]:
     """Return (layer, params, x, dy, context) of a layer or activation, one for each context that it knows."""
     rng, layer = np.random.default_rng([seed, batch, len(record.name)]), record.thing
-    x = record.draw(rng, batch, shape)
+    x = record.draw(rng, max(batch, record.least), shape)
     params, out = layer.init(HostRandom(seed), x.shape[1:])
     # Biases that start at 0 and scales that start at 1 would hide mistakes.
     params = tree_map(lambda a: a + 0.5 * rng.standard_normal(a.shape), params)
-    dy = rng.standard_normal((batch, *out))
+    dy = rng.standard_normal((len(x), *out))
     known = contexts(Comparison(layer, {}, "numpy", seed, 0.0), x)
     known = [context for context in known if context.get("present") is None or np.any(context["present"])]
     return [(layer, params, x, dy, context) for context in known]
@@ -107,7 +107,7 @@ def cases_of_layer(record: OfLayer, seed: int = 0, batch: int = 5, shape: Any = 
 
         point, rest = ((params, x), ()) if by_x else ((params,), (x,))
         what = ", ".join(f"{name}={a}" for name, a in static.items())
-        label = f"{record}, batch {batch}, sample {x.shape[1:]}{f', {what}' if what else ''}"
+        label = f"{record}, batch {len(x)}, sample {x.shape[1:]}{f', {what}' if what else ''}"
         rest = (dy, *arrays.values(), *rest)
         found.append(Case(label, point, rest, value, gradient, record.analytic))
     return found
@@ -118,7 +118,7 @@ def cases_of_loss(record: OfLoss, seed: int = 0, batch: int = 5, n_out: int = 3)
     z, y = record.draw(rng, batch, n_out)
     targets = {"": y}
     if loss.targets == "classes":
-        targets["soft rows"] = rng.dirichlet(np.ones(n_out), batch)
+        targets["soft rows"] = rng.multinomial(1024, np.ones(n_out) / n_out, batch) / 1024.0  # their sum is exactly 1
     if loss.targets == "labels":
         targets["labels missing"] = np.where(rng.random(y.shape) < 0.3, np.nan, y)
     weight = rng.uniform(0.5, 2.0, batch)

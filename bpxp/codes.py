@@ -92,4 +92,5 @@ CODES = {
     "W005": "A network that is not finite is not saved.",
     "W006": "A run could not be saved.",
     "W007": "A data set could not be kept.",
+    "W008": "The device may have too little memory.",
 }

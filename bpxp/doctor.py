@@ -141,13 +141,14 @@ class Doctor:
         if not self.keeps or not self._keeping.due():
             return
         run, backend = self.run, self.net.backend
+        self.kept = None  # there may be no room for two
         try:
             with self._keeping.timed():
                 state = tree_map(backend.to_numpy, run.state._replace(order=()))
         except Exception as error:
             if not backend.out_of_memory(error):
                 raise
-            self.keeps, self.kept = False, None  # that the fit goes on is worth more
+            self.keeps = False  # that the fit goes on is worth more
         else:
             self.kept = Kept(self.net.epoch, run.done, run.seconds, len(run.history), state)
 
@@ -167,6 +168,7 @@ class Doctor:
         run.publish(run.state.params)
         if last:
             self.kept = None
+            del run.history.rows[kept.rows :]
 
     # ---------------------------------------------------------------- finding
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import functools
 import signal
 import sys
 import time
@@ -11,15 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bpxp import run_file
+from bpxp import room, run_file
+from bpxp.backends import Step
 from bpxp.callbacks import Callback, Checkpoint, Progress
-from bpxp.errors import DivergenceError, FitInProgressError, InvalidTypeError, InvalidValueError, message
+from bpxp.doctor import Doctor
+from bpxp.errors import DeviceMemoryError, FitInProgressError, InvalidTypeError, InvalidValueError, message
 from bpxp.history import History, flat
 from bpxp.interrupts import NAMES, Interrupts
 from bpxp.metrics import Metric
 from bpxp.network import Network, checked_metrics
 from bpxp.optim import Optimizer, OptState, get_optimizer
-from bpxp.run import Pace, Run, chunks
+from bpxp.run import MARKS, Pace, Run, chunks
 from bpxp.work import Work, checked_epochs
 
 
@@ -69,6 +71,7 @@ class Trainer:
         self.history = History()
         self.run: Run  # the fit on its way, or the last one
         self.resumed_from = ""
+        self._raised: Exception | None = None  # by a callback
         self.how_to_resume: Callable[[str], str] = "trainer.fit(…, resume={!r})".format  # printed after an interrupt
 
     def fit(
@@ -85,6 +88,8 @@ class Trainer:
         evaluate_train: bool = False,
         resume: str | Path | bool = False,
         on_interrupt: str = "raise",
+        on_divergence: str = "locate",
+        bundle: str | Path | None = None,
     ) -> History:
         """Train for a number of epochs, from where the network stands or from where a run was cut.
 
@@ -120,6 +125,13 @@ class Trainer:
             how to go on; then KeyboardInterrupt is raised, or the history returned. After SIGTERM the program ends in
             either case, with exit code 143. A second signal ends at once, and leaves parameters of which some may be a
             step ahead of the others.
+        on_divergence : {"locate", "raise"}, optional
+            What to do when a number is NaN or infinite: go back to the last finite state, do the steps again and say
+            which one it was, and which layer; or only raise. For the first the state is kept once more in the host's
+            memory, and brought there now and then: at most one hundredth of the time.
+        bundle : path, optional
+            Where a step that diverges is written, for `bpxp.replay`. Default: beside the file of a `Checkpoint`,
+            ``run.diverged.bpxp`` for ``run.bpxp``; without one, nowhere.
 
         Returns
         -------
@@ -131,6 +143,10 @@ class Trainer:
             Wrong arguments or data; the network is as it was.
         FitInProgressError
             The network is being fitted already.
+        DivergenceError
+            A number is no longer finite; a FloatingPointError. The network is as it was before that step.
+        DeviceMemoryError
+            The device has too little memory; a MemoryError. The network is as it was at a step's end that it names.
         CheckpointError
             What is to be resumed is no run, damaged, or another network's or fit's; all differences are named.
         OSError
@@ -138,38 +154,35 @@ class Trainer:
         """
         net = self.net
         checked_epochs(epochs)
-        if on_interrupt not in ("raise", "return"):
-            raise InvalidValueError(
-                message(
-                    "fit(on_interrupt=…)",
-                    "unknown",
-                    code="E003",
-                    got=repr(on_interrupt),
-                    expected="'raise' or 'return'",
-                )
-            )
+        one_of(on_interrupt, ("raise", "return"), "fit(on_interrupt=…)")
+        one_of(on_divergence, ("locate", "raise"), "fit(on_divergence=…)")
         with self._claimed():
+            self._raised = None
             path = self._source(resume)
             saved = None if path is None else run_file.read(path, net)
-            work = Work.of(
-                net,
-                self.optimizer,
-                self.metrics,
-                data,
-                batch_size=saved.batch_size if batch_size is None and saved else batch_size,
-                validation=validation,
-                weight=weight,
-                class_weight=class_weight,
-                shuffle=shuffle,
-                augment=augment,
-                evaluate_train=evaluate_train,
-                seed=saved.seed if saved else net.seed,
-            )
+            with room.explained(net, functools.partial(room.of_the_samples, net)):
+                work = Work.of(
+                    net,
+                    self.optimizer,
+                    self.metrics,
+                    data,
+                    batch_size=saved.batch_size if batch_size is None and saved else batch_size,
+                    validation=validation,
+                    weight=weight,
+                    class_weight=class_weight,
+                    shuffle=shuffle,
+                    augment=augment,
+                    evaluate_train=evaluate_train,
+                    seed=saved.seed if saved else net.seed,
+                )
+            locate = on_divergence == "locate"
+            self._room = room.Room(net, work, keeps=locate)
+            self._room.check()
             self.run = work.begin(net) if saved is None else run_file.restore(saved, net, work)
             self.history, self.last_epoch = self.run.history, self.run.first + epochs
             self.resumed_from, self.stop = ("", "") if saved is None else (saved.path, saved.stop)
             with Interrupts() as interrupts, self._moments(saved):
-                self._epochs(work, interrupts)
+                self._train(work, interrupts, self._bundle(bundle), locate)
         if interrupts.heard and (on_interrupt == "raise" or interrupts.heard != signal.SIGINT):
             interrupts.pass_on()
         for callback in self.callbacks:
@@ -185,36 +198,48 @@ class Trainer:
 
     # ---------------------------------------------------------------- the loop
 
-    def _epochs(self, work: Work, interrupts: Interrupts) -> None:
-        net, run = self.net, self.run
-        step, pace = net.compiled(work.step), Pace()
+    def _train(self, work: Work, interrupts: Interrupts, bundle: Path | None, locate: bool) -> None:
+        """Go through the epochs, with the doctor at hand."""
+        net, run, step = self.net, self.run, self.net.compiled(work.step)
         try:
-            while net.epoch < self.last_epoch and not self.stop and not interrupts.heard:
-                begun = time.perf_counter() - run.seconds
-                run.begin_epoch(work.order(net.seed, net.epoch), work.feed)
-                for count in chunks(run, pace, [c.steps for c in self.callbacks if c.steps is not None]):
-                    run.advance(step, work.feed, count)
-                    run.seconds = time.perf_counter() - begun
-                    self._call("on_batches", run.done, run.batches)
-                    if run.done < run.batches:
-                        if interrupts.heard:
-                            break
-                        if any(c.steps is not None and run.steps % c.steps == 0 for c in self.callbacks):
-                            self._call("on_pause", "steps")
-                else:
-                    self._end_epoch(work, begun)
-                    self._call("on_pause", "epoch")
-            if interrupts.heard:
-                self._interrupted(NAMES[interrupts.heard])
+            doctor = Doctor(run, work, step, self._observe, file=bundle, locate=locate)
+            with room.explained(net, functools.partial(self._out_of_memory, doctor), lambda e: e is self._raised):
+                self._epochs(work, step, doctor, interrupts)
         finally:
             net._params, net.opt_state = run.between_fits()
+
+    def _epochs(self, work: Work, step: Step, doctor: Doctor, interrupts: Interrupts) -> None:
+        net, run, pace = self.net, self.run, Pace()
+        marks = MARKS if any(type(c).on_batches is not Callback.on_batches for c in self.callbacks) else 1
+        while net.epoch < self.last_epoch and not self.stop and not interrupts.heard:
+            begun = time.perf_counter() - run.seconds
+            run.begin_epoch(work.order(net.seed, net.epoch), work.feed)
+            pauses = [c.steps for c in self.callbacks if c.steps is not None]
+            for count in chunks(run, pace, pauses, marks):
+                run.advance(step, work.feed, count)
+                run.seconds = time.perf_counter() - begun
+                doctor.look()
+                self._call("on_batches", run.done, run.batches)
+                if run.done < run.batches:
+                    if interrupts.heard:
+                        break
+                    if any(c.steps is not None and run.steps % c.steps == 0 for c in self.callbacks):
+                        doctor.check()
+                        self._call("on_pause", "steps")
+            else:
+                doctor.check()
+                self._end_epoch(work, begun)
+                doctor.keep()
+                self._call("on_pause", "epoch")
+        if interrupts.heard:
+            doctor.check()
+            self._interrupted(NAMES[interrupts.heard])
 
     def _end_epoch(self, work: Work, begun: float) -> None:
         """Evaluate, write the row of the history, and go over to the next epoch."""
         net, run = self.net, self.run
         loss, total = (float(net.backend.to_numpy(a)[0]) for a in (run.state.loss, run.state.weight))
         params, opt = run.state.params, run.state.opt
-        check_finite(loss, net.epoch + 1, self.history, opt, net)
         row: dict[str, Any] = {"epoch": net.epoch + 1, "loss": loss / total}
         evaluated = opt.average or params
         if work.evaluate_train:
@@ -233,7 +258,7 @@ class Trainer:
     def _interrupted(self, by: str) -> None:
         """Save, and say how to go on."""
         self._call("on_pause", "interrupt")
-        files = [str(c.saved) for c in self.callbacks if isinstance(c, Checkpoint) and c.monitor is None and c.saved]
+        files = [str(c.saved) for c in self._checkpoints if c.saved]
         text = f"{by} in {self.where}"
         if files:
             text += f"; to go on: {self.how_to_resume(files[-1])}"
@@ -241,6 +266,15 @@ class Trainer:
             text += "; nothing is saved. callbacks=[bpxp.callbacks.Checkpoint('run.bpxp')] would do it"
         self.stop = by
         print(text, file=sys.stderr, flush=True)
+
+    def _out_of_memory(self, doctor: Doctor, cause: BaseException) -> DeviceMemoryError:
+        """Go back to a state that is whole, and return the error that says what was needed."""
+        run = self.run
+        if doctor.kept is None:
+            return self._room.error("Some parameters of the network may be a step ahead of the others", cause)
+        doctor.put_back(last=True)
+        before = self.net.epoch == run.first and not run.done
+        return self._room.error("Nothing was changed" if before else f"The network is as it was: {self.where}", cause)
 
     # ---------------------------------------------------------------- before it
 
@@ -250,7 +284,7 @@ class Trainer:
             return Path(resume)
         if not resume:
             return None
-        own = [c for c in self.callbacks if isinstance(c, Checkpoint) and c.monitor is None]
+        own = self._checkpoints
         if not own:
             raise InvalidValueError(
                 message(
@@ -261,6 +295,17 @@ class Trainer:
                 )
             )
         return own[0].newest()
+
+    @property
+    def _checkpoints(self) -> list[Checkpoint]:
+        """Those that save the run."""
+        return [c for c in self.callbacks if isinstance(c, Checkpoint) and c.monitor is None]
+
+    def _bundle(self, path: str | Path | None) -> Path | None:
+        """Return where a step that diverges is written."""
+        if path is not None:
+            return Path(path)
+        return self._checkpoints[0].beside("diverged") if self._checkpoints else None
 
     def _observe(self, opt: OptState, row: dict[str, Any]) -> OptState:
         """Let the schedule see the epoch's loss: that of the validation, where there is one."""
@@ -300,21 +345,41 @@ class Trainer:
             self._call("on_fit_end")
 
     def _call(self, moment: str, *args: Any) -> None:
+        """Call all callbacks. The error of one does not keep the others from their turn; it ends the fit, saved."""
+        already = self._raised is not None  # then it is on its way
         for callback in self.callbacks:
             try:
                 getattr(callback, moment)(self, *args)
             except Exception as error:
-                error.add_note(f"in the callback {type(callback).__name__}.{moment}, epoch {self.net.epoch}")
-                raise
+                where = f"in the callback {type(callback).__name__}.{moment}, epoch {self.net.epoch}"
+                error.add_note(where)
+                if self._raised is not None:
+                    self._raised.add_note(f"and {where}: {error!r}")
+                    continue
+                self._raised = error
+                if moment == "on_fit_begin":
+                    break
+        if self._raised is not None and not already:
+            if moment not in ("on_fit_begin", "on_fit_end"):
+                self._save_for(self._raised)
+            raise self._raised
+
+    def _save_for(self, error: Exception) -> None:
+        """Save the run that an error ends, and note how it goes on."""
+        for checkpoint in self._checkpoints:
+            before, checkpoint.saved = checkpoint.saved, None
+            try:
+                checkpoint.on_pause(self, "error")
+            except Exception as another:
+                error.add_note(f"the run could not be saved: {another!r}")
+            if checkpoint.saved is not None:
+                error.add_note(f"the run is saved; to go on: {self.how_to_resume(str(checkpoint.saved))}")
+            checkpoint.saved = checkpoint.saved or before
 
 
-def check_finite(loss: float, epoch: int, history: History, opt: OptState, net: Network) -> None:
-    """Raise if the epoch's loss is NaN or infinite: nothing after it would mean anything."""
-    if math.isfinite(loss):
-        return
-    rate = float(net.backend.to_numpy(opt.learning_rate)[0])
-    last = ", ".join(f"{row['loss']:.4g}" for row in history.rows[-3:]) or "none"
-    raise DivergenceError(
-        f"fit: the loss of epoch {epoch} is {loss} at learning rate {rate:g}; losses of the epochs before: {last}. "
-        "The parameters are no longer useful. Fix: a smaller learning rate, scaled inputs, or clip_norm=1.0."
-    )
+def one_of(value: Any, allowed: tuple[str, ...], where: str) -> None:
+    """Raise unless `value` is one of the words allowed."""
+    if value not in allowed:
+        raise InvalidValueError(
+            message(where, "unknown", code="E003", got=repr(value), expected=" or ".join(map(repr, allowed)))
+        )

@@ -42,6 +42,8 @@ class Work:
         What brings the samples to the step.
     train, held_out : tuple of array, or Held
         As they are evaluated: x, y and weight.
+    rows : ndarray of int, or None
+        Which samples of the data set `train` are, where some were set aside.
     size, batches : int
         Samples per step, and steps per epoch.
     shuffle, evaluate_train : bool
@@ -53,6 +55,7 @@ class Work:
     feed: Feed
     train: Batch | Held
     held_out: Batch | Held | None
+    rows: np.ndarray | None
     size: int
     batches: int
     shuffle: bool
@@ -78,8 +81,10 @@ class Work:
         """Check the arguments of `Trainer.fit`, and bring the data to the backend."""
         train = prepare_or_hold(net, data, weight, class_weight, "fit")
         held_out: Batch | Held | None = None
+        rows: np.ndarray | None = None
         if isinstance(validation, float):
-            train, held_out = split(net, train, validation, seed)
+            rows, aside = split(count(train), validation, seed)
+            train, held_out = select(net, train, rows), select(net, train, aside)
         elif validation is not None:
             held_out = prepare_or_hold(net, validation, None, None, "fit: validation")
         warn_single_class(train.y.a if isinstance(train, Held) else net.backend.to_numpy(train[1]), "fit: y")
@@ -105,11 +110,17 @@ class Work:
             return {**described, "data": fingerprint(net, train), "validation": held}
 
         batches = -(-n // size)
-        return Work(step, feed, train, held_out, size, batches, bool(shuffle), bool(evaluate_train), plan)
+        return Work(step, feed, train, held_out, rows, size, batches, bool(shuffle), bool(evaluate_train), plan)
 
     def order(self, seed: int, epoch: int) -> np.ndarray:
         """Return the order of the samples in an epoch."""
         return epoch_order(seed, epoch, count(self.train), self.size, shuffle=self.shuffle)
+
+    def samples(self, seed: int, epoch: int, step: int) -> np.ndarray:
+        """Return which samples of the data set a step takes, both counted from 0."""
+        begin = step * self.size
+        places = self.order(seed, epoch)[begin : min(begin + self.size, count(self.train))]
+        return places if self.rows is None else self.rows[places]
 
     def begin(self, net: Network) -> Run:
         """Return a run from where the network stands."""
@@ -168,9 +179,8 @@ def arranged(augment: Sequence[Any], in_shape: Shape) -> tuple[Any, ...]:
     return arranged(augment, in_shape)
 
 
-def split(net: Network, train: Batch | Held, fraction: float, seed: int) -> tuple[Batch, Batch] | tuple[Held, Held]:
-    """Set a fraction of the samples aside, at random, and return the others and them."""
-    n = count(train)
+def split(n: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Set a fraction of n samples aside, at random, and return the numbers of the others and theirs."""
     held = round(n * fraction) if 0.0 < fraction < 1.0 else 0
     if not 0 < held < n:
         raise InvalidValueError(
@@ -183,15 +193,16 @@ def split(net: Network, train: Batch | Held, fraction: float, seed: int) -> tupl
             )
         )
     order = HostRandom(seed, (SPLIT,)).permutation(n)
-    if isinstance(train, Held):
-        return train.select(order[held:]), train.select(order[:held])
+    return order[held:], order[:held]
 
-    def part(rows: np.ndarray) -> Batch:
-        index = net.backend.asarray(rows)
-        x, y, weight = (None if a is None else net.xp.take(a, index, axis=0) for a in train)
-        return x, y, weight
 
-    return part(order[held:]), part(order[:held])
+def select(net: Network, batch: Batch | Held, rows: np.ndarray) -> Batch | Held:
+    """Return some of the samples."""
+    if isinstance(batch, Held):
+        return batch.select(rows)
+    index = net.backend.asarray(rows)
+    x, y, weight = (None if a is None else net.xp.take(a, index, axis=0) for a in batch)
+    return x, y, weight
 
 
 def fingerprint(net: Network, batch: Batch | Held) -> str:

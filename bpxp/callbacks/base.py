@@ -39,8 +39,9 @@ class Callback:
         Parameters
         ----------
         trainer : Trainer
-        why : {"epoch", "steps", "interrupt"}
-            At the end of an epoch, where a callback has asked for it, or before an interrupted fit ends.
+        why : {"epoch", "steps", "interrupt", "error"}
+            At the end of an epoch, where a callback has asked for it, or before an interrupted fit ends; `Checkpoint`
+            alone is called before the error of another callback ends it.
         """
 
     def on_fit_end(self, trainer: Trainer) -> None:

@@ -115,6 +115,12 @@ class Checkpoint(Callback):
         found = [] if self.monitor is not None else self._found()
         return max(found)[1] if found else None
 
+    def beside(self, word: str) -> Path:
+        """Return the path of a file of another kind: ``run.diverged.bpxp`` beside ``run-{epoch}.bpxp``."""
+        path = Path(self.path)
+        stem = path.stem.replace(EPOCH, "").strip("-_. ") or "run"
+        return path.with_name(f"{stem}.{word}{path.suffix}")
+
     def _save(self, trainer: Trainer) -> None:
         path = self._path(trainer)
         try:

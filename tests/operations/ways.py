@@ -253,7 +253,8 @@ def by_torch(case: Case) -> Any:
     backend = bpxp.backends.get_backend("torch")
     recorded = _recorded(torch)
     point = put(case.point, lambda a: torch.tensor(a).as_subclass(recorded).requires_grad_())
-    value = case.value(point, put(case.rest, lambda a: backend.asarray(np.array(a))), xp=backend.xp)
+    rest = put(case.rest, lambda a: backend.asarray(np.array(a)).as_subclass(recorded))
+    value = case.value(point, rest, xp=backend.xp)
     found = torch.autograd.grad(value.sum(), leaves(point), allow_unused=True)
     zeros = [np.zeros(a.shape) for a in leaves(case.point)]
     arrays = [z if g is None else g.detach().numpy() for g, z in zip(found, zeros, strict=True)]

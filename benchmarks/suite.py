@@ -42,6 +42,14 @@ PEERS: dict[str, tuple[str, tuple[str, ...], tuple[tuple[str, str], ...]]] = {
 BPXP = ("bpxp numpy", "bpxp torch", "bpxp jax")
 ALL = tuple(name for name in PEERS if name != LAST)
 
+# From a memory-mapped file, each beside the same with its data on the device.
+LOADED, LOADED_BESIDE = "PyTorch DataLoader, mapped file", "PyTorch DataLoader, mapped file, a worker process"
+PEERS |= {f"{name}, streamed": ("bpxp_fit", ("--backend", name[5:], "--streamed"), ()) for name in BPXP}
+PEERS |= {
+    LOADED: ("torch_eager", ("--batches", "mapped"), ()),
+    LOADED_BESIDE: ("torch_eager", ("--batches", "mapped", "--workers", "1"), ()),
+}
+
 IMPORT = """
 from time import perf_counter as now
 begun = now()
@@ -85,7 +93,7 @@ def cases(names: tuple[str, ...], work: Work) -> tuple[Case, ...]:
 
 def benchmarks(quick: bool = False) -> list[Benchmark]:
     """Return the benchmarks that are tables; with `quick` each does next to nothing, once."""
-    found = [*steps(quick), race(quick), memory(quick), imports(), installed()]
+    found = [*steps(quick), *streams(quick), race(quick), memory(quick), imports(), installed()]
     return [replace(benchmark, rounds=1) for benchmark in found] if quick else found
 
 
@@ -160,6 +168,23 @@ def steps(quick: bool) -> list[Benchmark]:
             ),
         ),
     ]
+
+
+def streams(quick: bool) -> list[Benchmark]:
+    """Return what it costs that the data are a file, and not on the device."""
+    found = []
+    for name, title, work in (
+        ("stream", "784-256-10, batch 64, from a memory-mapped file of 96 MB", MLP),
+        ("stream-cnn", "conv 16 and 32, batch 64, from a memory-mapped file", CNN),
+    ):
+        pairs = [(f"{own}, streamed", own) for own in BPXP]
+        names = (*(case for pair in pairs for case in reversed(pair)), TORCH, LOADED, LOADED_BESIDE)
+        what = title.partition(",")[0]
+        goals = tuple(Goal(f"{what}: {a} / resident", a, (b,), 1.11) for a, b in pairs)
+        goals += (Goal(f"{what}: {pairs[1][0]} / a DataLoader", pairs[1][0], (LOADED, LOADED_BESIDE), 1.0),)
+        runs = tuple(case(peer, work.quick() if quick else work) for peer in names)
+        found.append(Benchmark(name, title, STEP, runs, (*BPXP, TORCH), goals))
+    return found
 
 
 def race(quick: bool) -> Benchmark:

@@ -10,10 +10,11 @@ from dataclasses import replace
 from benchmarks.harness import Case
 from benchmarks.peers.work import Work
 from benchmarks.report import Goal
-from benchmarks.suite import CNN, MLP, MNIST, STEP, TORCH, Benchmark
+from benchmarks.suite import CNN, LOADED, MLP, MNIST, STEP, TORCH, Benchmark
 
 GRAPH, COMPILED, SCAN = "PyTorch CUDA graph", "PyTorch compiled, reduce-overhead", "JAX optax, scan"
 WIDE = Work(net="784-4096-4096-10", batch=4096, samples=8 * 4096, hidden="relu", learning_rate=0.1)
+LARGER = Work(samples=122_880)
 CNN99 = Work(CNN.net, 128, 60_000, optimizer="adam", learning_rate=0.01, one_cycle=4, data="mnist")
 
 
@@ -31,6 +32,14 @@ def benchmarks(backends: list[str], quick: bool = False) -> list[Benchmark]:
 
     def own(work: Work, *more: str, fresh: bool = False) -> list[Case]:
         return [peer(f"bpxp {name}", "bpxp_fit", work, "--backend", name, *more, fresh=fresh) for name in backends]
+
+    def streamed(work: Work) -> list[Case]:
+        more = ("--pixels", "--streamed")
+        return [peer(f"bpxp {name}, streamed", "bpxp_fit", work, "--backend", name, *more) for name in backends]
+
+    def loaded(work: Work) -> list[Case]:
+        more = ("--device", device, "--batches", "mapped", "--workers", "2")
+        return [peer(LOADED, "torch_eager", work, *more)] if torch else []
 
     def eager(work: Work, *more: str, fresh: bool = False) -> list[Case]:
         return [peer(TORCH, "torch_eager", work, "--device", device, *more, fresh=fresh)] if torch else []
@@ -88,6 +97,18 @@ def benchmarks(backends: list[str], quick: bool = False) -> list[Benchmark]:
                 )
                 for name in backends
             ),
+        ),
+        Benchmark(
+            "gpu-stream",
+            "784-256-10, batch 64, uint8 pixels, from a memory-mapped file of 96 MB",
+            STEP,
+            (*own(LARGER, "--pixels"), *streamed(LARGER), *loaded(LARGER)),
+            tuple(f"bpxp {name}" for name in backends),
+            tuple(
+                Goal(f"784-256-10: {name}, streamed / resident", f"bpxp {name}, streamed", (f"bpxp {name}",), 1.11)
+                for name in backends
+            ),
+            rounds=3,
         ),
         Benchmark(
             "gpu-cnn-99",

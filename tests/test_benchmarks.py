@@ -63,7 +63,8 @@ def test_pictures_are_like_mnist_and_the_floats_are_the_pixels():
 @pytest.mark.parametrize("hidden", ["sigmoid", "relu"])
 def test_the_textbook_takes_the_steps_of_bpxp(hidden):
     work = Work(net="784-12-10", batch=64, samples=64, hidden=hidden)
-    book, own = Textbook(work, argparse.Namespace()), Bpxp(work, argparse.Namespace(backend="numpy", pixels=False))
+    book = Textbook(work, argparse.Namespace())
+    own = Bpxp(work, argparse.Namespace(backend="numpy", pixels=False, streamed=False))
     own.net.params = tuple(
         type(p)(W, b) for p, W, b in zip(own.net.params, book.net.weights, book.net.biases, strict=True)
     )
@@ -274,7 +275,7 @@ def test_the_suites_are_consistent(quick):
 
 
 def test_the_peers_of_a_benchmark_are_given_the_same_work():
-    for benchmark in [*suite.steps(quick=False), *suite_gpu.benchmarks(["cupy", "torch:cuda"])]:
+    for benchmark in [*suite.steps(quick=False), *suite.streams(quick=False), *suite_gpu.benchmarks(["cupy", "torch:cuda"])]:
         works = {case.arguments[case.arguments.index("--work") + 1] for case in benchmark.cases}
         assert len(works) == 1
 

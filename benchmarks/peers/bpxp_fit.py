@@ -10,7 +10,7 @@ from typing import Any
 
 import bpxp
 from benchmarks.peers.serve import After, options, serve
-from benchmarks.peers.work import CLASSES, Work
+from benchmarks.peers.work import CLASSES, Work, in_a_file
 from bpxp.nn import Conv2D, Flatten, MaxPool2D
 
 
@@ -30,7 +30,10 @@ class Bpxp:
         self.work, self.pixels = work, arguments.pixels
         self.net = self.network(arguments.backend, seed=0)
         x, y = work.pixels() if self.pixels else work.floats()
-        self.data = self.net.backend.asarray(x), self.net.backend.asarray(y)
+        if arguments.streamed:
+            self.data: Any = bpxp.data.Dataset(in_a_file(x), y, resident=False)
+        else:
+            self.data = self.net.backend.asarray(x), self.net.backend.asarray(y)
         self.test: tuple[Any, Any] | None = None
 
     def network(self, backend: Any, seed: int) -> bpxp.Network:
@@ -66,4 +69,5 @@ if __name__ == "__main__":
     parser = options(__doc__)
     parser.add_argument("--backend", default="numpy")
     parser.add_argument("--pixels", action="store_true", help="pictures as uint8, as in bpxp's own data sets")
+    parser.add_argument("--streamed", action="store_true", help="from a memory-mapped file")
     serve(Bpxp, parser, can=("images", "one_cycle"))

@@ -16,7 +16,7 @@ from itertools import pairwise
 import torch
 
 from benchmarks.peers.serve import Loop, options, serve
-from benchmarks.peers.work import Work
+from benchmarks.peers.work import Work, in_a_file
 
 Pairs = Iterator[tuple[torch.Tensor, torch.Tensor]]
 
@@ -44,10 +44,18 @@ def optimizer(work: Work, net: torch.nn.Module, **how: bool) -> torch.optim.Opti
     return rule(net.parameters(), lr=work.learning_rate, **how)
 
 
+class Gathered(torch.utils.data.Dataset):
+    def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.x, self.y = x, y
+
+    def __getitem__(self, rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.x[rows], self.y[rows]
+
+
 class Torch(Loop):
     def __init__(self, work: Work, arguments: argparse.Namespace) -> None:
         self.work, self.batches = work, getattr(self, arguments.batches)
-        self.device = torch.device(arguments.device)
+        self.device, self.workers = torch.device(arguments.device), arguments.workers
         self.layout = torch.channels_last if arguments.channels_last else torch.contiguous_format
         self.mode = arguments.compile
         if self.mode and self.device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
@@ -88,6 +96,23 @@ class Torch(Loop):
         data = torch.utils.data.TensorDataset(self.x, self.y)
         yield from torch.utils.data.DataLoader(data, batch_size=self.work.batch, shuffle=True)
 
+    def mapped(self) -> Pairs:
+        """Yield mini-batches of a memory-mapped file, each gathered with one call: a DataLoader's quickest form."""
+        if not hasattr(self, "loader_of_file"):
+            # The file has what `arrays` has brought to the device, so that a picture is there as the network takes it.
+            x, y = torch.from_numpy(in_a_file(self.x.cpu().numpy())), self.y.cpu()
+            rows = torch.utils.data.RandomSampler(range(len(x)))
+            self.loader_of_file = torch.utils.data.DataLoader(
+                Gathered(x, y),
+                batch_size=None,
+                sampler=torch.utils.data.BatchSampler(rows, self.work.batch, drop_last=False),
+                num_workers=self.workers,
+                persistent_workers=self.workers > 0,
+                pin_memory=self.device.type == "cuda",
+            )
+        for x, y in self.loader_of_file:
+            yield x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
+
     def epoch(self) -> float:
         total = torch.zeros((), device=self.device)
         for x, y in self.batches():
@@ -110,7 +135,8 @@ class Torch(Loop):
 if __name__ == "__main__":
     parser = options(__doc__)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--batches", choices=["index", "slice", "loader"], default="index")
+    parser.add_argument("--batches", choices=["index", "slice", "loader", "mapped"], default="index")
+    parser.add_argument("--workers", type=int, default=0, help="processes that gather, of a DataLoader over a file")
     parser.add_argument("--compile", help="mode of torch.compile, default or reduce-overhead")
     parser.add_argument("--channels-last", action="store_true", help="memory format of pictures and kernels")
     serve(Torch, parser, can=("images", "one_cycle"))

@@ -84,5 +84,5 @@ if __name__ == "__main__":
     parser = options(__doc__)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--channels-last", action="store_true", help="memory format of pictures and kernels")
-    parser.set_defaults(batches="index", compile=None)
+    parser.set_defaults(batches="index", compile=None, workers=0)
     serve(TorchGraph, parser, can=("images",))

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import json
+import tempfile
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -105,6 +107,15 @@ class Work:
 
     def _shaped(self, x: np.ndarray) -> np.ndarray:
         return x.reshape(len(x), 28, 28, 1) if self.is_image else x.reshape(len(x), INPUTS)
+
+
+def in_a_file(a: np.ndarray) -> np.ndarray:
+    """Return the array as a memory map of a file, which is gone with the process. POSIX only."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.npy"
+        np.save(path, a)
+        found: np.ndarray = np.load(path, mmap_mode="r")
+        return found
 
 
 def scaled(x: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ def work(rule: str, rate: float, **more) -> Work:
 
 def own(task: Work) -> tuple[list[np.ndarray], list[float]]:
     """Return bpxp's initial parameters, W and b in turn, and its losses."""
-    peer = Bpxp(task, argparse.Namespace(backend="numpy", pixels=False))
+    peer = Bpxp(task, argparse.Namespace(backend="numpy", pixels=False, streamed=False))
     start = [np.array(a) for p in peer.net.params for a in p]
     return start, losses(peer)
 
@@ -33,7 +33,7 @@ def losses(peer) -> list[float]:
 
 
 @pytest.mark.parametrize(("rule", "rate"), RULES)
-@pytest.mark.parametrize("batches", ["index", "slice", "loader", "graph"])
+@pytest.mark.parametrize("batches", ["index", "slice", "loader", "mapped", "graph"])
 def test_torch(rule, rate, batches):
     torch = pytest.importorskip("torch")
     from benchmarks.peers.torch_eager import Torch
@@ -42,7 +42,7 @@ def test_torch(rule, rate, batches):
     task = work(rule, rate)
     start, expected = own(task)
     how = argparse.Namespace(device="cpu", batches="index" if batches == "graph" else batches, compile=None)
-    how.channels_last = False
+    how.channels_last, how.workers = False, 0
     peer = (TorchGraph if batches == "graph" else Torch)(task, how)
     with torch.no_grad():
         for p, a in zip(peer.net.parameters(), start, strict=True):

@@ -17,6 +17,7 @@ import bpxp
 from bpxp import nn
 from bpxp import run as module
 from bpxp.run import MARKS, MOMENT, Pace, chunks, next_mark
+from bpxp.step import TrainingStep
 
 
 def marks(batches, every=(), epoch=0):
@@ -35,6 +36,35 @@ def test_an_epoch_is_shown_in_equal_parts(batches):
     # From any other place, too, it is the next of these.
     for done in range(batches):
         assert next_mark(done, batches, (), 5) == min(mark for mark in found if mark > done)
+
+
+def test_an_epoch_that_nobody_watches_is_one_call():
+    def calls(callbacks):
+        net = bpxp.Network([3, 4, 2], backend="numpy", seed=0)
+        trainer = bpxp.Trainer(net, callbacks=callbacks, progress=False)
+        counts, compiled = [], net.compiled
+
+        def counting(step, *name):
+            run = compiled(step, *name)
+
+            def advance(state, data, *, count=1):
+                counts.extend([count] if isinstance(step, TrainingStep) else [])
+                return run(state, data, count=count)
+
+            return advance
+
+        net.compiled = counting
+        trainer.fit((np.zeros((80, 3), np.float32), np.arange(80) % 2), epochs=6, batch_size=2)
+        return counts
+
+    class Watching(bpxp.callbacks.Callback):
+        def on_batches(self, trainer, done, total):
+            pass
+
+    watched, alone = calls([Watching()]), calls([bpxp.callbacks.Callback()])
+    assert watched[-MARKS:] == [40 // MARKS] * MARKS
+    assert alone[-1] == 40
+    assert sum(watched) == sum(alone)
 
 
 @pytest.mark.parametrize(("batches", "every"), list(itertools.product([1, 3, 7, 100], [(1,), (2,), (5, 7), (150,)])))

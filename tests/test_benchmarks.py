@@ -275,7 +275,11 @@ def test_the_suites_are_consistent(quick):
 
 
 def test_the_peers_of_a_benchmark_are_given_the_same_work():
-    for benchmark in [*suite.steps(quick=False), *suite.streams(quick=False), *suite_gpu.benchmarks(["cupy", "torch:cuda"])]:
+    for benchmark in [
+        *suite.steps(quick=False),
+        *suite.streams(quick=False),
+        *suite_gpu.benchmarks(["cupy", "torch:cuda"]),
+    ]:
         works = {case.arguments[case.arguments.index("--work") + 1] for case in benchmark.cases}
         assert len(works) == 1
 

@@ -114,7 +114,7 @@ def in_a_file(a: np.ndarray) -> np.ndarray:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.npy"
         np.save(path, a)
-        found: np.ndarray = np.load(path, mmap_mode="r")
+        found: np.ndarray = np.load(path, mmap_mode="c")  # PyTorch warns of what it could not write to
         return found
 
 

@@ -176,6 +176,12 @@ class DerivationError(BpxpError, AssertionError):
     """The code computes something else than its equation says."""
 
 
+class LayerCheckError(BpxpError, AssertionError):
+    """A layer breaks rules that the layers of bpxp keep; `report` is a `bpxp.verify.LayerReport`."""
+
+    report: Any = None
+
+
 def message(
     where: str,
     what: str,

@@ -4,6 +4,7 @@ from bpxp.verify.certificate import Certificate, ParityRow, ParityRun
 from bpxp.verify.derivations import DerivationReport, EquationCheck, check_equations
 from bpxp.verify.gradients import GradientReport, ParameterCheck, check_gradients
 from bpxp.verify.lockstep import Bisection, Difference, bisect
+from bpxp.verify.own_layer import LayerReport, RuleCheck, check_layer
 from bpxp.verify.parity import certify
 from bpxp.verify.xray import PrecisionReport, PrecisionRow, xray
 
@@ -14,14 +15,17 @@ __all__ = [
     "Difference",
     "EquationCheck",
     "GradientReport",
+    "LayerReport",
     "ParameterCheck",
     "ParityRow",
     "ParityRun",
     "PrecisionReport",
     "PrecisionRow",
+    "RuleCheck",
     "bisect",
     "certify",
     "check_equations",
     "check_gradients",
+    "check_layer",
     "xray",
 ]

@@ -148,7 +148,12 @@ def opened(path: str | Path) -> Iterator[Opened]:
         Written by a newer bpxp.
     """
     where = f"load({os.fspath(path)!r})"
-    if stat.S_IFMT(os.stat(path).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError as error:
+        error.add_note(f"searched in {Path(path).absolute().parent}")
+        raise
+    if stat.S_IFMT(mode) not in (stat.S_IFREG, stat.S_IFDIR):
         raise CheckpointFormatError(message(where, "not a file", code="E061", expected="a file that was saved"))
     with open(path, "rb") as stream:
         yield Opened(stream, os.fstat(stream.fileno()).st_size, where)

@@ -206,6 +206,7 @@ class Trainer:
             with room.explained(net, functools.partial(self._out_of_memory, doctor), lambda e: e is self._raised):
                 self._epochs(work, step, doctor, interrupts)
         finally:
+            net.optimizer = work.step.optimizer
             net._params, net.opt_state = run.between_fits()
 
     def _epochs(self, work: Work, step: Step, doctor: Doctor, interrupts: Interrupts) -> None:

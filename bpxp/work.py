@@ -126,8 +126,7 @@ class Work:
         """Return a run from where the network stands."""
         optimizer = self.step.optimizer
         if net.optimizer != optimizer or net.opt_state is None:
-            net.optimizer, net.opt_state = optimizer, optimizer.init(net.params, xp=net.xp)
-            params, opt = net.params, net.opt_state
+            params, opt = net.params, optimizer.init(net.params, xp=net.xp)
         else:
             params, opt = swapped(net.params, net.opt_state)
         key = net.key or (net.key_at(0) if self.step.augment else ())

@@ -197,7 +197,7 @@ def step_costs(
     state, data = _start(step, net, batch, n, pixels, weighted, meter)
     state = step(state, data)  # the first step makes tables that the others only read
     meter.start()
-    resident = meter.live
+    live = meter.live
     state = step(state, data)
     total = meter.total
     return Costs(
@@ -209,7 +209,7 @@ def step_costs(
         total.operations,
         total.flops,
         total.bytes,
-        resident,
+        live,
         meter.peak,
         dict(meter.by_name),
         max(meter.products, key=lambda product: product[0] * product[1] * product[2], default=(0, 0, 0)),

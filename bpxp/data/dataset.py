@@ -67,7 +67,7 @@ class Dataset:
             raise InvalidTypeError(
                 message("Dataset(resident=…)", "not a choice", code="E001", got=got, expected="True, False or None")
             )
-        if self.resident is False and not isinstance(self.x, np.ndarray):
+        if self.resident is False and self.backend is None and not isinstance(self.x, np.ndarray):
             raise InvalidTypeError(
                 message(
                     "Dataset(resident=False)",

@@ -28,7 +28,7 @@ from bpxp.trace import Batch, Tracer, own_copy
 from bpxp.tree import leaves, named_leaves, tree_map
 from bpxp.work import Work
 
-SHARE = 100  # looking, and keeping the state, wait until the steps have taken so many times as long
+SHARE = 200  # looking, and keeping the state, wait until the steps have taken so many times as long
 
 
 class Kept(NamedTuple):

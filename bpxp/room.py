@@ -79,8 +79,11 @@ class Room:
 
     def _costs(self, batch: int) -> Costs:
         net, work = self.net, self.work
-        x, _, weight = (work.train.x, None, work.train.weight) if isinstance(work.train, Held) else work.train
-        pixels = x.dtype in (net.xp.uint8, np.uint8)
+        if isinstance(work.train, Held):
+            weight, pixels = work.train.weight, work.train.x.dtype == np.uint8
+        else:
+            x, _, weight = work.train
+            pixels = x.dtype == net.xp.uint8
         n = max(count(work.train), batch)
         return step_costs(net, batch, n, work.step.optimizer, pixels, weight is not None, work.step.augment)
 

@@ -128,7 +128,7 @@ class Trainer:
         on_divergence : {"locate", "raise"}, optional
             What to do when a number is NaN or infinite: go back to the last finite state, do the steps again and say
             which one it was, and which layer; or only raise. For the first the state is kept once more in the host's
-            memory, and brought there now and then: at most one hundredth of the time.
+            memory, and brought there now and then: looking and keeping take a hundredth of the time at most.
         bundle : path, optional
             Where a step that diverges is written, for `bpxp.replay`. Default: beside the file of a `Checkpoint`,
             ``run.diverged.bpxp`` for ``run.bpxp``; without one, nowhere.

@@ -1,0 +1,242 @@
+"""Exhibits 14 to 22: overflow, clipped logarithms, kinks, shapes, and windows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from museum.exhibit import CROSS_ENTROPY, Exhibit, own_cross_entropy
+
+from bpxp.nn import BatchNorm, Identity, LeakyReLU, MaxPool2D, Sigmoid, pooling, windows
+from bpxp.nn.losses import softmax_cross_entropy
+from bpxp.nn.normalization import NormParams
+
+
+def plain_softmax(z: Any, xp: Any) -> Any:
+    e = xp.exp(z)
+    return e / xp.sum(e, axis=1, keepdims=True)
+
+
+def overflowing(z: Any, y: Any, xp: Any) -> tuple[Any, Any]:
+    log_total = xp.log(xp.sum(xp.exp(z), axis=1, keepdims=True))
+    return log_total - xp.sum(y * z, axis=1, keepdims=True), plain_softmax(z, xp) - y
+
+
+def clipped(least: float) -> Any:
+    def formula(z: Any, y: Any, xp: Any) -> tuple[Any, Any]:
+        a = plain_softmax(z - xp.max(z, axis=1, keepdims=True), xp)
+        held = xp.maximum(a, xp.full((), least, dtype=a.dtype)) if least else a
+        return -xp.sum(y * xp.log(held), axis=1, keepdims=True), a - y
+
+    return own_cross_entropy(formula)
+
+
+def naive_sigmoid(right: Any) -> Any:
+    def forward(self, params, z, /, *, xp):
+        a = 1.0 / (1.0 + xp.exp(-z))
+        return a, a
+
+    return forward
+
+
+def narrow_mean(right: Any) -> Any:
+    def mean(each, scale, xp):
+        return xp.astype(right(xp.astype(each, xp.float32, copy=True), 1.0, xp) * 1.0, each.dtype)
+
+    def weighted(each, scale, xp):
+        return mean(each * scale, 1.0, xp)
+
+    return weighted
+
+
+def decides_on_a(right: Any) -> Any:
+    def backward(self, params, a, da, /, *, xp):
+        above = xp.astype(a >= 0.0, a.dtype)
+        return da * (above + (1.0 - above) * self.slope), ()
+
+    return backward
+
+
+def wrong_beyond_vectors(right: Any) -> Any:
+    def gradients(self, params, cache, dy, /, *, xp):
+        grads, channels = right(self, params, cache, dy, xp=xp), dy.shape[-1]
+        return NormParams(grads.gamma, xp.sum(xp.reshape(dy, (channels, -1)), axis=1) if dy.ndim > 2 else grads.beta)
+
+    return gradients
+
+
+def no_copy(right: Any) -> Any:
+    def forward(self, params, z, /, *, xp):
+        return z, None
+
+    return forward
+
+
+def last_wins(right: Any) -> Any:
+    def largest(taps, xp):
+        y, _ = right(taps, xp)
+        so_far, beats = taps[0], []
+        for tap in taps[1:]:
+            beats.append(tap >= so_far)
+            so_far = xp.maximum(so_far, tap)
+        return y, tuple(beats)
+
+    return largest
+
+
+def overwrites(right: Any) -> Any:
+    def given_back(parts, axis, along, /, *, xp):
+        if along.kernel <= along.stride:
+            return right(parts, axis, along, xp=xp)
+        zeros = [0.0 * part for part in parts]
+        dx = right([parts[0], *zeros[1:]], axis, along, xp=xp)
+        for t in range(1, len(parts)):
+            own = right([*zeros[:t], parts[t], *zeros[t + 1 :]], axis, along, xp=xp)
+            dx = xp.where(own != 0.0, own, dx)
+        return dx
+
+    return given_back
+
+
+def first_window_only(right: Any) -> Any:
+    def backward(self, params, cache, dy, /, *, xp):
+        _, height, width, _ = dy.shape
+        row = xp.reshape(xp.astype(xp.arange(height, dtype=xp.int32) == 0, dy.dtype), (1, -1, 1, 1))
+        column = xp.reshape(xp.astype(xp.arange(width, dtype=xp.int32) == 0, dy.dtype), (1, 1, -1, 1))
+        return right(self, params, cache, dy * row * column, xp=xp)
+
+    return backward
+
+
+def off_by_the_rest(right: Any) -> Any:
+    def seers_along(axis, /, *, xp):
+        reach = axis.dilation * (axis.kernel - 1) + 1
+        rest = (axis.n + axis.before + axis.after - reach) % axis.stride
+        return right(axis._replace(before=axis.before + rest), xp=xp)
+
+    return seers_along
+
+
+IMAGES = "images"
+
+EXHIBITS = [
+    Exhibit(
+        14,
+        "a",
+        "The softmax takes the exponential of the logits as they are: it overflows beyond 88 in float32.",
+        "ahmedfgad/NumPyCNN#13",
+        *CROSS_ENTROPY,
+        own_cross_entropy(overflowing),
+    ),
+    Exhibit(
+        14,
+        "b",
+        "The sigmoid is 1/(1 + e^-z), which overflows for large negative z.",
+        "gnbaron/signature-recognition#6",
+        Sigmoid,
+        "forward",
+        naive_sigmoid,
+        training="sigmoid",
+    ),
+    Exhibit(
+        14,
+        "c",
+        "A reduction adds up in a narrower type than its result has.",
+        "chainer/chainer 9c21d20481 (float16)",
+        softmax_cross_entropy,
+        "weighted_mean",
+        narrow_mean,
+        here="bpxp has no float16: float64 is summed in float32.",
+    ),
+    Exhibit(
+        15,
+        "a",
+        "The logarithm of the cross-entropy is clipped at 1e-7: a confident mistake never costs more than 16.1, while "
+        "the gradient says otherwise.",
+        "the tutorial; chainer/chainer f8c37e03bf (an epsilon that underflows in float16)",
+        *CROSS_ENTROPY,
+        clipped(1e-7),
+    ),
+    Exhibit(
+        15,
+        "b",
+        "The cross-entropy takes the logarithm of a probability that underflows to 0.",
+        "the tutorial",
+        *CROSS_ENTROPY,
+        clipped(0.0),
+    ),
+    Exhibit(
+        16,
+        "",
+        "The derivative of LeakyReLU is decided on the output, a >= 0: with slope 0 it is 1 everywhere.",
+        "chainer/chainer 0205876eea",
+        LeakyReLU,
+        "backward",
+        decides_on_a,
+        training="leaky",
+    ),
+    Exhibit(
+        17,
+        "",
+        "A gradient is reshaped wrongly for arrays of more than two axes.",
+        "chainer/chainer f03f7066b5 (HuberLoss)",
+        BatchNorm,
+        "gradients",
+        wrong_beyond_vectors,
+        here="Losses of bpxp take matrices only; batch normalisation takes images as well as vectors.",
+        training=IMAGES,
+    ),
+    Exhibit(
+        18,
+        "",
+        "Where there is nothing to do the input itself is returned, and its gradient goes wrong.",
+        "chainer/chainer 7484a0d60a (F.cast to the same dtype)",
+        Identity,
+        "forward",
+        no_copy,
+        here="bpxp has no cast; the identity is its layer with nothing to do. The output shares the input's memory.",
+        training="identity",
+    ),
+    Exhibit(
+        19,
+        "",
+        "Of equal largest values in a window another one gets the gradient than everywhere else (or all of them do).",
+        "Theano/Theano#5248, #5506; tensorflow/tensorflow#4886 (CPU against cuDNN); mni-ml/framework#22",
+        pooling,
+        "_largest",
+        last_wins,
+        here="The last wins in place of the first. Pixels of value 0 behind a ReLU are equal all the time.",
+        training=IMAGES,
+    ),
+    Exhibit(
+        20,
+        "",
+        "Where windows overlap, gradients replace one another, = in place of +=. The test had stride = kernel.",
+        "0809zheng/CS231n-assignment2019#19; FluxML/Flux.jl#1197",
+        windows,
+        "given_back",
+        overwrites,
+        training="overlapping windows",
+    ),
+    Exhibit(
+        21,
+        "",
+        'The gradient of max pooling is returned after the first window: a `return` within the loop. "The model as-is '
+        'still converges."',
+        "riccardoandreoni0/CNN-from-scratch#1",
+        MaxPool2D,
+        "backward",
+        first_window_only,
+        training=IMAGES,
+    ),
+    Exhibit(
+        22,
+        "",
+        "Backwards, a window is off by some pixels where stride and padding leave a rest, (H - k + 2p) mod s != 0.",
+        "PKUFlyingPig/CMU10-714#6; tensorflow/tensorflow#11092; ravin-d-27/PyDeepFlow#85; "
+        "Kulbear/deep-learning-coursera#34; LLNL/lbann#1022",
+        windows,
+        "seers_along",
+        off_by_the_rest,
+        training="overlapping windows",
+    ),
+]

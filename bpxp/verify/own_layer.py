@@ -1,7 +1,4 @@
-"""One call that proves a layer of your own: every rule that the layers of bpxp keep, and what is to be done about one.
-
-Each rule is a function over a `Case`, which says what it found; none looks for what another one says.
-"""
+"""One call that proves a layer of your own: every rule that the layers of bpxp keep, and what is to be done."""
 
 from __future__ import annotations
 
@@ -11,7 +8,8 @@ from typing import Any, NamedTuple
 from bpxp.backends import Backend, available_backends, get_backend
 from bpxp.errors import BpxpError, LayerCheckError, Message, message
 from bpxp.nn.layer import Shape
-from bpxp.verify.layer_rules import RULES, Case, Rule
+from bpxp.verify.layer_case import Case
+from bpxp.verify.rulebook import RULES, Rule
 
 EVERYWHERE = ("numpy", "strict", "strict:device1", "torch", "jax", "cupy")
 
@@ -125,9 +123,7 @@ def check_layer(
     chosen, not_run = _usable(EVERYWHERE if backends is None else backends, every=backends is None)
     shape = (in_shape,) if isinstance(in_shape, int) else tuple(in_shape)
     case = Case(layer, shape, chosen, x, batch, seed)
-    checks: list[RuleCheck] = []
-    for rule in RULES:
-        checks.append(_checked(rule, case, {check.rule for check in checks if not check.kept}))
+    checks = [_checked(rule, case) for rule in RULES]
     name = type(layer).__name__ if not isinstance(layer, type) else layer.__name__
     report = LayerReport(name, tuple(backend.name for backend in chosen), not_run, tuple(checks))
     if report.broken:
@@ -137,12 +133,13 @@ def check_layer(
     return report
 
 
-def _checked(rule: Rule, case: Case, broken: set[str]) -> RuleCheck:
-    missing = broken & set(rule.needs)
+def _checked(rule: Rule, case: Case) -> RuleCheck:
+    missing = case.broken & set(rule.needs)
     if missing:
         return RuleCheck(rule.name, rule.says, (), rule.fix, f"first {', '.join(sorted(missing))}")
     case.note = ""
     found = tuple(rule.check(case))
+    case.broken |= {rule.name} if found else set()
     return RuleCheck(rule.name, rule.says, found, rule.fix, case.note)
 
 

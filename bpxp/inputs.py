@@ -6,6 +6,7 @@ any library that speaks DLPack and lives on the network's device. The array is n
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -62,6 +63,9 @@ def as_host(a: Any, where: str) -> np.ndarray:
     if hasattr(a, "columns") and hasattr(a, "to_numpy"):
         _check_columns(a, where)
         a = a.to_numpy()
+        if a.dtype.kind == "O":  # several kinds of numbers; a missing one stays what it is, and is refused below
+            with contextlib.suppress(TypeError, ValueError):
+                a = a.astype(np.float64)
     try:
         array = np.asarray(a)
     except ValueError as error:

@@ -67,6 +67,13 @@ def promises(session: nox.Session) -> None:
     session.run("python", "tests/promises.py")
 
 
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Give random inputs to whatever reads them: ``nox -s fuzz -- idx 10000000``, or ``all 60s``; see tests/fuzz."""
+    session.install("-e", ".", *group("test"))
+    session.run("python", "-m", "fuzz", *(session.posargs or ["all", "10000000"]), env={"PYTHONPATH": "tests"})
+
+
 def pytest(session: nox.Session, backends: str, **environment: str) -> None:
     # A process per core, and so one thread for each: the tests' matrices are small, and JAX compiles a lot.
     environment |= {"BPXP_TEST_BACKENDS": backends, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}

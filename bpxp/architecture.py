@@ -84,10 +84,11 @@ def _checked_entries(layers: Any) -> list[int | Layer]:
         )
     entries: list[int | Layer] = []
     for i, entry in enumerate(layers):
-        if isinstance(entry, Layer) and not isinstance(entry, type):
+        whole = isinstance(entry, numbers.Integral) and not isinstance(entry, bool)
+        if not whole and isinstance(entry, Layer) and not isinstance(entry, type):
             entries.append(entry)
             continue
-        if isinstance(entry, bool) or not isinstance(entry, numbers.Integral):
+        if not whole:
             name = entry.__name__ if isinstance(entry, type) else f"{type(entry).__name__} {entry!r}"
             fix = f"{name}(…), an instance of it" if isinstance(entry, type) else ""
             what = f"sizes[{i}] must be an int or a layer, got {name}"

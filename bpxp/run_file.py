@@ -126,21 +126,24 @@ def read(path: str | Path, net: Network) -> Saved:
     CheckpointError
         If it is damaged, of a newer format, no run, or that of another network.
     """
-    where = f"fit(resume={os.fspath(path)!r})"
-    tensors, description = checkpoint.read(path)
-    run = description.get("run")
-    if run is None:
+    return checked(os.fspath(path), *checkpoint.read(path), net)
+
+
+def checked(path: str, tensors: checkpoint.Tensors, description: dict[str, Any], net: Network) -> Saved:
+    """Return what a file holds of a run, if it is one of this network; see `read`."""
+    where = f"fit(resume={path!r})"
+    if description.get("run") is None:
         raise CheckpointFormatError(
             message(
                 where,
                 "the file holds a network and no run to go on with",
                 code="E061",
                 expected="a file that callbacks.Checkpoint(path) wrote",
-                fix=f"Network.load({os.fspath(path)!r}), and a new fit",
+                fix=f"Network.load({path!r}), and a new fit",
             )
         )
     try:
-        saved = _parsed(os.fspath(path), tensors, description)
+        saved = _parsed(path, tensors, description)
     except model_file.MISFITS as error:
         raise CheckpointCorruptError(
             message(where, f"the description of the run is damaged ({error!r})", code="E060")

@@ -101,6 +101,10 @@ def get_backend(name: str | Backend | None = None, *, matmul: str | None = None)
         where = f"the environment variable {ENVIRONMENT}"
     else:
         where = "backend"
+    if matmul is not None and not isinstance(matmul, str):
+        raise InvalidTypeError(
+            message("matmul", "not a precision", code="E004", got=type(matmul).__name__, fix="matmul='float32'")
+        )
     if isinstance(name, str):
         return _named(f"{name}+{matmul}" if matmul else name, where)
     if isinstance(name, Backend):

@@ -47,7 +47,10 @@ def number(
         raise InvalidTypeError(
             message(where, "not a number", code="E001", got=f"{type(value).__name__} {value!r}", expected="a number")
         )
-    x = float(value)
+    try:
+        x = float(value)
+    except OverflowError:  # an int beyond all floats
+        x = math.inf if value > 0 else -math.inf
     below = x <= low if low_open else x < low
     above = x >= high if high_open else x > high
     if not math.isfinite(x) or below or above:
@@ -91,5 +94,5 @@ def fits_in_memory(parameters: int, where: str) -> None:
         return
     memory = host_memory()
     if memory is not None and 8 * parameters > memory.free:
-        needed, free = (f"{n / 2**30:,.0f} GiB" for n in (8 * parameters, memory.free))
+        needed, free = (f"{(n + (1 << 29)) >> 30:,} GiB" for n in (8 * parameters, memory.free))
         raise ParameterMemoryError(message(where, f"needs {needed} of parameters, {free} available", code="E011"))

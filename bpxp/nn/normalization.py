@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from bpxp.equations import Equations
 from bpxp.errors import InvalidValueError, message
-from bpxp.nn.checks import number
+from bpxp.nn.checks import fits_in_memory, number
 from bpxp.nn.functions import constant
 from bpxp.nn.initializers import Zeros
 from bpxp.nn.layer import Array, Namespace, Shape
@@ -292,6 +292,7 @@ class LayerNorm:
 def _ones_and_zeros(rng: HostRandom, in_shape: Shape, where: str) -> NormParams:
     if not in_shape:
         raise InvalidValueError(message(where, "a sample needs a last axis, its channels", code="E014", got="shape ()"))
+    fits_in_memory(2 * in_shape[-1], where)
     zeros = Zeros().bias(rng, in_shape[-1:])
     return NormParams(zeros + 1.0, zeros)
 

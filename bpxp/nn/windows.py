@@ -61,7 +61,7 @@ def pair(value: Any, where: str) -> Pair:
 
 def padding(value: Any, where: str) -> Padding:
     """Return "valid", "same" or ((top, bottom), (left, right)) of an int, of a pair, or of two pairs."""
-    if value == "valid" or value == "same":
+    if isinstance(value, str) and value in ("valid", "same"):
         return str(value)
     both = (value, value) if isinstance(value, numbers.Integral) else value
     fault = message(

@@ -119,7 +119,7 @@ class GELU(Activation):
     )
 
     def __post_init__(self) -> None:
-        if self.approximate not in ("none", "tanh"):
+        if not isinstance(self.approximate, str) or self.approximate not in ("none", "tanh"):
             raise InvalidValueError(
                 message(
                     "GELU(approximate=…)",

@@ -100,6 +100,7 @@ def device_9_of_strict(c):
 
 @row(13, ValueError, "E012", "no_float64", "has no float64. Fix: dtype='float32'")
 def no_float64(c):
+    bpxp.Network([4, 3], backend="strict:no_float64", seed=0).evaluate(c.x, c.y)
     bpxp.Network([4, 3], backend="strict:no_float64", dtype="float64")
 
 

@@ -70,7 +70,10 @@ def a_fit_within_a_fit(c):
             trainer.fit((c.x, c.y), epochs=1)
 
     net = bpxp.Network([4, 3], backend=c.backend, seed=0)
-    bpxp.Trainer(net, progress=False, callbacks=[Again()]).fit((c.x, c.y), epochs=1)
+    try:
+        bpxp.Trainer(net, progress=False, callbacks=[Again()]).fit((c.x, c.y), epochs=1)
+    finally:
+        bpxp.Trainer(net, progress=False).fit((c.x, c.y), epochs=1)  # and afterwards all is well
 
 
 @row(76, ValueError, "E016", "Network.params: 0/b has the wrong shape: got shape (4,), expected shape (3,)",

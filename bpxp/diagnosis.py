@@ -65,7 +65,7 @@ def diagnose(
         what = f"{bad.place}{name} is not finite"
         got = f"{bad.bad:,} of {bad.size:,} numbers, the first at {list(bad.first)}"
         if bad.rows:
-            rows = rows[list(bad.rows)]
+            rows = rows[[i for i in bad.rows if i < len(rows)]]  # others only fill up the mini-batch
             told.insert(0, _of_samples(rows))
         told.insert(0, _before(bad, seen))
         fix = advice(model, bad, seen)

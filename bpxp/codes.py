@@ -84,6 +84,7 @@ CODES = {
     "E082": "An equation is not in the notation.",
     "E083": "An equation cannot be evaluated.",
     "E084": "Nothing states the equations.",
+    "E085": "A layer breaks a rule that layers keep.",
     # accepted, with a warning
     "W001": "Labels in a column are taken as they are meant.",
     "W002": "All labels are the same class.",

@@ -23,7 +23,10 @@ class _Coded(Exception):
 
 
 class BpxpError(_Coded):
-    """Base of every error that bpxp raises on purpose."""
+    """Base of every error that bpxp raises on purpose; its text is what `message` writes."""
+
+    def __init__(self, text: Message) -> None:
+        super().__init__(text)
 
     def at(self, where: str) -> Self:
         """Return the same error, told of the argument that was passed instead of the function that refused it."""
@@ -186,7 +189,7 @@ def message(
     where: str,
     what: str,
     *,
-    code: str = "",
+    code: str,
     got: str = "",
     expected: str = "",
     first: str = "",
@@ -219,7 +222,7 @@ def message(
     begin = f"{where}: {what}" + (f": {', '.join(clauses)}" if clauses else "")
     sentences = [begin, first, f"Fix: {fix}" if fix else "", after]
     text = " ".join(s if s.endswith((".", "?", "!")) else f"{s}." for s in sentences if s)
-    return Message(f"{text} [BPX-{code}]" if code else text)
+    return Message(f"{text} [BPX-{code}]")
 
 
 def warn(where: str, what: str, *, code: str, stacklevel: int, fix: str = "") -> None:

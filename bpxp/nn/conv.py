@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 from bpxp.equations import Equations
-from bpxp.errors import InvalidValueError, message
+from bpxp.errors import InvalidValueError, Message, message
 from bpxp.nn import windows
 from bpxp.nn.activations import Activation, get_activation
 from bpxp.nn.checks import fits_in_memory, positive_int
@@ -117,7 +117,7 @@ class Conv2D:
             fix = f"filters={-(-self.filters // self.groups) * self.groups}"
             raise InvalidValueError(self._indivisible("filters", self.filters, fix))
 
-    def _indivisible(self, what: str, number: int, fix: str) -> str:
+    def _indivisible(self, what: str, number: int, fix: str) -> Message:
         return message(
             f"Conv2D(groups={self.groups})",
             f"each group has as many {what}: {what} mod groups = {number} mod {self.groups} = {number % self.groups}",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bpxp.equations import Equations
-from bpxp.errors import InvalidTypeError, InvalidValueError, message
+from bpxp.errors import InvalidTypeError, InvalidValueError, Message, message
 from bpxp.nn.layer import Array, Layer, Namespace, Params, Shape
 from bpxp.nn.sequential import Sequential
 from bpxp.random import HostRandom
@@ -103,7 +103,7 @@ class Residual:
         return moved
 
 
-def _does_not_add_up(in_shape: Shape, out_shape: Shape) -> str:
+def _does_not_add_up(in_shape: Shape, out_shape: Shape) -> Message:
     """Write the equation that fails, with the first two axes that differ."""
     if len(in_shape) != len(out_shape):
         where, fix = f"{len(in_shape)} axes and {len(out_shape)} axes", ""

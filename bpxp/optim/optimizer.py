@@ -13,7 +13,7 @@ from itertools import repeat
 from typing import Any, NamedTuple
 
 from bpxp.equations import Equations
-from bpxp.errors import InvalidValueError, message
+from bpxp.errors import InvalidValueError, Message, message
 from bpxp.nn.checks import number
 from bpxp.optim.clipping import clip_by_norm, clip_by_value
 from bpxp.optim.schedules import Constant, Schedule, ScheduleState, as_schedule
@@ -266,7 +266,7 @@ def _overwrite(a: Array, value: Array) -> Array:
     return a
 
 
-def _shapes_differ(name: str, p: Array, g: Array) -> str:
+def _shapes_differ(name: str, p: Array, g: Array) -> Message:
     return message(
         f"{name}.update",
         "a gradient has another shape than its parameter",

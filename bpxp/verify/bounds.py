@@ -46,6 +46,7 @@ class _Namespace(types.SimpleNamespace):
                 message(
                     f"xp.{name}",
                     "no rule says how it carries a rounding error on",
+                    code="E026",
                     fix="a function in bpxp/verify/bounds.py that returns its result's bound",
                 )
             )

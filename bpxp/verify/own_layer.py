@@ -11,6 +11,7 @@ from bpxp.nn.layer import Shape
 from bpxp.verify.layer_case import Case
 from bpxp.verify.rulebook import RULES, Rule
 
+LINES = 4  # that an error shows of what is broken
 EVERYWHERE = ("numpy", "strict", "strict:device1", "torch", "jax", "cupy")
 
 
@@ -150,9 +151,10 @@ def _message(report: LayerReport) -> Message:
         if not check.kept:
             more = f"; {len(check.broken) - 1} more" if len(check.broken) > 1 else ""
             lines.append(f"  {check.rule}: {check.broken[0]}{more}. Fix: {check.fix}.")
-    count = f"{len(lines)} of {len(report.checks)} rules"
-    head = message(f"check_layer({report.layer})", f"the layer breaks {count}: {', '.join(report.broken)}", after="")
-    return Message("\n".join([head, *lines]))
+    what = f"the layer breaks {len(lines)} of {len(report.checks)} rules: {', '.join(report.broken)}"
+    if len(lines) > LINES:
+        lines[LINES:] = ["  the others: error.report"]
+    return message(f"check_layer({report.layer})", "\n".join([what, *lines]), code="E085", after="")
 
 
 def _usable(names: Sequence[str | Backend], *, every: bool) -> tuple[list[Backend], dict[str, str]]:

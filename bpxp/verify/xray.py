@@ -132,7 +132,9 @@ def xray(
     True
     """
     if not steps:
-        raise InvalidValueError(message("xray(steps=…)", "no step", got=repr(steps), expected="(1, 10, 100)"))
+        raise InvalidValueError(
+            message("xray(steps=…)", "no step", code="E002", got=repr(steps), expected="(1, 10, 100)")
+        )
     wanted = {positive_int(step, "xray(steps=…)") for step in steps}
     chosen = get_backend(net.backend if backend is None else backend, matmul=matmul)
     trial = make_trial(net, data, batch_size=batch_size, optimizer=optimizer, where="xray")

@@ -75,3 +75,9 @@ def test_two_backends_stay_as_close_as_it_says():
     assert number_after("numpy: test accuracy", printed) == pytest.approx(
         number_after("numpy: test accuracy", claimed), abs=0.01
     )
+
+
+def test_a_streamed_fit_ends_as_a_resident_one():
+    printed = run("streamed.py", "4000")
+    assert "the same loss, to the last bit" in printed
+    assert number_after("memory of a fit: streamed", printed) > 1

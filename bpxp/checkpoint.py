@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -239,11 +239,6 @@ def digest(a: np.ndarray | Blocks) -> str:
     for block in [a] if isinstance(a, np.ndarray) else a.blocks():
         found.update(_bytes(np.ascontiguousarray(block)))
     return found.hexdigest()
-
-
-def digest_of_all(arrays: Iterable[np.ndarray | Blocks]) -> str:
-    """Return one SHA-256 for several arrays."""
-    return hashlib.sha256("".join(map(digest, arrays)).encode()).hexdigest()
 
 
 def _bytes(a: np.ndarray) -> memoryview:

@@ -209,7 +209,7 @@ def differences(there: Any, here: Any, name: str = "") -> list[str]:
 
 
 def _short(value: Any) -> str:
-    value = value.get("type") if isinstance(value, dict) else value
+    value = value.get("type", value) if isinstance(value, dict) else value
     text = value if isinstance(value, str) else reprlib.repr(value)  # however deep a file nests its lists
     return text if len(text) < 40 else f"{text[:20]}…"
 

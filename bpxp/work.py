@@ -11,11 +11,11 @@ import numpy as np
 
 from bpxp import registry
 from bpxp.backends import Array
-from bpxp.checkpoint import digest_of_all
 from bpxp.data.feed import Feed, Resident, Stream
 from bpxp.data.order import epoch_order, usable_batch_size
 from bpxp.data.rows import OneHot
 from bpxp.errors import InvalidTypeError, InvalidValueError, message
+from bpxp.fingerprint import fingerprint
 from bpxp.metrics import Metric
 from bpxp.network import Network
 from bpxp.nn.layer import Shape
@@ -26,8 +26,6 @@ from bpxp.run import Run, fresh_sums, swapped
 from bpxp.samples import Batch, Held, prepare_or_hold
 from bpxp.step import Data, State, TrainingStep
 from bpxp.targets import warn_single_class
-
-SAMPLES = 3  # that a resumed run is compared by; the targets are compared as a whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,8 +104,7 @@ class Work:
         @functools.cache
         def plan() -> dict[str, Any]:
             described = {name: registry.describe(value, other=_name) for name, value in options.items()}
-            held = None if held_out is None else fingerprint(net, held_out)
-            return {**described, "data": fingerprint(net, train), "validation": held}
+            return {**described, "contents": contents(net, train), "validation_contents": contents(net, held_out)}
 
         batches = -(-n // size)
         return Work(step, feed, train, held_out, rows, size, batches, bool(shuffle), bool(evaluate_train), plan)
@@ -204,19 +201,14 @@ def select(net: Network, batch: Batch | Held, rows: np.ndarray) -> Batch | Held:
     return x, y, weight
 
 
-def fingerprint(net: Network, batch: Batch | Held) -> str:
-    """Return a digest of the targets and of a few samples: enough to notice other data, without a journey for all."""
-    n = count(batch)
-    rows = np.linspace(0, n - 1, SAMPLES).astype(np.int32)
-    if isinstance(batch, Held):
-        few = np.empty((SAMPLES, *batch.x.sample), batch.x.dtype)
-        batch.x.take(rows, few)
-        whole = [a for a in (batch.y, batch.weight) if a is not None]
-        return digest_of_all([np.asarray(batch.x.shape, np.int64), few, *whole])
-    x, y, weight = batch
-    some = net.xp.take(x, net.backend.asarray(rows), axis=0)
-    arrays = [np.asarray(x.shape, np.int64), *(net.backend.to_numpy(a) for a in (some, y, weight) if a is not None)]
-    return digest_of_all(arrays)
+def contents(net: Network, batch: Batch | Held | None) -> dict[str, str | None] | None:
+    """Return digests of the samples, the targets and the weights: enough to notice other data."""
+    if batch is None:
+        return None
+    parts = (batch.x, batch.y, batch.weight) if isinstance(batch, Held) else batch
+    return {
+        n: None if a is None else fingerprint(a, net.backend) for n, a in zip(("x", "y", "weight"), parts, strict=True)
+    }
 
 
 def _name(thing: Any) -> str:

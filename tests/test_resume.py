@@ -379,6 +379,19 @@ def test_a_run_of_format_2_goes_on(tmp_path):
     np.testing.assert_allclose(history["validation_loss"], FORMAT_2_VALIDATION_LOSS, rtol=1e-5)
 
 
+def test_samples_may_stay_on_the_host_when_a_run_goes_on(tmp_path):
+    case, path = CASES["sgd"], tmp_path / "run.bpxp"
+    net = case.net("numpy")
+    whole = case.fit(net)
+    case.fit(case.net("numpy"), [Checkpoint(path)], epochs=1)
+    held, aside = (bpxp.data.Dataset(*data, resident=False) for data in ((X, Y), HELD_OUT))
+    other = case.net("numpy")
+    trainer = bpxp.Trainer(other, case.optimizer, progress=False)
+    history = trainer.fit(held, **{**case.options, "validation": aside}, resume=path)
+    assert rows(history) == rows(whole)
+    assert differing(state(other), state(net)) == []
+
+
 # ---------------------------------------------------------------- what is refused
 
 
@@ -395,12 +408,13 @@ def test_a_run_of_format_2_goes_on(tmp_path):
         ({"optimizer": optim.Adam(0.1)}, "optimizer is SGD in the file, Adam here"),
         ({"batch_size": 4}, "batch_size is 5 in the file, 4 here"),
         ({"shuffle": False, "evaluate_train": True}, "evaluate_train is False.*; shuffle is True in the file, False"),
-        ({"validation": None}, "validation is .* in the file, None here"),
-        ({"validation": (X[:7], Y[:7])}, "validation is"),
-        ({"data": (X + 1.0, Y)}, "data is .* in the file"),
-        ({"data": (X, (Y + 1) % 3)}, "data is .* in the file"),
-        ({"data": (X[:12], Y[:12])}, "data is .*; samples is 13 in the file, 12 here"),
-        ({"weight": np.ones(N)}, "data is"),
+        ({"validation": None}, "validation_contents is .* in the file, None here"),
+        ({"validation": (X[:7], Y[:7])}, "validation_contents.x is .*; validation_contents.y is"),
+        ({"data": (X + np.eye(N, 6, -3), Y)}, "otherwise: contents.x is .* in the file"),
+        ({"data": (X, (Y + 1) % 3)}, "otherwise: contents.y is .* in the file"),
+        ({"data": (X[:12], Y[:12])}, "contents.x is .*; samples is 13 in the file, 12 here"),
+        ({"weight": np.ones(N)}, "otherwise: contents.weight is None in the file"),
+        ({"validation": (HELD_OUT[0] * 2.0, HELD_OUT[1])}, "validation_contents.x is"),
     ],
 )
 def test_another_fit_is_refused_with_all_differences(tmp_path, change, text):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bpxp import callbacks, data, errors, metrics, nn, optim, verify
     from bpxp.backends import available_backends, get_backend
+    from bpxp.bundle import replay
     from bpxp.costs import preflight
     from bpxp.errors import BpxpError, BpxpWarning
     from bpxp.history import History
@@ -38,6 +39,7 @@ __all__ = [
     "nn",
     "optim",
     "preflight",
+    "replay",
     "verify",
 ]
 
@@ -54,6 +56,7 @@ _HOME = {
     "available_backends": "bpxp.backends",
     "get_backend": "bpxp.backends",
     "preflight": "bpxp.costs",
+    "replay": "bpxp.bundle",
 }
 
 

@@ -30,6 +30,7 @@ PROMISED = {
     "nn",
     "optim",
     "preflight",
+    "replay",
     "verify",
 }
 # And the arguments and methods of the objects that users hold.

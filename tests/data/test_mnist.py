@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gzip
 import hashlib
 import http.server
 import importlib
+import json
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +30,7 @@ from bpxp.errors import BpxpWarning, DatasetChecksumError, DatasetFormatError, D
 
 room = importlib.import_module("bpxp.data.mnist")  # bpxp.data.mnist is the function
 REAL = room.MNIST, room.FASHION
+ROOT = Path(__file__).parents[2]
 IMAGES = "train-images-idx3-ubyte"
 Write = Callable[..., Path]
 Answer = Callable[[http.server.BaseHTTPRequestHandler], None]
@@ -324,6 +331,23 @@ def test_offline(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     assert not cache.exists()
 
 
+def test_no_network(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    """No name is known, as on a machine without a network: all mirrors are named, and what to do."""
+
+    def unknown(*arguments: object, **options: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    mirrors = ("https://one.example/mnist/", "https://two.example/mnist/")
+    monkeypatch.setattr(room, "MNIST", room.MNIST._replace(mirrors=mirrors))
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(DatasetUnavailableError) as caught:
+        mnist(progress=False)
+    check_instructions(str(caught.value), cache)
+    for mirror in mirrors:
+        assert re.search(re.escape(f"{mirror}{IMAGES}.gz") + ".*Name or service not known", str(caught.value))
+    assert not cache.exists()
+
+
 def test_without_download_nothing_is_asked(server: Any, cache: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetUnavailableError, match="download=False") as caught:
         mnist(download=False)
@@ -341,6 +365,21 @@ def test_a_cache_that_cannot_be_written(arrays: dict[str, np.ndarray], cache: Pa
         check(mnist(progress=False), arrays)
     assert len(caught) == 4
     assert caught[0].filename == __file__
+
+
+def test_a_cache_that_may_only_be_read(
+    arrays: dict[str, np.ndarray], cache: Path, write: Write, monkeypatch: pytest.MonkeyPatch, server: Any
+) -> None:
+    (write(cache) / f"{IMAGES}.gz").unlink()
+
+    def refused(path: object, mode: str) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr("bpxp.atomic.open", refused, raising=False)  # a test may run as root, whom no mode stops
+    with pytest.warns(BpxpWarning, match=f"{IMAGES}.gz cannot be written.*Read-only.*BPXP_DATA_DIR"):
+        check(mnist(progress=False), arrays)
+    assert server.asked == [f"/one/{IMAGES}.gz"]  # what is there is read
+    assert len(files(cache)) == 3
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
@@ -368,6 +407,96 @@ def test_an_interrupted_download_leaves_nothing(cache: Path, monkeypatch: pytest
     with pytest.raises(KeyboardInterrupt):
         mnist(progress=False)
     assert not cache.exists()
+
+
+def test_no_part_of_a_file_is_ever_seen(
+    arrays: dict[str, np.ndarray], raw: dict[str, bytes], cache: Path, server: Any
+) -> None:
+    seen: list[list[str]] = []
+
+    def slow(request: http.server.BaseHTTPRequestHandler) -> None:
+        content = gzip.compress(raw[IMAGES])
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(content)))
+        request.end_headers()
+        for i in range(0, len(content), 100):
+            time.sleep(0.01)
+            seen.append(files(cache) if cache.exists() else [])
+            request.wfile.write(content[i : i + 100])
+            request.wfile.flush()
+
+    server.routes[f"/one/{IMAGES}.gz"] = slow
+    check(mnist(progress=False), arrays)
+    assert len(seen) > 3
+    assert not any(seen)
+
+
+BOMBS = {
+    # Zeros without end, as many as a mirror may send; a header that announces them; one that announces 2^96 of them.
+    "zeros": gzip.compress(bytes(100_000_000), 9, mtime=0)[:1600],
+    "announced": gzip.compress(bytes([0, 0, 8, 1, 5, 0xF5, 0xE1, 0]) + bytes(1_000_000), 9, mtime=0),
+    "header": gzip.compress(bytes([0, 0, 8, 3]) + b"\xff" * 12, mtime=0),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_bomb_from_a_mirror_costs_no_memory(server: Any, bomb: str) -> None:
+    file = room.MNIST.files[0]
+    server.routes[f"/one/{IMAGES}.gz"] = BOMBS[bomb]
+    fetch(file, room.MNIST.mirrors[1:], progress=False)  # what it imports is not measured
+    tracemalloc.start()
+    try:
+        fetched, (failure,) = fetch(file, room.MNIST.mirrors, progress=False)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+    assert fetched is not None
+    assert failure.wrong
+
+
+CHILD = """
+import importlib, json, platformdirs, sys
+from pathlib import Path
+from bpxp.data.fetch import Published
+room = importlib.import_module("bpxp.data.mnist")
+told = json.loads(sys.stdin.readline())
+platformdirs.user_cache_path = lambda name: Path(told["cache"])
+files = tuple(Published(*file) for file in told["files"])
+room.MNIST = room.MNIST._replace(files=files, mirrors=tuple(told["mirrors"]))
+print("ready", flush=True)
+sys.stdin.readline()
+train, test = room.mnist(progress=False)
+print(int(train.x.sum()), int(test.x.sum()), flush=True)
+"""
+
+
+def test_two_processes_at_once(arrays: dict[str, np.ndarray], cache: Path, server: Any) -> None:
+    told = {"cache": str(cache.parent), "files": room.MNIST.files, "mirrors": room.MNIST.mirrors}
+    line = [sys.executable, "-c", CHILD]
+    with contextlib.ExitStack() as stack:
+        both = [
+            stack.enter_context(
+                subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+            )
+            for _ in range(2)
+        ]
+        for child in both:
+            assert child.stdin
+            child.stdin.write(json.dumps(told) + "\n")
+            child.stdin.flush()
+        for child in both:
+            assert child.stdout
+            assert child.stdout.readline() == "ready\n"
+        for child in both:  # both begin now
+            assert child.stdin
+            child.stdin.write("go\n")
+            child.stdin.flush()
+        sums = " ".join(str(int(arrays[f"{prefix}-images-idx3-ubyte"].sum())) for prefix in ("train", "t10k"))
+        for child in both:
+            assert child.communicate(timeout=60)[0] == f"{sums}\n"
+            assert child.returncode == 0
+    assert files(cache) == sorted(f"{p.name}.gz" for p in room.MNIST.files)  # and no leftovers
+    check(mnist(download=False), arrays)
 
 
 def test_several_at_once(arrays: dict[str, np.ndarray], cache: Path) -> None:

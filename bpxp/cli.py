@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, predict, list the backends, verify gradients and equations.
+"""The command line: train, evaluate, predict, list the backends, verify gradients and equations, compare backends.
 
 Exit codes: 0 done, 1 failed (the reason stands on standard error), 2 wrong usage, 130 interrupted by Ctrl-C, 143 by
 SIGTERM.
@@ -11,7 +11,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import bpxp
 from bpxp.errors import BpxpError, InvalidValueError, message
@@ -31,6 +31,7 @@ EXAMPLES = """examples:
   bpxp evaluate mnist.bpxp mnist --per-class
   bpxp predict mnist.bpxp seven.png
   bpxp backends
+  bpxp certify --backends numpy,torch            float32 and float64, each equation beside its rounding bound
 """
 
 
@@ -89,12 +90,45 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("model", help="a file that train --out or Network.save wrote")
     sub.add_argument("images", nargs="+", help="PNG, JPEG, … or .npy")
     sub.add_argument("--as-is", action="store_true", help="only resize: no cropping, inverting, centring")
+    text = "Do the step of a run that diverged again, in float64, layer by layer."
+    sub = command("replay", replay, text, "bpxp replay run.diverged.bpxp")
+    sub.add_argument("file", help="what a diverged run has written beside its checkpoint")
     command("backends", backends, "List the array libraries, and why one does not work here.", "bpxp backends")
     text = "Check hand-derived gradients against the loss, and the code against its equations."
     sub = command("verify", verify, text, "bpxp verify --backend torch")
     add_backend(sub)
     sub.add_argument("model", nargs="?", help="a saved network; default: everything that bpxp has")
+    text = "Train on every backend, and hold each equation of each step against float64 with its rounding bound."
+    sub = command("certify", certify, text, "bpxp certify model.bpxp --data digits --out certificate.json")
+    sub.add_argument("--backends", default="numpy,torch,jax,cupy", help="default: numpy,torch,jax,cupy")
+    sub.add_argument("--dtypes", default="float32,float64", help="default: float32,float64")
+    add_trial_options(sub, 100)
+    text = "Train on two backends in lock-step, and stop at the first equation in which they differ."
+    sub = command("bisect", bisect, text, "bpxp bisect numpy cupy model.bpxp")
+    sub.add_argument("first", help="numpy, cupy, torch, …")
+    sub.add_argument("second", help="another one")
+    sub.add_argument("--dtype", choices=("float32", "float64"), help="default: the network's")
+    add_trial_options(sub, 10)
+    text = "Print the true relative error of every delta and gradient, by a float64 shadow of chosen steps."
+    sub = command("xray", xray, text, "bpxp xray model.bpxp --backend torch --matmul bfloat16")
+    add_backend(sub)
+    sub.add_argument("--matmul", help="float32, tf32, bfloat16 or float16: operands of matrix products")
+    sub.add_argument("--at", type=sizes, default=[1, 10, 100], metavar="STEPS", help="default: 1,10,100")
+    add_trial_options(sub)
     return parser
+
+
+def add_trial_options(sub: argparse.ArgumentParser, steps: int | None = None) -> None:
+    """Add the options of what trains a network in order to look at it."""
+    sub.add_argument("model", nargs="?", help="a saved network; default: a new one, see --layers")
+    sub.add_argument("--layers", type=sizes, default=[784, 30, 10], help="of a new network; default: 784,30,10")
+    sub.add_argument("--data", help="digits, mnist, fashion-mnist or a folder of IDX files (default: random samples)")
+    if steps is not None:
+        sub.add_argument("--steps", type=int, default=steps, help=f"default: {steps}")
+    sub.add_argument("--batch-size", type=int, default=10, help="default: 10")
+    sub.add_argument("--optimizer", default="sgd", help="default: sgd")
+    sub.add_argument("--learning-rate", type=float, help="default: 0.5 for sgd, else the optimizer's own")
+    sub.add_argument("--out", metavar="FILE", help="write everything as JSON")
 
 
 def add_backend(sub: argparse.ArgumentParser) -> None:
@@ -244,6 +278,12 @@ def backends(options: argparse.Namespace) -> int:
     return 0
 
 
+def replay(options: argparse.Namespace) -> int:
+    """Print every quantity of a step that diverged, as it was and as it is in float64."""
+    print(bpxp.replay(options.file))
+    return 0
+
+
 def verify(options: argparse.Namespace) -> int:
     """Check gradients and equations: of a saved network, or of everything."""
     from bpxp.dtypes import has_float64
@@ -261,6 +301,54 @@ def verify(options: argparse.Namespace) -> int:
     print_worst(gradients, survey(options.backend))
     print_worst(f"\n{equations}", check_all(backend if has_float64(backend) else "numpy"))
     return 0
+
+
+def trial_of(options: argparse.Namespace) -> tuple[bpxp.Network, Any, dict[str, Any]]:
+    """Return network, data and options of what trains a network in order to look at it."""
+    if options.model:
+        net = bpxp.Network.load(options.model, backend="numpy")
+    else:
+        net = bpxp.Network(options.layers, backend="numpy", seed=0)
+    rate = 0.5 if options.learning_rate is None and options.optimizer == "sgd" else options.learning_rate
+    optimizer = bpxp.optim.get_optimizer(options.optimizer, rate)
+    data = None if options.data is None else read_data(options.data)[0]
+    return net, data, {"batch_size": options.batch_size, "optimizer": optimizer}
+
+
+def certify(options: argparse.Namespace) -> int:
+    """Print the parity certificate; 1 if a deviation is beyond its bound, or nothing ran."""
+    net, data, how = trial_of(options)
+    backends, dtypes = (text.split(",") for text in (options.backends, options.dtypes))
+    found = bpxp.verify.certify(net, backends, data, steps=options.steps, dtypes=dtypes, **how)
+    print(found)
+    write_json(options.out, found.to_json())
+    return 0 if found.ok else 1
+
+
+def bisect(options: argparse.Namespace) -> int:
+    """Print where two backends part; 1 if they do."""
+    net, data, how = trial_of(options)
+    ends = options.first, options.second
+    found = bpxp.verify.bisect(net, *ends, data, steps=options.steps, dtype=options.dtype, **how)
+    print(found)
+    write_json(options.out, found.to_json())
+    return 0 if found.difference is None else 1
+
+
+def xray(options: argparse.Namespace) -> int:
+    """Print how exact each delta and gradient is."""
+    net, data, how = trial_of(options)
+    found = bpxp.verify.xray(net, data, backend=options.backend, matmul=options.matmul, steps=options.at, **how)
+    print(found)
+    write_json(options.out, found.to_json())
+    return 0
+
+
+def write_json(path: str | None, text: str) -> None:
+    """Write a report to a file, if there is one."""
+    if path:
+        Path(path).write_text(text + "\n", encoding="utf-8")
+        print(f"saved: {path}")
 
 
 def print_worst(title: str, reports: Iterable[tuple[str, GradientReport | DerivationReport]]) -> None:

@@ -97,7 +97,8 @@ def beyond(case: Case, backend: Backend, got: list[np.ndarray], x: np.ndarray) -
     with quiet():
         try:
             context = {name: exact(a, numpy, rules) for name, a in given[3].items()}
-            y, _, dx, grads = case.both_ways(*exact(given[:3], numpy, rules), context, bounded_namespace(rules))
+            params, ours, dy = exact(given[:3], numpy, rules)
+            y, _, dx, grads = case.both_ways(params, ours, dy, context, bounded_namespace(rules))
         except (ShapeRuleError, AttributeError, TypeError):
             return _farther(names, got, case, given)
         expected = [a if isinstance(a, Rounded) else Rounded(a, None, rules) for a in (y, dx, *leaves(grads))]

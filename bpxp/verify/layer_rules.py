@@ -47,7 +47,7 @@ def hashable(case: Case) -> Iterator[str]:
             yield "a layer of the same hyper-parameters is not equal to it: each would be compiled anew"
     except TypeError as error:
         yield f"it has no hash ({error})"
-    if dataclasses.is_dataclass(layer) and not layer.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+    if dataclasses.is_dataclass(layer) and not getattr(layer, "__dataclass_params__").frozen:  # noqa: B009  it is not declared
         yield "its hyper-parameters can be changed"
     for name, value in getattr(layer, "__dict__", {}).items():
         if hasattr(value, "shape") and hasattr(value, "dtype"):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,6 +85,10 @@ class Bisection:
     steps: int
     compared: int
     difference: Difference | None
+
+    def to_json(self) -> str:
+        """Return everything as JSON."""
+        return json.dumps(asdict(self), indent=1)
 
     def __str__(self) -> str:
         first, second = self.backends
@@ -273,10 +278,10 @@ class _Lockstep:
                 continue
             self.compared += 1
             both = [backend.to_numpy(a) for backend, a in zip(self.backends, result.sides[:2], strict=True)]
-            share, *worst = _nearest([*both, *result.sides[2:]])
+            share, index, values, expected, bound = _nearest([*both, *result.sides[2:]])
             if not share <= 1.0:
                 where = (part.title, result.equation, result.line, self._operation(again), result.place)
-                raise _Parted(Difference(self.step, *where, *worst))
+                raise _Parted(Difference(self.step, *where, index, values, expected, bound))
 
     def _operation(self, again: Callable[[list[Namespace]], Any]) -> str:
         """Return the first function of the namespace whose results differ, when all is done again."""

@@ -43,9 +43,8 @@ def device_functions(tree: ast.AST) -> Iterator[ast.FunctionDef]:
 
 def broken_rules(tree: ast.AST) -> list[str]:
     """Return what in the source breaks a rule, with its line."""
-    return [
-        f"line {node.lineno}: {what}" for f in device_functions(tree) for node in ast.walk(f) for what in judge(node)
-    ]
+    nodes = [node for function in device_functions(tree) for node in ast.walk(function)]
+    return [f"line {getattr(node, 'lineno', 0)}: {what}" for node in nodes for what in judge(node)]
 
 
 def judge(node: ast.AST) -> Iterator[str]:

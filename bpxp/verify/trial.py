@@ -66,7 +66,9 @@ def make_trial(net: Network, data: Any, *, batch_size: int, optimizer: Optimizer
     """
     size = positive_int(batch_size, f"{where}(batch_size=…)")
     given = samples(net, MADE * size) if data is None else data
-    x, y, weight = (None if a is None else net.backend.to_numpy(a) for a in net.prepare(given, None, None, where))
+    prepared = net.prepare(given, None, None, where)
+    x, y = (net.backend.to_numpy(a) for a in prepared[:2])
+    weight = None if prepared[2] is None else net.backend.to_numpy(prepared[2])
     params, stats = tree_map(net.backend.to_numpy, (net.params, net.stats))
     chosen = SGD(0.1) if optimizer is None else get_optimizer(optimizer)
     return Trial(net.model, net.loss, chosen, params, stats, (x, y, weight), min(size, len(x)), net.seed)

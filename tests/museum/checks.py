@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+from mistakes import ROWS
 from museum import own
 from museum.instruments import Cell, cases
 
@@ -70,17 +71,16 @@ def by_hand() -> Iterator[Cell]:
 
 
 def kinks() -> Iterator[Cell]:
-    yield from cases("nn.test_activations.test_derivative_at_kinks")
-    yield from cases("nn.test_losses.test_kinks_of_the_regression_losses")
+    yield from cases("operations.test_kinks.test_activations")
+    yield from cases("operations.test_kinks.test_losses")
     yield from cases("nn.test_pooling.test_all_equal_goes_to_the_first_pixel_of_each_window")
     yield from cases("nn.test_pooling.test_every_backend", name=["overlap", "uneven"])  # whole numbers: ties
 
 
 def extremes() -> Iterator[Cell]:
-    yield from cases("nn.test_activations.test_value_and_derivative_are_right_for_every_size")
-    yield from cases("nn.test_activations.test_largest_number_stays_finite")
+    yield from cases("operations.test_extremes.test_activations_of_every_size")
+    yield from cases("operations.test_extremes.test_a_confident_mistake_costs_its_logit")
     for name in (
-        "confident_mistake_costs_its_logit",
         "softmax_of_the_largest_numbers",
         "probability_keeps_its_relative_accuracy",
         "binary_at_the_largest_number",
@@ -137,14 +137,14 @@ def evaluation() -> Iterator[Cell]:
 
 
 def validation() -> Iterator[Cell]:
-    for name in ("bad_x", "bad_labels", "bad_targets_of_other_losses", "one_output_does_not_broadcast"):
-        yield from cases(f"test_inputs.test_{name}")
+    for test, kinds in (("a_mistake", ["once"]), ("a_mistake_on_each_backend", ["x", "y", "backend"])):
+        rows = [row for row in ROWS if row.kind in kinds and "E030" <= row.code <= "E049"]  # of x, y and weights
+        yield from cases(f"test_bad_input.test_{test}", row=rows)
     yield from cases("nn.test_losses.test_vector_is_never_broadcast_against_a_column")
     yield from cases("nn.test_losses.test_shapes_of_class_and_label_targets")
     yield from cases("nn.test_embedding.test_numbers_are_rounded_and_strangers_are_nan")
     yield from cases("nn.test_normalization.test_a_batch_of_one_value_is_refused_by_name")
     yield from cases("optim.test_update.test_a_gradient_of_another_shape_is_refused_not_broadcast")
-    yield from cases("test_network.test_params_of_another_shape_are_refused")
 
 
 def loop() -> Iterator[Cell]:
@@ -181,7 +181,7 @@ def relations() -> Iterator[Cell]:
     ):
         yield from cases(f"test_network.test_{name}")
     yield from cases("test_network.test_chunks_of_prediction_and_evaluation_join", n=[1001])
-    yield from cases("nn.test_losses.test_parts_of_a_batch_add_up")
+    yield from (Cell(name, lambda loss=loss: own.parts_add_up(loss)) for name, loss in nn.LOSSES.items())
     yield from cases("nn.test_losses.test_softmax_ignores_a_shift_and_sums_to_one")
     yield from cases("nn.test_losses.test_soft_labels_and_smoothing_are_one_thing")
     yield from cases("optim.test_update.test_neutral_options_change_no_bit")
@@ -193,12 +193,11 @@ def relations() -> Iterator[Cell]:
 
 
 def options() -> Iterator[Cell]:
-    yield from cases("optim.test_update.test_every_option_has_an_effect")
+    yield from cases("operations.test_options.test_each_option_has_an_effect")
     yield from cases("test_network.test_seed_changes_parameters_and_none_draws_one")
     yield from cases("test_trainer.test_same_seed_same_run_and_shuffle_has_an_effect")
     yield from cases("test_stateful_layers.test_other_seed_other_masks")
     yield from cases("nn.test_dropout.test_masks_differ_between_steps_seeds_and_layers")
-    yield from (Cell(f"{a} and {b}", lambda a=a, b=b: own.differ(a, b)) for a, b in own.PAIRS)
 
 
 def backends() -> Iterator[Cell]:
@@ -211,8 +210,10 @@ def backends() -> Iterator[Cell]:
 def torch() -> Iterator[Cell]:
     """Yield losses, gradients and running statistics beside PyTorch's; where it is installed."""
     plain = {"weight": [None, np.array([0.0, 1.0, 0.5, 2.0, 1.0, 1.0, 3.0, 0.1, 1.0])]}
-    for name in ("activation", "derivative_at_every_kink", "network"):
+    for name in ("activation", "network"):
         yield from cases(f"oracles.test_nn_torch.test_{name}")
+    for name in ("activations", "losses", "ties"):
+        yield from cases(f"oracles.test_kinks_torch.test_{name}")
     for name in ("softmax_cross_entropy", "binary_cross_entropy", "regression"):
         yield from cases(f"oracles.test_nn_torch.test_{name}", **plain)
     yield from cases("oracles.test_conv_torch.test_conv", kernel=[2, 3])

@@ -293,4 +293,6 @@ def by_jax(all_cases: list[Case]) -> list[Any]:
 
     points = [put(case.point, bring) for case in all_cases]
     rests = [put(case.rest, bring) for case in all_cases]
-    return [tree_map(np.asarray, tree) for tree in jax.jit(gradients)(points, rests)]
+    quick = {"xla_backend_optimization_level": 0}  # to compile: it runs once
+    run = jax.jit(gradients, compiler_options=quick)
+    return [tree_map(np.asarray, tree) for tree in run(points, rests)]

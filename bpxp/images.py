@@ -7,12 +7,16 @@ picture that is not prepared alike is not recognised, however good the network.
 from __future__ import annotations
 
 import math
+import struct
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
 from bpxp.errors import BackendNotInstalledError, DatasetFormatError, InvalidValueError, message
 
+# What readers of files raise, each in its own way, for one that is damaged.
+DAMAGED = (ArithmeticError, EOFError, IndexError, struct.error, SyntaxError, TokenError, TypeError, ValueError)
 BOX = 20 / 28  # MNIST's; smaller pictures, as the 8 by 8 digits, are filled
 
 
@@ -38,7 +42,12 @@ def load_digit(path: str | Path, in_shape: tuple[int, ...], *, prepare: bool = T
     path = Path(path)
     height, width = picture_size(in_shape)
     if path.suffix == ".npy":
-        array: np.ndarray = np.load(path, allow_pickle=False)
+        try:  # mapped: what the header says is compared with the file's size before memory is taken
+            array: np.ndarray = np.array(np.lib.format.open_memmap(path, mode="r"))
+        except DAMAGED as error:
+            raise DatasetFormatError(
+                message(str(path), f"not an array of numbers in NumPy's format ({error})", code="E075")
+            ) from error
         if array.size != math.prod(in_shape):
             raise DatasetFormatError(
                 message(
@@ -51,7 +60,7 @@ def load_digit(path: str | Path, in_shape: tuple[int, ...], *, prepare: bool = T
             )
         return array.reshape(in_shape)
     try:
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
     except ImportError as error:
         raise BackendNotInstalledError(
             message("predict", "reading pictures needs Pillow", code="E021", fix="pip install 'bpxp[images]'")
@@ -59,8 +68,11 @@ def load_digit(path: str | Path, in_shape: tuple[int, ...], *, prepare: bool = T
     try:
         with Image.open(path) as picture:
             grey = np.asarray(picture.convert("L"), dtype=np.float64)
-    except UnidentifiedImageError as error:
-        raise DatasetFormatError(message(str(path), "not a picture that Pillow knows", code="E075")) from error
+    except (OSError, *DAMAGED, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # there is no such file, say
+        what = f"not a picture that Pillow knows, or a damaged one ({error})"
+        raise DatasetFormatError(message(str(path), what, code="E075")) from error
     resized = centred(grey, height, width) if prepare else resize(grey, height, width)
     pixels: np.ndarray = np.rint(resized).clip(0, 255).astype(np.uint8)
     return pixels.reshape(in_shape)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import random
+import tracemalloc
+import warnings
+
 import numpy as np
 import pytest
+from fuzz.mutate import changed
 
-from bpxp.errors import InvalidValueError
+from bpxp.errors import DatasetFormatError, InvalidValueError
 from bpxp.images import centred, load_digit, picture_size
 
 pillow = pytest.importorskip("PIL.Image")
@@ -57,3 +64,40 @@ def test_networks_that_take_no_pictures():
     for shape in ((10,), (28, 28, 3), (2, 2, 2, 2)):
         with pytest.raises(InvalidValueError, match="does not take grey pictures"):
             picture_size(shape)
+
+
+@pytest.mark.parametrize("kind", ["npy", "png", "jpeg", "gif", "bmp", "tiff", "ppm"])
+def test_damaged_files_are_refused_by_name(tmp_path, kind):
+    stream, path, rng = io.BytesIO(), tmp_path / f"x.{kind}", random.Random(0)
+    if kind == "npy":
+        np.save(stream, np.ones((4, 4)))
+    else:
+        pillow.fromarray(stroke(9, 9, 1, 2, 3, 4).astype(np.uint8)).save(stream, kind)
+    for _ in range(150):
+        path.write_bytes(changed(rng, stream.getvalue(), [stream.getvalue()]))
+        with contextlib.suppress(DatasetFormatError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of what it passes over
+            load_digit(path, (16,))
+
+
+def test_arrays_that_are_none(tmp_path):
+    path = tmp_path / "x.npy"
+    bomb = io.BytesIO()
+    np.lib.format.write_array_header_1_0(bomb, {"descr": "<f8", "fortran_order": False, "shape": (2**20, 2**20)})
+    objects = io.BytesIO()
+    np.save(objects, np.array([{}], object), allow_pickle=True)
+    zipped = io.BytesIO()
+    np.savez(zipped, np.ones(16))
+    for content in (bomb, objects, zipped, io.BytesIO(b"")):
+        path.write_bytes(content.getvalue())
+        tracemalloc.start()
+        try:
+            with pytest.raises(DatasetFormatError, match="not an array of numbers"):
+                load_digit(path, (16,))
+            assert tracemalloc.get_traced_memory()[1] < 1 << 20
+        finally:
+            tracemalloc.stop()
+    with pytest.raises(FileNotFoundError):
+        load_digit(tmp_path / "nothing.npy", (16,))
+    with pytest.raises(FileNotFoundError):
+        load_digit(tmp_path / "nothing.png", (16,))

@@ -42,7 +42,15 @@ TABLES = {
     # Up from 0.1 to 1 in 4 steps (0.5 · 10 - 1), down to 0.01 in 5.
     "one cycle": (
         OneCycle(1.0, 10, rise=0.5, start=10.0, end=10.0),
-        {0: 0.1, 2: 0.55, 4: 1.0, 9: 0.01, 50: 0.01, 5: 0.01 + 0.99 * (1 + math.cos(math.pi / 5)) / 2},
+        {
+            0: 0.1,
+            1: 1 - 0.9 * (1 + math.cos(math.pi / 4)) / 2,
+            2: 0.55,
+            4: 1.0,
+            9: 0.01,
+            50: 0.01,
+            5: 0.01 + 0.99 * (1 + math.cos(math.pi / 5)) / 2,
+        },
     ),
     "one cycle, linear": (
         OneCycle(1.0, 10, rise=0.5, start=10.0, end=10.0, shape="linear"),

@@ -130,39 +130,6 @@ def test_equal_ways_to_say_the_same(backend, problem, neutral, plain):
     assert equal(run(backend, neutral, *problem)[0], run(backend, plain, *problem)[0])
 
 
-@pytest.mark.parametrize(
-    ("changed", "plain"),
-    [
-        *(
-            (rule(0.1, **{name: value}), rule(0.1))
-            for rule in RULES.values()
-            for name, value in EVERYTHING.items()
-            if name != "average"
-        ),
-        (SGD(0.1, l2=0.1, decay_biases=True), SGD(0.1, l2=0.1)),
-        (SGD(0.1, l1=0.1, decay_biases=True), SGD(0.1, l1=0.1)),
-        (SGD(0.1, weight_decay=0.1, decay_biases=True), SGD(0.1, weight_decay=0.1)),
-        *((rule(0.1), rule(0.2)) for rule in RULES.values()),
-        (SGD(0.1, momentum=0.9), SGD(0.1)),
-        (SGD(0.1, momentum=0.9, nesterov=True), SGD(0.1, momentum=0.9)),
-        (RMSprop(0.1, alpha=0.9), RMSprop(0.1)),
-        (RMSprop(0.1, epsilon=1e-2), RMSprop(0.1)),
-        (Adagrad(0.1, epsilon=1e-2), Adagrad(0.1)),
-        (Adam(0.1, beta1=0.8), Adam(0.1)),
-        (Adam(0.1, beta2=0.9), Adam(0.1)),
-        (Adam(0.1, epsilon=1e-2), Adam(0.1)),
-        (AdamW(0.1), Adam(0.1)),
-        (SGD(StepDecay(0.1, 2)), SGD(0.1)),
-    ],
-    ids=str,
-)
-def test_every_option_has_an_effect(problem, changed, plain):
-    import bpxp.backends
-
-    numpy = bpxp.backends.get_backend("numpy")
-    assert not equal(run(numpy, changed, *problem)[0], run(numpy, plain, *problem)[0])
-
-
 def test_the_order_of_an_update(backend, problem):
     # Written out for plain descent: penalise, clip by norm, by value, decay, rule, average.
     params, gradients = problem
@@ -263,9 +230,10 @@ def test_state_keeps_shapes_dtypes_and_structure(backend, rng, rule):
         params = bring(backend, host_params(rng, dtype))
         state = optimizer.init(params, xp=xp)
         before = [(name, a.shape, a.dtype) for name, a in named_leaves((params, state))]
-        assert state.learning_rate.dtype == getattr(xp, dtype)
+        whole = [name for name, _, kind in before if kind == xp.int32]
+        assert whole == ["1/t", *(["1/schedule/1"] if state.schedule else [])]  # Plateau counts epochs
+        assert all(kind == getattr(xp, dtype) for name, _, kind in before if name not in whole)
         assert state.learning_rate.shape == state.t.shape == (1,)
-        assert state.t.dtype == xp.int32
         for _ in range(2):
             params, state = optimizer.update(params, bring(backend, host_params(rng, dtype)), state, xp=xp)
             state = optimizer.observe(state, xp.ones((1,), dtype=getattr(xp, dtype)), xp=xp)
@@ -362,6 +330,18 @@ def test_a_network_without_parameters(backend, rule):
         assert params == nothing
         assert backend.to_numpy(state.t).tolist() == [1]
         assert backend.to_numpy(optimizer.penalty(nothing, xp=backend.xp)).tolist() == [0.0]
+
+
+def test_a_network_with_a_single_array(backend):
+    # Such as one convolution without a bias.
+    xp, ones = backend.xp, np.ones((2, 2))
+    optimizer = SGD(0.1, l1=0.5, l2=1.0, clip_norm=1.0, clip_value=0.25, decay_biases=True)
+    params = (backend.asarray(ones.copy()),)
+    assert backend.to_numpy(optimizer.penalty(params, xp=xp)).tolist() == [4.0]
+    # The gradient is 0.5 + 1 + 0.5 each, of norm 4: 0.5 each, then 0.25.
+    params, state = optimizer.update(params, (backend.asarray(0.5 * ones),), optimizer.init(params, xp=xp), xp=xp)
+    np.testing.assert_allclose(backend.to_numpy(params[0]), 0.975 * ones, rtol=1e-14)
+    assert state.slots == ()  # plain descent remembers nothing
 
 
 def test_a_gradient_of_another_shape_is_refused_not_broadcast(backend):

@@ -7,6 +7,7 @@ SIGTERM.
 from __future__ import annotations
 
 import argparse
+import io
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
@@ -43,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not hasattr(options, "run"):
         parser.print_help()
         return 2
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # the name of a file need not be text
     try:
         code: int = options.run(options)
     except KeyboardInterrupt:

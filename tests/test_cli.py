@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import sys
@@ -112,6 +113,17 @@ def test_predict_arrays_and_bad_files(model, capsys, tmp_path):
     np.save(tmp_path / "x.npy", np.ones(3))
     assert main(["predict", str(model), str(tmp_path / "x.npy")]) == 1
     assert "64 pixels" in capsys.readouterr().err
+
+
+def test_files_whose_names_are_no_text(model, tmp_path, monkeypatch):
+    _, test = bpxp.data.digits()
+    path = tmp_path / "x\udc80é.npy"
+    np.save(path, test.x[0])
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+    assert main(["predict", str(model), str(path)]) == 0
+    out.flush()
+    assert rb"x\udc80\xe9.npy: " in out.buffer.getvalue()
 
 
 def test_backends(capsys):

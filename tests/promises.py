@@ -24,6 +24,7 @@ import bpxp
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "promises.md"
 TESTS = ["tests/test_resume.py", "tests/test_interrupts.py", "tests/test_atomic.py", "tests/museum/test_museum.py"]
+TESTS += ["tests/test_bad_input.py", "tests/test_codes.py"]
 HERE = "tests/promises.py"
 LIBRARIES = ["numpy", "torch", "jax", "array-api-strict", "safetensors"]
 

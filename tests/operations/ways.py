@@ -50,7 +50,12 @@ class Case(NamedTuple):
     analytic: bool
 
     def by_hand(self) -> Any:
-        return self.gradient(self.point, self.rest, xp=NUMPY)
+        """Return the gradient as bpxp derives it; one of another shape than its quantity would be broadcast."""
+        found = self.gradient(self.point, self.rest, xp=NUMPY)
+        for g, p in zip(leaves(found), leaves(self.point), strict=True):
+            assert g.shape == p.shape, f"{self.name}: a gradient of shape {g.shape} for {p.shape}"
+            assert g.dtype == np.float64
+        return found
 
 
 # --- the cases of a record

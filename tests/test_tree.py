@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any, NamedTuple
 
 import pytest
@@ -42,3 +44,18 @@ def test_unflatten_is_the_way_back():
     assert unflatten(TREE, leaves(TREE)) == TREE
     assert isinstance(unflatten(TREE, "abcdef")[2][0], Pair)
     assert unflatten(1, [2]) == 2
+
+
+def test_nothing_keeps_the_leaves_alive():
+    class Leaf:
+        pass
+
+    tree = (Leaf(), (Leaf(),))
+    seen = [weakref.ref(leaf) for leaf in leaves(tree)]
+    gc.disable()
+    try:
+        other = unflatten(tree_map(lambda a: 0, tree), leaves(tree))
+        del tree, other
+        assert [leaf() for leaf in seen] == [None, None]
+    finally:
+        gc.enable()

@@ -34,7 +34,7 @@ class Rows:
         self, a: np.ndarray, dtype: np.dtype, sample: tuple[int, ...] | None = None, index: np.ndarray | None = None
     ) -> None:
         self.a, self.dtype, self.index = a, np.dtype(dtype), index
-        self.sample = a.shape[1:] if sample is None else sample
+        self.sample: tuple[int, ...] = a.shape[1:] if sample is None else sample
         self.shape = (len(a) if index is None else len(index), *self.sample)
         # NumPy's `take` copies the whole array first if it is of another layout.
         self._as_it_is = a.dtype == self.dtype and a.flags.c_contiguous and a.flags.aligned
@@ -44,7 +44,7 @@ class Rows:
 
     @property
     def row_bytes(self) -> int:
-        return int(self.dtype.itemsize) * math.prod(self.sample)
+        return self.dtype.itemsize * math.prod(self.sample)
 
     def take(self, rows: np.ndarray, out: np.ndarray) -> None:
         """Write the rows of these numbers, each in 0 … n - 1, into `out`, (len(rows), *sample), in C order."""

@@ -108,16 +108,16 @@ class Results:
         self.params = tree_map(backend.to_numpy, self.net.params)
         self.trainer = bpxp.Trainer(self.net, bpxp.optim.Adam(0.01), progress=False)
 
-    def __call__(self, x, y, weight=None):
+    def __call__(self, x, y):
         net = self.net
-        loss, gradients = net.loss_and_gradients(x, y, weight)
+        loss, gradients = net.loss_and_gradients(x, y)
         found = {
-            "evaluate": [net.evaluate(x, y, weight=weight)],
+            "evaluate": [net.evaluate(x, y)],
             "predict": self.bits(net.predict(x), net.predict_proba(x)),
             "gradients": self.bits(loss, *leaves(gradients)),
         }
         try:
-            history = self.trainer.fit((x, y), epochs=2, batch_size=5, validation=(x, y), weight=weight)
+            history = self.trainer.fit((x, y), epochs=2, batch_size=5, validation=(x, y))
             found["history"] = [history[name] for name in history.columns if name != "seconds"]
             found["fit"] = self.bits(*leaves(net.params))
         finally:
@@ -154,8 +154,9 @@ def test_labels(results, plain, oddity, tmp_path):
 @pytest.mark.parametrize("oddity", [*LAYOUTS, "pandas", "polars"])
 def test_weights(results, oddity, tmp_path):
     weight = np.arange(23.0) / 4.0
-    make = {**LAYOUTS, **{name: LABELS[name] for name in ("pandas", "polars")}}[oddity]
-    assert results(X, Y, make(weight, tmp_path)) == results(X, Y, weight)
+    given, net = LABELS[oddity](weight, tmp_path), results.net
+    assert net.evaluate(X, Y, weight=given) == net.evaluate(X, Y, weight=weight)
+    assert results.trainer.fit((X, Y), epochs=0, weight=given).rows == []
 
 
 @pytest.mark.parametrize("kind", ["int64", "int8", ">i4", "bool", "list", "pandas", "polars", "DLPack"])
@@ -206,7 +207,7 @@ def test_labels_of_two_classes_may_be_bool(backend):
 def test_classes_may_be_rows(results, plain):
     # One-hot rows: the sums are the same, their order may not be.
     for rows in (np.eye(3)[Y], np.eye(3, dtype=bool)[Y], pandas.get_dummies(pandas.Series(Y)), np.eye(3)[Y].tolist()):
-        assert results(X, rows)["evaluate"][0] == pytest.approx(plain["evaluate"][0], rel=1e-5)
+        assert results.net.evaluate(X, rows) == pytest.approx(plain["evaluate"][0], rel=1e-5)
 
 
 def test_missing_labels_mean_something_to_a_loss_of_labels(backend):

@@ -19,7 +19,7 @@ from mistakes.rows import row
 
 
 @row(72, FloatingPointError, "E052", "fit: epoch ", " of 4: ", " is not finite", "the learning rate is 1e+30",
-    "The network is as it was before that step", kind="backend")
+    "The network is as it was before that step")
 def divergence(c):
     net = bpxp.Network([4, 6, 3], hidden="identity", loss="mean_squared_error", backend=c.backend, seed=0)
     trainer = bpxp.Trainer(net, optim.SGD(1e30), progress=False)

@@ -9,7 +9,7 @@ import math
 import os
 import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -154,7 +154,7 @@ def write_idx(path: str | os.PathLike[str], array: Any, /) -> None:
     write_atomically(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
-def _read(stream: IO[bytes], where: str, size: int, max_bytes: int, sha256: str | None) -> np.ndarray:
+def _read(stream: io.BufferedIOBase, where: str, size: int, max_bytes: int, sha256: str | None) -> np.ndarray:
     zipped = stream.read(2) == GZIP_MAGIC
     stream.seek(0)
     if not zipped:
@@ -169,7 +169,7 @@ def _read(stream: IO[bytes], where: str, size: int, max_bytes: int, sha256: str 
 
 
 def _parse(
-    body: IO[bytes] | gzip.GzipFile, where: str, size: int, max_bytes: int, sha256: str | None, *, zipped: bool
+    body: io.BufferedIOBase, where: str, size: int, max_bytes: int, sha256: str | None, *, zipped: bool
 ) -> np.ndarray:
     header, dtype, shape = _header(body, where)
     need = math.prod(shape) * dtype.itemsize
@@ -191,17 +191,16 @@ def _parse(
         raise DatasetFormatError(message(where, what, code="E070", got=f"{size:,}", expected=expected, fix=AGAIN))
 
     digest = hashlib.sha256(header)
-    content = np.empty(need, np.uint8)
-    filled = 0
+    array = np.empty(need // dtype.itemsize, dtype)
+    content, filled = array.view(np.uint8).data, 0
     while filled < need:
-        chunk = body.read(min(CHUNK, need - filled))
-        if not chunk:
+        count = body.readinto(content[filled : min(filled + CHUNK, need)])
+        if not count:
             got = f"{len(header) + filled:,}"
             raise DatasetFormatError(message(where, "truncated", code="E070", got=got, expected=expected, fix=AGAIN))
         if sha256 is not None:
-            digest.update(chunk)
-        content[filled : filled + len(chunk)] = np.frombuffer(chunk, np.uint8)
-        filled += len(chunk)
+            digest.update(content[filled : filled + count])
+        filled += count
     if body.read(1):  # at the end of a gzip stream this also checks its CRC
         raise DatasetFormatError(
             message(where, "bytes left over", code="E070", got="more", expected=expected, fix=AGAIN)
@@ -216,10 +215,12 @@ def _parse(
                 expected=f"SHA-256 {sha256}",
             )
         )
-    return content.view(dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
+    if not dtype.isnative:
+        array = array.byteswap(inplace=True).view(dtype.newbyteorder("="))
+    return array.reshape(shape)
 
 
-def _header(body: IO[bytes] | gzip.GzipFile, where: str) -> tuple[bytes, np.dtype[Any], tuple[int, ...]]:
+def _header(body: io.BufferedIOBase, where: str) -> tuple[bytes, np.dtype[Any], tuple[int, ...]]:
     magic = body.read(4)
     known = len(magic) == 4 and magic[:2] == b"\0\0" and magic[2] in DTYPES and 1 <= magic[3] <= MAX_DIMENSIONS
     if not known:

@@ -159,6 +159,19 @@ def test_bombs_cost_no_memory(content: bytes) -> None:
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_an_array_takes_its_own_size_in_memory(tmp_path: Path, dtype: str) -> None:
+    write_idx(tmp_path / "a.gz", np.ones(8_000_000 // np.dtype(dtype).itemsize, dtype))
+    read_idx(tmp_path / "a.gz")
+    tracemalloc.start()
+    try:
+        array = read_idx(tmp_path / "a.gz")
+        assert tracemalloc.get_traced_memory()[1] < array.nbytes + (4 << 20)  # and a few pieces
+    finally:
+        tracemalloc.stop()
+    assert array.flags.writeable
+
+
 def test_max_bytes() -> None:
     assert read_idx(SMALL, max_bytes=6).size == 6
     with pytest.raises(DatasetFormatError, match=r"too large: got 18 bytes .*max_bytes=5"):

@@ -97,7 +97,7 @@ def test_a_streamed_fit_has_the_bits_of_a_resident_one(backend, tmp_path, nightl
     assert state(nets[False]) == state(nets[True])
 
 
-def test_a_run_is_cut_and_goes_on_from_the_device_or_from_the_host(backend, tmp_path, nightly):
+def test_a_run_is_cut_and_goes_on_from_the_device_or_from_the_host(backend, tmp_path, nightly, promise):
     case = CASES["random layers, classes"]
     whole = case.net(backend)
     history = case.fit(whole, False, tmp_path, callbacks=[Checkpoint(tmp_path / "{epoch}.bpxp", steps=1)])
@@ -107,6 +107,8 @@ def test_a_run_is_cut_and_goes_on_from_the_device_or_from_the_host(backend, tmp_
     for file, resident in itertools.product(files if nightly else files[1::9], (False, True)):
         assert rows(case.fit(net, resident, tmp_path, resume=file)) == rows(history)
         assert state(net) == wanted
+    what = f"A streamed run, cut after any step, goes on streamed or from the device to the same bits, {backend.name}"
+    promise(what, f"{2 * len(files)} of {2 * len(files)} times" if nightly else "a few times")
 
 
 def test_what_is_predicted_and_evaluated_is_the_same(backend, tmp_path):

@@ -8,6 +8,7 @@ with samples on the device, and in the same order: so the results have the same 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 PIECE = 4 << 20  # bytes of a piece, where the backend says nothing else
+LARGE = 8 << 20  # bytes of a piece that several threads gather: it is for a device which is quicker than one of them
+HELPERS = max(1, min(4, (os.cpu_count() or 1) // 2))
 WHOLE = 8  # as many steps, or a multiple of them, have a CUDA graph of their own
 
 
@@ -87,6 +90,7 @@ class Stream:
         self._xp = backend.xp
         self._order: np.ndarray | None = None
         self._thread = ThreadPoolExecutor(1, "bpxp-stream")  # one: what is asked for comes in turn
+        self._helpers = ThreadPoolExecutor(HELPERS, "bpxp-gather") if self.bytes // 2 >= LARGE else None
         self._asked: dict[int, tuple[int, Future[None]]] = {}  # of each half of the ring, what comes or has come there
         self._now: int | None = None
 
@@ -137,8 +141,17 @@ class Stream:
         else:
             which = order[begin:end]
         for source, room in zip(self.sources, self.ring.room(piece % 2), strict=True):
-            source.take(which, room[: end - begin])
+            self._gather(source, which, room[: end - begin])
         self.ring.send(piece % 2)
+
+    def _gather(self, source: Rows, which: np.ndarray, room: np.ndarray) -> None:
+        if self._helpers is None or room.nbytes < LARGE:
+            source.take(which, room)
+            return
+        step = -(-len(which) // HELPERS)
+        parts = [slice(begin, begin + step) for begin in range(0, len(which), step)]
+        for done in [self._helpers.submit(source.take, which[part], room[part]) for part in parts]:
+            done.result()
 
 
 Feed = Resident | Stream

@@ -136,6 +136,23 @@ def test_any_steps_may_be_asked_for(backend, stream, rng):
             next(iter(stream.parts(int(rng.integers(0, 14)), 1)))
 
 
+def test_several_threads_gather_a_large_piece(backend, monkeypatch):
+    monkeypatch.setattr(feed, "batches_of_a_piece", lambda *_: 3)
+    monkeypatch.setattr(feed, "LARGE", 40)
+    monkeypatch.setattr(feed, "HELPERS", 5)
+    x, y, threads = np.arange(N, dtype=np.float64)[:, None], np.arange(N, dtype=np.int32), set()
+
+    class Watched(Rows):
+        def take(self, rows, out):
+            threads.add(threading.current_thread().name)
+            time.sleep(0.001)
+            super().take(rows, out)
+
+    stream = Stream(backend, Watched(x, np.dtype(np.float32)), Rows(y, y.dtype), None, SIZE)
+    assert read(backend, stream, 0, 14) == [*range(N), N - 1, N - 1, N - 1]
+    assert len(threads) > 2
+
+
 def test_a_piece_is_gathered_while_the_steps_are_at_another(backend, stream):
     begun = threading.Event()
 

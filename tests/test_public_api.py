@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from api import FILE, snapshot
 
 import bpxp
 
@@ -85,6 +86,16 @@ def test_the_promised_arguments_come_first_and_in_order(name):
 
 def test_the_promised_methods():
     assert set(dir(bpxp.Network)) >= METHODS
+
+
+def test_nothing_public_has_changed_unless_the_snapshot_says_so():
+    """Every public name with its arguments stands in tests/api.txt; ``python tests/api.py`` writes it anew.
+
+    A line that goes, or loses an argument, breaks somebody's program: it belongs into the changelog.
+    """
+    before, now = FILE.read_text(encoding="utf-8").splitlines(), snapshot().splitlines()
+    gone, new = sorted(set(before) - set(now)), sorted(set(now) - set(before))
+    assert (gone, new) == ([], []), "the public names have changed: if on purpose, python tests/api.py"
 
 
 def test_a_name_that_is_not_there():

@@ -56,7 +56,7 @@ class Arithmetic:
 
     @property
     def once(self) -> float:
-        """Relative difference that a single correctly rounded operation makes between both arithmetics."""
+        """Relative difference that a single correctly rounded operation makes between the two."""
         return self.u + REFERENCE
 
     def summed(self, n: int) -> float:
@@ -226,7 +226,7 @@ def power(a: Rounded, b: Rounded) -> Rounded:
 
 
 def compared(answer: Callable[[Any, Any], Any], a: Rounded, b: Rounded) -> Rounded:
-    """Return the answer of a comparison, in doubt where both arithmetics need not agree."""
+    """Return the answer of a comparison, in doubt where the two need not agree."""
     reach = _bound(a) + _bound(b)
     doubt = (np.abs(a.v - b.v) <= reach) & (reach > 0.0)
     return Rounded(answer(a.v, b.v), doubt.astype(np.float64) if np.any(doubt) else None, a.rules)

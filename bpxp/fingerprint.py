@@ -13,7 +13,7 @@ WHOLE = 256 << 20  # bytes that are hashed as a whole, in about a quarter of a s
 PIECE = 16 << 20  # bytes on the host at a time
 
 
-def fingerprint(a: Array | Rows, backend: Backend, whole: int = WHOLE, piece: int = PIECE) -> str:
+def fingerprint(a: Array | Rows, backend: Backend, whole: int | None = WHOLE, piece: int = PIECE) -> str:
     """Return the SHA-256 of an array's dtype, shape and bytes, wherever it is: the same for the same numbers.
 
     Parameters
@@ -21,8 +21,9 @@ def fingerprint(a: Array | Rows, backend: Backend, whole: int = WHOLE, piece: in
     a : array or Rows, (n, …), n > 0
         Of the backend, or rows on the host. It travels to the host piece by piece.
     backend : Backend
-    whole : int, optional
+    whole : int or None, optional
         Of an array that has more bytes, only so many are hashed: pieces at equal distances, from the first to the last.
+        None hashes all.
     piece : int, optional
         Bytes.
     """
@@ -35,7 +36,7 @@ def fingerprint(a: Array | Rows, backend: Backend, whole: int = WHOLE, piece: in
     found = hashlib.sha256(f"{row.dtype.str}{tuple(a.shape)}".encode())
     step = max(1, piece // max(1, row.nbytes))
     begins = np.arange(0, n, step)
-    if n * row.nbytes > whole:
+    if whole is not None and n * row.nbytes > whole:
         begins = begins[np.unique(np.linspace(0, len(begins) - 1, max(2, whole // piece)).astype(np.int64))]
     for begin in begins.tolist():
         part = np.ascontiguousarray(read(begin, min(begin + step, n)))

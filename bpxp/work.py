@@ -205,10 +205,10 @@ def contents(net: Network, batch: Batch | Held | None) -> dict[str, str | None] 
     """Return digests of the samples, the targets and the weights: enough to notice other data."""
     if batch is None:
         return None
-    parts = (batch.x, batch.y, batch.weight) if isinstance(batch, Held) else batch
-    return {
-        n: None if a is None else fingerprint(a, net.backend) for n, a in zip(("x", "y", "weight"), parts, strict=True)
-    }
+    x, y, weight = (batch.x, batch.y, batch.weight) if isinstance(batch, Held) else batch
+    found = {"x": fingerprint(x, net.backend)}
+    others = {"y": y, "weight": weight}
+    return found | {n: None if a is None else fingerprint(a, net.backend, whole=None) for n, a in others.items()}
 
 
 def _name(thing: Any) -> str:

@@ -202,16 +202,12 @@ class Doctor:
         self.put_back()
         run.begin_epoch(work.order(net.seed, net.epoch), work.feed)
         while net.epoch < epoch:
-            self._advance(run.batches - run.done)
+            run.advance(self.step, work.feed, run.batches - run.done)
             run.state = run.state._replace(opt=self.observe(run.state.opt, rows[net.epoch - run.first]))
             net.epoch, run.done = net.epoch + 1, 0
             run.begin_epoch(work.order(net.seed, net.epoch), work.feed)
         while run.done < done and not (until_bad and self._bad()):
-            self._advance(1 if until_bad else done - run.done)
-
-    def _advance(self, count: int) -> None:
-        with np.errstate(all="ignore"):
-            self.run.advance(self.step, self.work.feed, count)
+            run.advance(self.step, work.feed, 1 if until_bad else done - run.done)
 
     def _traced(self, tell: Callable[..., DivergenceError], epoch: int, step: int) -> DivergenceError:
         """Return the error of the step that comes next, seen layer by layer."""

@@ -66,8 +66,9 @@ class Run:
 
     def advance(self, step: Any, feed: Feed, count: int) -> None:
         """Do `count` steps, and let the network hold what they made."""
-        for data, part in feed.parts(self.done, count):
-            self.state = step(self.state, data, count=part)
+        with np.errstate(all="ignore"):  # NumPy alone would warn; what is not finite is found on every backend
+            for data, part in feed.parts(self.done, count):
+                self.state = step(self.state, data, count=part)
         self.done += count
         self.publish(self.state.params)
 

@@ -72,6 +72,7 @@ def by_hand() -> Iterator[Cell]:
 
 def kinks() -> Iterator[Cell]:
     yield from cases("operations.test_kinks.test_activations")
+    yield from cases("operations.test_kinks.test_ties_of_maxima")
     yield from cases("operations.test_kinks.test_losses")
     yield from cases("nn.test_pooling.test_all_equal_goes_to_the_first_pixel_of_each_window")
     yield from cases("nn.test_pooling.test_every_backend", name=["overlap", "uneven"])  # whole numbers: ties
@@ -79,6 +80,7 @@ def kinks() -> Iterator[Cell]:
 
 def extremes() -> Iterator[Cell]:
     yield from cases("operations.test_extremes.test_activations_of_every_size")
+    yield from cases("operations.test_extremes.test_losses_of_every_size")
     yield from cases("operations.test_extremes.test_a_confident_mistake_costs_its_logit")
     for name in (
         "softmax_of_the_largest_numbers",
@@ -182,8 +184,6 @@ def relations() -> Iterator[Cell]:
         yield from cases(f"test_network.test_{name}")
     yield from cases("test_network.test_chunks_of_prediction_and_evaluation_join", n=[1001])
     yield from (Cell(name, lambda loss=loss: own.parts_add_up(loss)) for name, loss in nn.LOSSES.items())
-    yield from cases("nn.test_losses.test_softmax_ignores_a_shift_and_sums_to_one")
-    yield from cases("nn.test_losses.test_soft_labels_and_smoothing_are_one_thing")
     yield from cases("optim.test_update.test_neutral_options_change_no_bit")
     yield from cases("optim.test_update.test_equal_ways_to_say_the_same")
     yield from cases("nn.test_conv.test_pointwise_is_dense_per_pixel")

@@ -91,6 +91,8 @@ def call(test: Callable[..., None], given: dict[str, Any]) -> None:
         def make(name: str) -> Any:
             if name == "tmp_path":
                 return Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            if name == "monkeypatch":
+                return stack.enter_context(pytest.MonkeyPatch.context())
             for place in (inspect.getmodule(test), NN, SHARED):
                 if hasattr(place, name):
                     function = getattr(place, name).__wrapped__

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import tempfile
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from runs import Cut
 import bpxp
 from bpxp import nn
 from bpxp.callbacks import Checkpoint
-from bpxp.random import DIRECTION, HostRandom, make_key
+from bpxp.random import DIRECTION, HostRandom
 from bpxp.tree import leaves, named_leaves, tree_map
 from bpxp.verify.comparison import Comparison
 from bpxp.verify.layers import contexts
@@ -157,42 +156,23 @@ def narrow_loss(loss: Any) -> None:
     np.testing.assert_allclose(values["float64"], [one_by_one], rtol=1e-14)
 
 
-# ---------------------------------------------------------------- options, backends
-
-PAIRS = [
-    (nn.LeakyReLU(0.3), nn.LeakyReLU(0.01)),
-    (nn.ELU(0.4), nn.ELU(1.0)),
-    (nn.GELU("tanh"), nn.GELU("none")),
-    (nn.Dropout(0.3), nn.Dropout(0.6)),
-    (nn.BatchNorm(epsilon=0.3), nn.BatchNorm(epsilon=1e-5)),
-    (nn.LayerNorm(epsilon=0.3), nn.LayerNorm(epsilon=1e-5)),
-    (nn.Conv2D(2, 3, dilation=2, padding=2), nn.Conv2D(2, 3, padding=1)),
-    (nn.Conv2D(2, 3, padding=1), nn.Conv2D(2, 3)),
-    (nn.Conv2D(2, 2, stride=2), nn.Conv2D(2, 2)),
-    (nn.MaxPool2D(2, 1), nn.MaxPool2D(2, 2)),
-    (nn.SoftmaxCrossEntropy(0.1), nn.SoftmaxCrossEntropy(0.0)),
-    (nn.BinaryCrossEntropy(label_smoothing=0.1), nn.BinaryCrossEntropy()),
-    (nn.BinaryCrossEntropy(pos_weight=2.0), nn.BinaryCrossEntropy()),
-    (nn.Huber(0.5), nn.Huber(1.0)),
-]
+# ---------------------------------------------------------------- losses, backends
 
 
-def differ(a: Any, b: Any) -> None:
-    """Two things that differ in an option compute something else from the same numbers."""
-    rng, found = np.random.default_rng(0), []
-    x, images = rng.normal(size=(4, 6)), rng.normal(size=(2, 6, 6, 2))
-    for thing in map(dataclasses.replace, (a, b)):  # made anew
-        if isinstance(thing, nn.Loss):
-            y = np.eye(6)[:4]
-            found.append(thing(2.0 * x, y, xp=XP)[1])
-            continue
-        x = images if hasattr(thing, "grid") else x
-        params, _ = thing.init(HostRandom(0), x.shape[1:])
-        context = {"key": make_key(0), "training": True}
-        uses = getattr(thing, "uses", frozenset())
-        y, _ = thing.forward(params, x, xp=XP, **{name: value for name, value in context.items() if name in uses})
-        found.append(y)
-    assert not np.array_equal(*found), "an option without an effect"
+def parts_add_up(loss: Any) -> None:
+    """The loss of a batch is the mean of those of its parts, with weights too; so are the output errors."""
+    rng = np.random.default_rng(1)
+    z, u, weight = rng.normal(size=(7, 4)), rng.uniform(size=(7, 4)), rng.uniform(size=7)
+    y = np.eye(4)[np.argmax(u, axis=1)] if loss.targets == "classes" else np.round(u)
+    for w in (np.ones(7), weight):
+        value, delta = loss(z, y, w, xp=XP)
+        parts = [loss(z[rows], y[rows], w[rows], xp=XP) for rows in (slice(3), slice(3, 7))]
+        share = np.array([np.sum(w[:3]), np.sum(w[3:])]) / np.sum(w)
+        np.testing.assert_allclose(value, sum(s * v for s, (v, _) in zip(share, parts, strict=True)), rtol=1e-13)
+        expected = np.concatenate([s * d for s, (_, d) in zip(share, parts, strict=True)])
+        np.testing.assert_allclose(delta, expected, rtol=1e-12)
+        plain = loss(z, y, xp=XP) if w[0] == 1.0 else (value, delta)
+        np.testing.assert_allclose(plain[1], delta, rtol=1e-13)
 
 
 def agree(layer: Any) -> None:

@@ -98,8 +98,8 @@ What most people look at, a falling loss and the accuracy, sees {trained} of the
 |---|---|---|---|
 {checks}
 
-A bug counts for a check that sees one of its forms; the last column counts among the checks, without training. The two training tests were measured with the digits that come with
-bpxp, on the network in which the wrong function has work, and with another learning rate where the usual one fails.
+A bug counts for a check that sees one of its forms; the last column counts among the checks, without training. The two
+training tests were measured with the digits that come with bpxp, on the network in which the wrong function has work, and with another learning rate where the usual one fails.
 """
 
 

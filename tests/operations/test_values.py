@@ -30,14 +30,8 @@ def bring(backend, on, dtype):
 
 @pytest.mark.parametrize("dtype", LIMITS)
 @over(LAYERS, ACTIVATIONS)
-def test_layers_agree_with_numpy(record, dtype, backend, on, nightly):
+def test_layers_agree_with_numpy(record, dtype, backend, on):
     """Compiled, as in a step: values, gradients, and the running statistics after it."""
-    if (
-        backend.name.startswith("jax")
-        and not nightly
-        and (dtype == "float64" or record.name != type(record.thing).__name__)
-    ):
-        pytest.skip("XLA compiles for long: one form of each, in float32; all with BPXP_NIGHTLY=1")
     for layer, params, x, dy, context in samples(record):
         arrays, static = split(context)
         training = bool(context.get("training") or context.get("key"))

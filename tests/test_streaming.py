@@ -16,7 +16,7 @@ import bpxp
 from bpxp import nn, optim
 from bpxp.callbacks import Callback, Checkpoint
 from bpxp.data import Dataset, Loader, augment, feed, map_idx, write_idx
-from bpxp.errors import BpxpError, DatasetFormatError, InvalidTypeError
+from bpxp.errors import BpxpError, DatasetFormatError, DivergenceError, InvalidTypeError
 from bpxp.memory import Memory
 from bpxp.samples import Held, prepare_or_hold
 from bpxp.tree import named_leaves
@@ -132,6 +132,19 @@ def test_batches_of_a_loader_are_the_same(backend, tmp_path):
     for a, b in zip(*loaders, strict=True):
         for one, other in zip(a, b, strict=True):
             np.testing.assert_array_equal(backend.to_numpy(one), backend.to_numpy(other), strict=True)
+
+
+def test_a_step_that_diverges_is_found_as_on_the_device(backend, tmp_path):
+    x, y = X.copy(), ROWS
+    x[50] *= 1e18
+    texts = []
+    for resident in (True, False):
+        net = bpxp.Network([6, 3], loss="mean_squared_error", backend=backend, seed=0)
+        data = Dataset(x if resident else mapped(tmp_path, x), y, resident=resident)
+        with pytest.raises(DivergenceError) as error:
+            bpxp.Trainer(net, optim.SGD(0.5), progress=False).fit(data, epochs=5, batch_size=BATCH)
+        texts.append(str(error.value))
+    assert texts[0] == texts[1]
 
 
 def test_the_step_is_compiled_once(backend, tmp_path):

@@ -103,8 +103,8 @@ def _of_samples(numbers: np.ndarray) -> str:
 def _before(bad: Quantity, seen: Sequence[Quantity]) -> str:
     """Write how large what the quantity is made of was: the layer's own arrays, and what came to it."""
     before = seen[: seen.index(bad)]
-    own = [q for q in before if q.layer == bad.layer and q.name not in ("x", "a", "y", "z")]
-    made_of = list(dict.fromkeys([*own, *before[-1:], *[q for q in before if q.name in ("a", "z", "y", "x")][-1:]]))
+    own = [q for q in before if q.layer == bad.layer and q.name != "x" and not computed(q.name)][:2]
+    made_of = dict.fromkeys([*own, *before[-1:], *[q for q in before if q.name in ("a", "z", "y", "x")][-1:]])
     parts = [f"{q.place} up to {q.largest:.3g} (norm {q.norm:.3g})" for q in made_of]
     return f"before it were {', '.join(parts)}" if parts else ""
 

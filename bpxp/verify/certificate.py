@@ -65,6 +65,9 @@ class ParityRun:
         How far the run, left to itself, is from a float64 run that is left to itself: the largest relative difference
         of the loss of a step; the largest difference of a parameter after the last step, relative to the largest
         parameter. No bound is stated: roundings grow as the training has it.
+    whole_step : float
+        How far the same steps, compiled as a fit has them, are from the two halves that were held: the largest
+        difference of a parameter after the last one, relative to the largest. 0 where nothing is fused.
     """
 
     backend: str
@@ -75,6 +78,7 @@ class ParityRun:
     rows: tuple[ParityRow, ...]
     drift_of_loss: float
     drift_of_parameters: float
+    whole_step: float
 
     @property
     def worst(self) -> ParityRow:
@@ -171,7 +175,8 @@ def _describe(run: ParityRun) -> str:
     """Return what is to be known of a run beside its deviations."""
     return (
         f"{run.version} on {run.device}, products keep {run.operand_bits} bits of float32; left to itself the loss "
-        f"drifts by {run.drift_of_loss:.1e}, a parameter by {run.drift_of_parameters:.1e}"
+        f"drifts by {run.drift_of_loss:.1e}, a parameter by {run.drift_of_parameters:.1e}; the whole step is "
+        f"{run.whole_step:.1e} from its halves"
     )
 
 

@@ -29,7 +29,7 @@ from bpxp.tree import leaves, named_leaves
 from bpxp.verify.bounds import bounded_namespace, exact, quiet
 from bpxp.verify.certificate import Certificate, ParityRow, ParityRun
 from bpxp.verify.rounding import Arithmetic, Rounded, arithmetic, shares
-from bpxp.verify.trial import Runner, Trial, forward_and_back, make_trial
+from bpxp.verify.trial import Runner, Trial, forward_and_back, make_trial, whole_run
 from bpxp.verify.watch import Part, named
 
 EVERYWHERE = ("numpy", "torch", "jax", "cupy")
@@ -72,9 +72,13 @@ def certify(
     Notes
     -----
     What is held: what each layer and activation makes of its input, loss, delta, every gradient, running statistics,
-    every parameter after the update and what the optimizer remembers, as the compiled step has them. The bound is a
-    running one: beside each number of the float64 run stands how far the same number can be in the backend's
-    arithmetic, worked out operation by operation from what the operands carry and from what the operation rounds:
+    every parameter after the update and what the optimizer remembers, as the two halves of a step have them, compiled
+    by the backend so that they return all that. The training step itself, which returns less and may be fused more,
+    then runs from the same start, and the certificate says how far it is from its halves.
+
+    The bound is a running one: beside each number of the float64 run stands how far the same number can be in the
+    backend's arithmetic, worked out operation by operation from what the operands carry and from what the operation
+    rounds:
     γ_n = n u/(1 - n u) of Σ|x_i||w_i| for a sum of n products in any order, u for + - *, 4u for a quotient or a root,
     8u for exp, log, tanh (u = 2⁻²⁴ in float32); numbers below the smallest normal one may become 0. The factors 4 and 8
     are what libraries state, not what anybody proves. The bound holds for every order of summation, with and without
@@ -161,13 +165,25 @@ def _certified(trial: Trial, backend: Backend, dtype: str, steps: int, free: _Fr
         params, opt = runner.host((runner.params, runner.opt))
         _note(found, expected, _named_update(trial, params, opt))
     rows = tuple(_row(quantity, each) for quantity, each in found.items())
-    drift = max((abs(a - b) / (abs(b) or 1.0) for a, b in zip(losses, free.losses, strict=True)), default=0.0)
-    apart = [np.max(np.abs(a - b), initial=0.0) for a, b in zip(leaves(params), free.params, strict=True)]
-    largest = max((np.max(np.abs(b), initial=0.0) for b in free.params), default=1.0)
     library = backend.name.partition("+")[0].partition(":")[0]
-    version = f"{library} {version_of(library)}"
-    drifted = float(max(apart, default=0.0) / (largest or 1.0))
-    return ParityRun(backend.name, dtype, str(backend.device), version, operand_bits(backend), rows, drift, drifted)
+    return ParityRun(
+        backend.name,
+        dtype,
+        str(backend.device),
+        f"{library} {version_of(library)}",
+        operand_bits(backend),
+        rows,
+        drift_of_loss=max(abs(a - b) / (abs(b) or 1.0) for a, b in zip(losses, free.losses, strict=True)),
+        drift_of_parameters=_apart(leaves(params), free.params),
+        whole_step=_apart(whole_run(trial, backend, dtype, steps), leaves(params)),
+    )
+
+
+def _apart(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
+    """Return the largest difference, relative to the largest number."""
+    largest = max((float(np.max(np.abs(b), initial=0.0)) for b in expected), default=0.0)
+    apart = (float(np.max(np.abs(a - b), initial=0.0)) for a, b in zip(found, expected, strict=True))
+    return max(apart, default=0.0) / (largest or 1.0)
 
 
 class _FromTheTape:

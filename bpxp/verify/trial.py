@@ -17,8 +17,8 @@ from bpxp.nn.checks import positive_int
 from bpxp.optim import SGD, Optimizer, get_optimizer
 from bpxp.parameters import own
 from bpxp.random import DIRECTION, HostRandom, make_key
-from bpxp.step import as_floats, loss_and_gradients, training
-from bpxp.tree import tree_map
+from bpxp.step import Data, State, TrainingStep, as_floats, loss_and_gradients, training
+from bpxp.tree import leaves, tree_map
 from bpxp.verify.watch import Observer, Tape, watched
 
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray | None]
@@ -149,6 +149,22 @@ class Runner:
     def _apply(self, state: Any, _: tuple[()], /) -> Any:
         params, opt, grads = state
         return *self.trial.optimizer.update(params, grads, opt, xp=self.xp), grads
+
+
+def whole_run(trial: Trial, backend: Backend, dtype: str, steps: int) -> list[np.ndarray]:
+    """Return the parameters after so many steps of the training step itself, compiled and run as in a fit."""
+    runner, xp = Runner(trial, backend, dtype), backend.xp
+    columns = zip(*trial.batches(steps), strict=True)
+    x, y, weight = (None if column[0] is None else np.concatenate(column) for column in columns)
+    assert x is not None
+    assert y is not None
+    data = Data(*runner.place((x, y, weight), 0), xp.arange(trial.size, dtype=xp.int32))
+    order = backend.asarray(np.arange(len(x), dtype=np.int32))
+    loss, total = (xp.zeros((1,), dtype=getattr(xp, dtype)) for _ in range(2))
+    begin = xp.zeros((1,), dtype=xp.int32)
+    state = State(runner.params, runner.opt, runner.stats, runner.key, order, begin, loss, total)
+    step = TrainingStep(trial.model, trial.loss, trial.optimizer, xp=xp)
+    return leaves(runner.host(backend.compile(step)(state, data, count=steps).params))
 
 
 def forward_and_back(

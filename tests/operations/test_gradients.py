@@ -18,8 +18,7 @@ from operations.ways import (
     cases_of_layer,
     cases_of_loss,
     cases_of_penalty,
-    error_by_complex_step,
-    error_by_differences,
+    errors,
 )
 
 import bpxp
@@ -28,7 +27,7 @@ from bpxp.nn import Dense, Sequential
 from bpxp.random import HostRandom
 from bpxp.step import loss_and_gradients
 
-DIFFERENCES, COMPLEX = 1e-7, 1e-12
+LIMITS = {"differences": 1e-7, "complex step": 1e-12}
 BATCHES, FEATURES, OUTPUTS = (1, 2, 5, 7), (1, 3, 8), (1, 2, 3, 5)
 PENALTIES = [
     optim.SGD(0.1),
@@ -48,16 +47,10 @@ COUNTED = {"differences": 0, "complex step": 0}
 
 def check(case, where):
     """Hold the gradient of a case against what differences and the complex step find; count it."""
-    for method, error, limit in (
-        ("differences", error_by_differences, DIFFERENCES),
-        ("complex step", error_by_complex_step, COMPLEX),
-    ):
-        if method == "complex step" and not case.analytic:
-            continue
-        found = error(case)
+    for method, found in errors(case).items():
         WORST[method][where] = max(WORST[method].get(where, 0.0), found)
         COUNTED[method] += 1
-        assert found <= limit, f"{case.name}: {method} differ by {found:.1e}"
+        assert found <= LIMITS[method], f"{case.name}: {method} differ by {found:.1e}"
 
 
 # --- the records
@@ -142,7 +135,7 @@ def test_networks(loss, hidden):
 
 def test_cells_are_counted(promise):
     """Of a run of this whole file: how many there were, and the worst."""
-    for method, limit in (("differences", DIFFERENCES), ("complex step", COMPLEX)):
+    for method, limit in LIMITS.items():
         worst = WORST[method]
         if not worst:
             continue

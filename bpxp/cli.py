@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except (BpxpError, OSError) as error:  # a user's mistake gets its reason, not a traceback
-        print(f"bpxp: {error}", file=sys.stderr)
+        print(f"bpxp: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
         return 1
     return code
 

@@ -45,6 +45,23 @@ def test_train_with_every_option(capsys, tmp_path):
     assert (net.input_shape, net.output_shape, net.dtype, net.seed) == ((64,), (10,), "float64", 7)
 
 
+def test_a_step_that_diverged_is_done_again(capsys, tmp_path):
+    path = tmp_path / "run.bpxp"
+    assert main(["train", "--hidden", "identity", "--learning-rate", "1e30", "--checkpoint", str(path), "--quiet"]) == 1
+    error, note = capsys.readouterr().err.splitlines()
+    found = re.match(r"bpxp: fit: epoch 1, (step \d+) of 72: (.*) \(Dense.* is not finite", error)
+    assert error.endswith("[BPX-E052]")
+    bundle = tmp_path / "run.diverged.bpxp"
+    assert note == f"to see it on NumPy in float64: bpxp replay {bundle}"
+    assert not path.exists()
+    assert main(["replay", str(bundle)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"epoch 1, {found[1]};")
+    assert lines[-2].startswith(f"in float32 {found[2]} is the first that is not finite")
+    assert lines[-1] == "in float64 all is finite"
+    assert main(["replay", str(tmp_path / "none.bpxp")]) == 1
+
+
 def test_a_run_is_saved_and_goes_on(capsys, tmp_path):
     path = tmp_path / "run.bpxp"
     line = ["train", "--batch-size", "200", "--quiet"]

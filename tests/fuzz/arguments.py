@@ -110,10 +110,11 @@ def odd(rng: random.Random, depth: int) -> Any:
     return pick(rng, ODD if rng.random() < 0.6 else SIZES)
 
 
-WORDS = """train evaluate predict backends verify trian digits mnist nothing --layers --hidden --init --dtype --optimizer
+COMMANDS = "train evaluate predict backends verify replay certify bisect xray".split()
+WORDS = """trian digits mnist nothing --layers --hidden --init --dtype --optimizer
 --learning-rate --epochs --batch-size --seed --out --checkpoint --checkpoint-steps --resume --quiet --backend --per-class
---as-is --help --version --lay --e --layers= --epochs=3 -h -1 -- - 0 1 2 -0 1.5 nan inf -inf 1e999 64,10 64,,10 , 64,x
-64,0,10 64,-3,10 64,10,10 numpy cuppy cupy:99 numpy:1 relu rel he adam adamm sgd float32 float16 {epoch}.bpxp a.bpxp
+--as-is --backends --dtypes --steps --at --matmul --data --help --version --lay --e --layers= --epochs=3 -h -1 -- - 0 1 2 -0 1.5 nan inf -inf 1e999 64,10 64,,10 , 64,x
+64,0,10 64,-3,10 64,10,10 numpy cuppy cupy:99 numpy:1 numpy,torch bfloat16 relu rel he adam adamm sgd float32 float16 {epoch}.bpxp a.bpxp
 no/such/folder/x.bpxp ../x /dev/null . / ~ * 99999999999999999999 1_000 ٣ é \udc80 --é 0x10 @file =""".split()
 ENOUGH = 20_000  # parameters: more would train, and not fuzz
 
@@ -143,7 +144,7 @@ class Line(Target):
             yield
 
     def make(self, rng: random.Random) -> list[str]:
-        words = [pick(rng, WORDS[:5] if rng.random() < 0.3 else ["train"])]
+        words = ["train" if rng.random() < 0.7 else pick(rng, COMMANDS)]
         for _ in range(int(8 * rng.random())):
             words.append(pick(rng, WORDS) if rng.random() < 0.95 else str(rng.getrandbits(int(70 * rng.random()) + 1)))
         if rng.random() < 0.05:

@@ -216,7 +216,8 @@ class Doctor:
         with np.errstate(all="ignore"):
             batch = Batch(*work.step.batch(state, data))
         tracer = Tracer(net.model, net.loss, work.step.optimizer, xp=net.xp, to_numpy=net.backend.to_numpy)
-        seen = tracer.run(*own_copy((state.params, state.opt, state.stats), net.xp), state.key, batch)
+        params, opt, stats = own_copy((state.params, state.opt, state.stats), net.xp)
+        seen = tracer.run(params, opt, stats, state.key, batch)
         samples = work.samples(net.seed, epoch, step - 1)
         after = "The network is as it was before that step"
         error = self._told(tell, epoch, step, seen=seen, samples=samples, after=after)

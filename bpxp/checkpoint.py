@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Protocol
+from typing import IO, BinaryIO
 
 import numpy as np
 
@@ -224,20 +224,10 @@ def check_shapes(found: dict[str, Shape], expected: dict[str, Shape], where: str
         )
 
 
-class Blocks(Protocol):
-    """An array that comes in pieces, one after the other."""
-
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-
-    def blocks(self) -> Iterator[np.ndarray]: ...
-
-
-def digest(a: np.ndarray | Blocks) -> str:
+def digest(a: np.ndarray) -> str:
     """Return the SHA-256 of an array's dtype, shape and bytes."""
     found = hashlib.sha256(f"{a.dtype.str}{a.shape}".encode())
-    for block in [a] if isinstance(a, np.ndarray) else a.blocks():
-        found.update(_bytes(np.ascontiguousarray(block)))
+    found.update(_bytes(np.ascontiguousarray(a)))
     return found.hexdigest()
 
 

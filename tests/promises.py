@@ -34,7 +34,7 @@ TESTS = [
     "tests/museum/test_museum.py",
 ]
 TESTS += ["tests/test_bad_input.py", "tests/test_codes.py"]
-TESTS += [f"tests/operations/test_{name}.py" for name in ("table", "gradients", "fifty_digits")]
+TESTS += [f"tests/operations/test_{name}.py" for name in ("table", "gradients", "fifty_digits", "extremes")]
 TESTS += [f"tests/operations/test_relations{name}.py" for name in ("", "_images", "_neutral", "_state")]
 TESTS += ["tests/oracles/test_four_ways.py"]
 TESTS += ["tests/test_divergence.py"]

@@ -138,7 +138,7 @@ FUNCTIONS = [
     ),
     OfFunction("get_activation", nn.get_activation, refuses=by_name(nn.get_activation, "rel", "relu")),
     OfFunction("get_loss", nn.get_loss, refuses=by_name(nn.get_loss, "poison", "poisson")),
-    OfFunction("get_initializer", nn.get_initializer, refuses=by_name(nn.get_initializer, "ortogonal", "orthogonal")),
+    OfFunction("get_initializer", nn.get_initializer, refuses=by_name(nn.get_initializer, "glorott", "glorot")),
     OfFunction("get_optimizer", optim.get_optimizer, refuses=by_name(optim.get_optimizer, "adma", "adam")),
     OfFunction("get_metric", metrics.get_metric, refuses=by_name(metrics.get_metric, "acuracy", "accuracy")),
     OfFunction(

@@ -26,8 +26,8 @@ class SoftmaxCrossEntropy:
         J     = -Σ_k y_k log a_k = log Σ_k e^(z_k) - Σ_k y_k z_k
         delta = ∂J/∂z = a - y
 
-    (times w_n/Σw, or 1/batch). z stands for z - max z, which changes neither: no overflow, and no probability is
-    clipped, so J grows with z without bound as it should.
+    (times w_n/Σw, or 1/batch). z stands for z - max z, which changes neither: no overflow for any logits whose
+    differences are finite numbers, and no probability is clipped, so J grows with z without bound as it should.
 
     `y` is an integer array (batch,) of class indices, or (batch, n_out) with rows that sum to 1 (one-hot or soft).
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bpxp.backends import Array, Namespace
+from bpxp.backends import Array
 from bpxp.bundle import pack
 from bpxp.diagnosis import diagnose
 from bpxp.errors import DivergenceError
@@ -122,12 +122,13 @@ class Doctor:
 
     def _bad(self) -> list[str]:
         """Return the names of those arrays of the state that are not finite."""
-        state, backend = self.run.state, self.net.backend
-        kind = getattr(self.net.xp, self.net.dtype)
+        state, backend, xp = self.run.state, self.net.backend, self.net.xp
+        kind = getattr(xp, self.net.dtype)
         tree = Watched(state.params, state.stats, state.opt.slots, state.opt.average, state.loss)
-        arrays = tuple(a for a in leaves(tree) if a.dtype == kind)
+        arrays = [a for a in leaves(tree) if a.dtype == kind]
         with np.errstate(all="ignore"):
-            sums = backend.to_numpy(self.net.compiled(functools.partial(_sums, xp=self.net.xp), "finite")((), arrays))
+            # Not compiled: JAX would do it anew for each network.
+            sums = backend.to_numpy(xp.concat([xp.sum(xp.reshape(a, (-1,)), keepdims=True) for a in arrays], axis=0))
         if np.isfinite(sums).all():
             return []
         named = [(name, a) for name, a in named_leaves(tree) if a.dtype == kind and name not in self._unwatched]
@@ -257,8 +258,3 @@ class Watched(NamedTuple):
     slots: Any
     average: Any
     loss: Array
-
-
-def _sums(_: tuple[()], arrays: tuple[Array, ...], /, *, xp: Namespace) -> Array:
-    """Return the sum of each array: finite, if all is."""
-    return xp.concat([xp.sum(xp.reshape(a, (-1,)), keepdims=True) for a in arrays], axis=0)

@@ -522,6 +522,23 @@ def test_a_failed_write_leaves_the_old_file(small, monkeypatch):
     assert [path.name for path in small.parent.iterdir()] == [small.name]
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_large_write_that_ends_halfway_leaves_the_old_file(path, monkeypatch, error):
+    checkpoint.write(path, {"a": np.zeros(1)}, {"network": {}})
+    before, begun = path.read_bytes(), []
+
+    def fail(stream, count):
+        begun.append(count)
+        if len(begun) == 2:
+            raise error
+
+    monkeypatch.setattr(checkpoint, "_begin_to_force", fail)
+    with pytest.raises(type(error)):
+        checkpoint.write(path, {name: np.ones(checkpoint.PIECE, np.uint8) for name in "abc"}, {"network": {}})
+    assert begun == [checkpoint.PIECE] * 2
+    assert (path.read_bytes(), [p.name for p in path.parent.iterdir()]) == (before, [path.name])
+
+
 def test_a_reader_sees_the_old_file_or_the_new(small):
     nets = [bpxp.Network([2, 3, 2], backend="numpy", seed=s) for s in (1, 2)]
     wanted = [flat(net) for net in nets]

@@ -29,6 +29,7 @@ from bpxp.errors import (
     message,
 )
 from bpxp.header import HEADER_LIMIT, NAME, NAMES, TENSOR_LIMIT, Description, Shape
+from bpxp.nn.checks import as_path
 
 Tensors = dict[str, np.ndarray]
 
@@ -52,6 +53,7 @@ def write(path: str | Path, tensors: Tensors, description: Description) -> None:
     OSError
         Where the folder cannot be written to, or is full; an old file at `path` is intact.
     """
+    path = as_path(path, "save(path)")
     plain = {name: _plain(name, tensors[name]) for name in sorted(tensors)}
     tensors = {name: a for kind in NAMES for name, a in plain.items() if a.dtype.str == kind}
     small = sum(a.nbytes for a in tensors.values()) < LARGE
@@ -66,7 +68,7 @@ def write(path: str | Path, tensors: Tensors, description: Description) -> None:
             )
         )
     try:
-        with replacing(Path(path)) as stream:
+        with replacing(path) as stream:
             stream.write(start)
             if small:
                 stream.writelines(map(_bytes, tensors.values()))
@@ -75,7 +77,7 @@ def write(path: str | Path, tensors: Tensors, description: Description) -> None:
                 stream.seek(0)
                 stream.write(header.make(tensors, description, sums))  # as long as the one that it replaces
     except OSError as error:
-        if error.errno is None or not Path(path).is_file():
+        if error.errno is None or not path.is_file():
             raise
         # The same type, as the number has it: PermissionError stays PermissionError.
         text = f"{error.strerror}; the file that was there before is intact [BPX-E067]"
@@ -147,11 +149,12 @@ def opened(path: str | Path) -> Iterator[Opened]:
     CheckpointVersionError
         Written by a newer bpxp.
     """
+    path = as_path(path, "load(path)")
     where = f"load({os.fspath(path)!r})"
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError as error:
-        error.add_note(f"searched in {Path(path).absolute().parent}")
+        error.add_note(f"searched in {path.absolute().parent}")
         raise
     if stat.S_IFMT(mode) not in (stat.S_IFREG, stat.S_IFDIR):
         raise CheckpointFormatError(message(where, "not a file", code="E061", expected="a file that was saved"))

@@ -5,12 +5,16 @@ Each type inherits `BpxpError` and the builtin that people catch, so that ``exce
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import os
 import re
+import sys
 import warnings
 from collections.abc import Iterable
 from typing import Any, NewType, Self
 
+OWN = os.path.dirname(__file__) + os.sep, contextlib.__file__  # files that nobody is to be warned about
 Message = NewType("Message", str)  # what `message` wrote, and so ends with a code
 
 
@@ -225,9 +229,12 @@ def message(
     return Message(f"{text} [BPX-{code}]")
 
 
-def warn(where: str, what: str, *, code: str, stacklevel: int, fix: str = "") -> None:
-    """Warn by the same template; `stacklevel` 1 is the function that calls this one."""
-    warnings.warn(message(where, what, code=code, fix=fix, after=""), BpxpWarning, stacklevel=stacklevel + 1)
+def warn(where: str, what: str, *, code: str, fix: str = "") -> None:
+    """Warn by the same template, of the line outside of bpxp that called."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(OWN):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message(where, what, code=code, fix=fix, after=""), BpxpWarning, stacklevel=level)
 
 
 def suggestion(name: str, allowed: Iterable[str]) -> str:

@@ -13,9 +13,17 @@ import numpy as np
 
 from bpxp import __version__, architecture, checkpoint, registry
 from bpxp.backends import Array, Backend, get_backend
-from bpxp.errors import CheckpointError, CheckpointFormatError, CheckpointSecurityError, ParameterMemoryError, message
+from bpxp.errors import (
+    CheckpointError,
+    CheckpointFormatError,
+    CheckpointSecurityError,
+    InvalidTypeError,
+    ParameterMemoryError,
+    message,
+)
 from bpxp.network import Network
 from bpxp.nn import Sequential
+from bpxp.nn.checks import as_path
 from bpxp.nn.layer import Params, Shape
 from bpxp.random import HostRandom
 from bpxp.tree import named_leaves, tree_map, unflatten
@@ -52,7 +60,12 @@ def written(net: Network) -> dict[str, str]:
 
 def load(path: str | Path, *, backend: str | Backend | None, custom: Sequence[type]) -> Network:
     """Read a network; see `Network.load`."""
+    path = as_path(path, "load(path)")
     where = f"load({os.fspath(path)!r})"
+    for thing in custom:
+        if not isinstance(thing, type):
+            got = type(thing).__name__
+            raise InvalidTypeError(message(f"{where[:-1]}, custom=…)", "not a class", code="E004", got=got))
     with checkpoint.opened(path) as file:
         more = file.description.keys() & {"run", "replay"}  # such a file holds more than the network
         begin = OWN if more else ("",)

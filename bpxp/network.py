@@ -16,6 +16,7 @@ from bpxp.choice import Work, choose, why_eager
 from bpxp.data.feed import Feed, Resident
 from bpxp.data.rows import Rows
 from bpxp.dtypes import checked_dtype
+from bpxp.errors import InvalidTypeError, message
 from bpxp.metrics import Metric, default_metrics, get_metric
 from bpxp.nn import Layer, Loss, get_loss
 from bpxp.nn.checks import number
@@ -220,9 +221,12 @@ class Network:
         return self.evaluate_arrays(batch, self._params, checked_metrics(metrics, self.loss))
 
     def evaluate_arrays(
-        self, batch: samples.Batch | samples.Held, params: Params, metrics: tuple[Metric, ...]
+        self, batch: samples.Batch | samples.Held, params: Params, metrics: tuple[Metric, ...], which: str = ""
     ) -> dict[str, Any]:
-        """Evaluate samples that are checked already, with the parameters given; otherwise like `evaluate`."""
+        """Evaluate samples that are checked already, with the parameters given; otherwise like `evaluate`.
+
+        Who evaluates two data sets in turn gives one a name: a recording, or a graph, is of one set of arrays.
+        """
         xp, kind = self.xp, getattr(self.xp, self.dtype)
         n = len(batch) if isinstance(batch, samples.Held) else int(batch[0].shape[0])
         size = min(CHUNK, n)
@@ -238,7 +242,7 @@ class Network:
             tuple(metric.init(self.output_shape[0], xp=xp, dtype=kind) for metric in metrics),
         )
         for data, count in feed.parts(0, -(-n // size)):
-            sums = self.compiled(step)(sums, (params, self.stats, data), count=count)
+            sums = self.compiled(step, (step, which))(sums, (params, self.stats, data), count=count)
         loss, total = (float(self.backend.to_numpy(a)[0]) for a in (sums.loss, sums.weight))
         found: dict[str, Any] = {"loss": loss / total if total else 0.0}
         for metric, own in zip(metrics, sums.metrics, strict=True):
@@ -367,7 +371,12 @@ class Network:
 
 def checked_metrics(metrics: Sequence[str | Metric] | None, loss: Loss) -> tuple[Metric, ...]:
     """Return metrics by name or object; None means those that go with the loss."""
-    return default_metrics(loss) if metrics is None else tuple(get_metric(metric) for metric in metrics)
+    if metrics is None:
+        return default_metrics(loss)
+    if isinstance(metrics, str) or not isinstance(metrics, Sequence):
+        what, got = "not a list of metrics", f"{type(metrics).__name__} {metrics!r}"
+        raise InvalidTypeError(message("metrics", what, code="E004", got=got, fix="metrics=['accuracy']"))
+    return tuple(get_metric(metric) for metric in metrics)
 
 
 def _width(layer: Layer) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from bpxp.backends import Array, Backend
 from bpxp.backends.base import is_host_array
 from bpxp.errors import InvalidValueError, message
-from bpxp.inputs import as_host
+from bpxp.inputs import as_host, taken
 from bpxp.nn.layer import Params
 from bpxp.tree import named_leaves, unflatten
 
@@ -47,4 +47,5 @@ def checked(new: Params, old: Params, backend: Backend, dtype: str) -> Params:
 def _copy(a: Any, name: str, backend: Backend, dtype: str) -> Array:
     if is_host_array(a):
         return own(as_host(a, f"{WHERE}: {name}"), backend, dtype)
-    return backend.xp.asarray(backend.asarray(a, dtype=getattr(backend.xp, dtype)), copy=True)
+    there = backend.asarray(taken(a, backend, f"{WHERE}: {name}"), dtype=getattr(backend.xp, dtype))
+    return backend.xp.asarray(there, copy=True)

@@ -57,7 +57,7 @@ class Room:
         if needed > self.memory.total:
             raise self.error("Nothing was changed")
         what = f"a step needs about {gib(needed)}, {gib(self.memory.free)} of {gib(self.memory.total)} are free"
-        warn(f"fit(batch_size={self.work.size})", what, code="W008", stacklevel=3, fix=self._fix(self.largest()))
+        warn(f"fit(batch_size={self.work.size})", what, code="W008", fix=self._fix(self.largest()))
 
     def _is_plenty(self) -> bool:
         """Return whether there is so much memory that an estimate is not worth its milliseconds."""

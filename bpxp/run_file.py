@@ -282,4 +282,4 @@ def resume_callbacks(saved: Saved, trainer: Trainer) -> None:
 
 
 def _warn(text: str, saved: Saved) -> None:
-    warn(f"fit(resume={saved.path!r})", text, code="W004", stacklevel=2)
+    warn(f"fit(resume={saved.path!r})", text, code="W004")

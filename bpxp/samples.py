@@ -127,7 +127,7 @@ def _parts(data: Any, weight: Any, where: str) -> tuple[Any, Any, Any]:
             code="E030",
             got=type(data).__name__,
             expected="a Dataset or a pair (x, y)",
-            fix=f"{where}((x, y), …)",
+            fix="pass (x, y)",
         )
     )
 

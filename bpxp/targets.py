@@ -70,7 +70,7 @@ def _refuse_text(y: Any, where: str) -> np.ndarray:
 def _class_indices(host: np.ndarray, classes: int, where: str) -> np.ndarray:
     """Return labels as int32, each in 0 … classes - 1."""
     if host.ndim == 2:
-        warn(where, f"y is a column vector of shape {host.shape}; using y[:, 0]", code="W001", stacklevel=7)
+        warn(where, f"y is a column vector of shape {host.shape}; using y[:, 0]", code="W001")
         host = host[:, 0]
     if host.dtype.kind == "f":
         bad = np.flatnonzero(np.isnan(host))
@@ -169,7 +169,7 @@ def _mistaken(host: np.ndarray, what: str, count: int, first: list[int], where: 
 def warn_single_class(y: np.ndarray, where: str) -> None:
     """Warn if all labels are the same class: a network can only learn to say so."""
     if y.ndim == 1 and y.dtype.kind in "iu" and len(y) > 1 and (y == y[0]).all():
-        warn(where, f"all {len(y)} labels are class {int(y[0])}", code="W002", stacklevel=4)
+        warn(where, f"all {len(y)} labels are class {int(y[0])}", code="W002")
 
 
 def as_weights(
@@ -227,6 +227,10 @@ def _class_table(class_weight: Any, labels: np.ndarray, classes: int, where: str
         counts = np.bincount(labels, minlength=classes) if labels.ndim == 1 else labels.sum(axis=0)
         return np.where(counts > 0, len(labels) / (classes * np.maximum(counts, 1e-300)), 0.0)
     if isinstance(class_weight, dict):
+        unknown = [k for k in class_weight if k not in range(classes)]
+        if unknown:
+            what = f"{unknown[0]!r} is none of the classes 0..{classes - 1}"
+            raise InvalidValueError(message(where, what, code="E048", got=", ".join(map(repr, class_weight))))
         class_weight = [class_weight.get(k, 1.0) for k in range(classes)]
     table = as_host(class_weight, where).astype(np.float64)
     if table.shape != (classes,) or not (np.isfinite(table).all() and (table >= 0).all()):

@@ -14,12 +14,14 @@ from typing import Any
 from bpxp import room, run_file
 from bpxp.backends import Step
 from bpxp.callbacks import Callback, Checkpoint, Progress
+from bpxp.callbacks.base import checked_callbacks
 from bpxp.doctor import Doctor
 from bpxp.errors import DeviceMemoryError, FitInProgressError, InvalidTypeError, InvalidValueError, message
 from bpxp.history import History, flat
 from bpxp.interrupts import NAMES, Interrupts
 from bpxp.metrics import Metric
 from bpxp.network import Network, checked_metrics
+from bpxp.nn.checks import as_path
 from bpxp.optim import Optimizer, OptState, get_optimizer
 from bpxp.run import MARKS, Pace, Run, chunks
 from bpxp.work import Work, checked_epochs
@@ -65,7 +67,7 @@ class Trainer:
         self.net = net
         self.optimizer = get_optimizer(optimizer)
         self.metrics = checked_metrics(metrics, net.loss)
-        self.callbacks = [*([Progress()] if progress else []), *callbacks]
+        self.callbacks = [*([Progress()] if progress else []), *checked_callbacks(callbacks)]
         self.stop = ""  # a callback sets it to the reason
         self.last_epoch = 0
         self.history = History()
@@ -193,6 +195,8 @@ class Trainer:
     @property
     def where(self) -> str:
         """Where the fit is: ``"epoch 7, step 340 of 938"``."""
+        if not hasattr(self, "run"):
+            return "before the first fit"
         run, epoch = self.run, self.net.epoch
         return f"epoch {epoch + 1}, step {run.done} of {run.batches}" if run.done else f"epoch {epoch} done"
 
@@ -244,7 +248,7 @@ class Trainer:
         row: dict[str, Any] = {"epoch": net.epoch + 1, "loss": loss / total}
         evaluated = opt.average or params
         if work.evaluate_train:
-            row |= flat(net.evaluate_arrays(work.train, evaluated, self.metrics), "train_")
+            row |= flat(net.evaluate_arrays(work.train, evaluated, self.metrics, "train"), "train_")
         if work.held_out is not None:
             row |= flat(net.evaluate_arrays(work.held_out, evaluated, self.metrics), "validation_")
         opt = self._observe(opt, row)
@@ -282,7 +286,7 @@ class Trainer:
     def _source(self, resume: str | Path | bool) -> Path | None:
         """Return the file to go on from, if any."""
         if not isinstance(resume, bool):
-            return Path(resume)
+            return as_path(resume, "fit(resume=…)")
         if not resume:
             return None
         own = self._checkpoints
@@ -305,7 +309,7 @@ class Trainer:
     def _bundle(self, path: str | Path | None) -> Path | None:
         """Return where a step that diverges is written."""
         if path is not None:
-            return Path(path)
+            return as_path(path, "fit(bundle=…)")
         return self._checkpoints[0].beside("diverged") if self._checkpoints else None
 
     def _observe(self, opt: OptState, row: dict[str, Any]) -> OptState:

@@ -80,8 +80,8 @@ class Work:
         train = prepare_or_hold(net, data, weight, class_weight, "fit")
         held_out: Batch | Held | None = None
         rows: np.ndarray | None = None
-        if isinstance(validation, float):
-            rows, aside = split(count(train), validation, seed)
+        if isinstance(validation, (float, np.floating)):
+            rows, aside = split(count(train), float(validation), seed)
             train, held_out = select(net, train, rows), select(net, train, aside)
         elif validation is not None:
             held_out = prepare_or_hold(net, validation, None, None, "fit: validation")

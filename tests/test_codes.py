@@ -238,4 +238,5 @@ def caused(program, names):
                 return [error]
     found = [w.message for w in caught]
     assert all(isinstance(w, BpxpWarning) for w in found)
+    assert {w.filename for w in caught} <= {program.co_filename}  # the line that called, wherever it was noticed
     return found

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
+
+from bpxp.errors import InvalidTypeError, message
 
 if TYPE_CHECKING:
     from bpxp.trainer import Trainer
@@ -53,3 +56,21 @@ class Callback:
 
     def resume(self, trainer: Trainer, state: dict[str, Any]) -> None:
         """Go on from what `state` returned, after `on_fit_begin`."""
+
+
+def checked_callbacks(callbacks: Iterable[Callback]) -> list[Callback]:
+    """Return them as a list, if that is what they are: each an object, and not the class of one."""
+    found: list[Any] = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
+    wrong = [c for c in found if not isinstance(c, Callback)]
+    if wrong or found == [callbacks]:
+        thing = (wrong or found)[0]
+        raise InvalidTypeError(
+            message(
+                "Trainer(callbacks=…)",
+                "not a list of callbacks",
+                code="E004",
+                got=f"the class {thing.__name__}" if isinstance(thing, type) else type(thing).__name__,
+                fix="callbacks=[bpxp.callbacks.Checkpoint('run.bpxp')]",
+            )
+        )
+    return found

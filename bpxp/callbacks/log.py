@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from bpxp.callbacks.base import Callback
+from bpxp.nn.checks import as_path
 
 if TYPE_CHECKING:
     from bpxp.trainer import Trainer
@@ -22,7 +23,7 @@ class CSVLog(Callback):
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = as_path(path, "CSVLog(path=…)")
         self._file: TextIO | None = None
 
     def on_fit_begin(self, trainer: Trainer) -> None:

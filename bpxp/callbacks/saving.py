@@ -11,7 +11,7 @@ from bpxp.atomic import check_writable
 from bpxp.callbacks.base import Callback
 from bpxp.callbacks.stopping import Best
 from bpxp.errors import InvalidValueError, message, warn
-from bpxp.nn.checks import positive_int
+from bpxp.nn.checks import as_path, positive_int
 
 if TYPE_CHECKING:
     from bpxp.trainer import Trainer
@@ -59,7 +59,7 @@ class Checkpoint(Callback):
         monitor: str | None = None,
         mode: str | None = None,
     ) -> None:
-        self.path, self.monitor, self.mode = str(path), monitor, mode
+        self.path, self.monitor, self.mode = str(as_path(path, "Checkpoint(path=…)")), monitor, mode
         self.steps = None if steps is None else positive_int(steps, "Checkpoint(steps=…)")
         self.keep = None if keep is None else positive_int(keep, "Checkpoint(keep=…)")
         if steps is not None and monitor is not None:
@@ -126,12 +126,12 @@ class Checkpoint(Callback):
         try:
             if not run_file.save(trainer, path, whole=self._best is None):
                 what = f"{trainer.where}: a parameter is not finite; {path} is not written"
-                warn("Checkpoint", what, code="W005", stacklevel=2)
+                warn("Checkpoint", what, code="W005")
                 return
         except OSError as error:
             self.failure = error
             what = f"{trainer.where} could not be saved ({error}); training goes on"
-            warn("Checkpoint", what, code="W006", stacklevel=2)
+            warn("Checkpoint", what, code="W006")
             return
         self.failure, self.saved = None, path
         if self.keep is not None:

@@ -12,7 +12,7 @@ import numpy as np
 from bpxp.backends import Array, Backend, get_backend
 from bpxp.backends.base import is_host_array
 from bpxp.errors import InvalidTypeError, InvalidValueError, message
-from bpxp.inputs import as_host
+from bpxp.inputs import as_host, taken
 from bpxp.nn.checks import number, positive_int
 from bpxp.random import SPLIT, HostRandom, Seed, normalize_seed
 
@@ -134,9 +134,9 @@ class Dataset:
         )
         return replace(
             self,
-            x=target.asarray(x),
-            y=target.asarray(_narrow(y)) if isinstance(y, np.ndarray) else target.asarray(y),
-            weight=None if weight is None else target.asarray(weight),
+            x=taken(x, target, "Dataset.to: x"),
+            y=taken(_narrow(y) if isinstance(y, np.ndarray) else y, target, "Dataset.to: y"),
+            weight=None if weight is None else taken(weight, target, "Dataset.to: weight"),
             backend=target,
         )
 

@@ -10,6 +10,7 @@ import numpy as np
 from bpxp.data.dataset import Dataset
 from bpxp.data.idx import read_idx
 from bpxp.errors import DatasetFormatError, DatasetUnavailableError, message
+from bpxp.nn.checks import as_path
 
 PARTS = {"train": "train", "test": "t10k"}
 
@@ -47,7 +48,7 @@ def folder_dataset(path: str | os.PathLike[str]) -> tuple[Dataset, Dataset]:
     DatasetFormatError
         If a file is no IDX file, or the files do not fit together.
     """
-    folder = Path(path)
+    folder = as_path(path, "folder_dataset(path)")
     wanted = [name for prefix in PARTS.values() for name in names(prefix)]
     files = {name: next((c for c in candidates(folder, name) if c.is_file()), None) for name in wanted}
     missing = [name for name, file in files.items() if file is None]

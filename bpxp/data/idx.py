@@ -8,13 +8,13 @@ import io
 import math
 import os
 import zlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bpxp.atomic import write_atomically
 from bpxp.errors import DatasetChecksumError, DatasetFormatError, InvalidTypeError, InvalidValueError, message
+from bpxp.nn.checks import as_path
 
 # The third byte of the magic number; the fourth is the number of dimensions.
 DTYPES = {
@@ -66,7 +66,7 @@ def read_idx(source: Source, /, *, max_bytes: int = MAX_BYTES, sha256: str | Non
     """
     if isinstance(source, bytes | bytearray | memoryview):
         return _read(io.BytesIO(source), "read_idx(bytes)", len(source), max_bytes, sha256)
-    with open(source, "rb") as stream:
+    with open(as_path(source, "read_idx(source)"), "rb") as stream:
         size = os.fstat(stream.fileno()).st_size
         return _read(stream, f"read_idx({os.fspath(source)!r})", size, max_bytes, sha256)
 
@@ -93,7 +93,7 @@ def map_idx(path: str | os.PathLike[str], /) -> np.ndarray:
     FileNotFoundError, IsADirectoryError, PermissionError
         As `open` raises them.
     """
-    where = f"map_idx({os.fspath(path)!r})"
+    where = f"map_idx({os.fspath(as_path(path, 'map_idx(path)'))!r})"
     with open(path, "rb") as stream:
         if stream.read(2) == GZIP_MAGIC:
             raise DatasetFormatError(
@@ -150,7 +150,7 @@ def write_idx(path: str | os.PathLike[str], array: Any, /) -> None:
         )
     header = bytes([0, 0, code, a.ndim]) + np.array(a.shape, ">u4").tobytes()
     content = header + a.astype(DTYPES[code]).tobytes()
-    path = Path(path)
+    path = as_path(path, "write_idx(path)")
     write_atomically(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 

@@ -18,11 +18,11 @@ from bpxp.errors import (
     DatasetChecksumError,
     DatasetFormatError,
     DatasetUnavailableError,
-    InvalidTypeError,
     Message,
     message,
     warn,
 )
+from bpxp.nn.checks import as_path
 
 ENVIRONMENT = "BPXP_DATA_DIR"
 
@@ -143,17 +143,7 @@ def fashion_mnist(
 def _load(
     collection: Collection, folder: str | os.PathLike[str] | None, download: bool, progress: bool
 ) -> tuple[Dataset, Dataset]:
-    if folder is not None and not isinstance(folder, str | os.PathLike):
-        raise InvalidTypeError(
-            message(
-                f"{collection.call[:-1]}folder=…)",
-                "not a path",
-                code="E001",
-                got=type(folder).__name__,
-                expected="str or Path",
-            )
-        )
-    keep = _cache(collection) if folder is None else Path(folder)
+    keep = _cache(collection) if folder is None else as_path(folder, f"{collection.call[:-1]}folder=…)")
     mirrors = list(collection.mirrors)
     arrays = {}
     for file in collection.files:
@@ -226,7 +216,7 @@ def _obtain(
         write_atomically(path, fetched.content)
     except OSError as error:
         what = f"{path} cannot be written ({error}); the next call downloads it again"
-        warn(collection.call, what, code="W007", stacklevel=4, fix=f"set {ENVIRONMENT}, or pass folder=")
+        warn(collection.call, what, code="W007", fix=f"set {ENVIRONMENT}, or pass folder=")
     return fetched.array
 
 

@@ -50,6 +50,6 @@ def usable_batch_size(batch_size: Any, n: int, where: str) -> int:
     """
     size = positive_int(batch_size, where)
     if size > n:
-        warn(where, f"batch_size {size} > {n} samples; using {n}", code="W003", stacklevel=3)
+        warn(where, f"batch_size {size} > {n} samples; using {n}", code="W003")
         return n
     return size

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import numbers
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from bpxp.errors import InvalidTypeError, InvalidValueError, ParameterMemoryError, message, suggestion
@@ -50,7 +52,7 @@ def number(
     try:
         x = float(value)
     except OverflowError:  # an int beyond all floats
-        x = math.inf if value > 0 else -math.inf
+        x = math.inf if value > 0 else -math.inf  # type: ignore[operator]
     below = x <= low if low_open else x < low
     above = x >= high if high_open else x > high
     if not math.isfinite(x) or below or above:
@@ -64,6 +66,15 @@ def _range(low: float, high: float, low_open: bool, high_open: bool) -> str:
     if math.isinf(high):
         return "a finite number" + ("" if math.isinf(low) else f" {'>' if low_open else '>='} {low:g}")
     return f"a number in {'(' if low_open else '['}{low:g}, {high:g}{')' if high_open else ']'}"
+
+
+def as_path(value: Any, where: str) -> Path:
+    """Return `value` as a path; what is neither text nor a path is refused: an int would be the number of a file."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise InvalidTypeError(
+            message(where, "not a path", code="E001", got=type(value).__name__, expected="a str or a Path")
+        )
+    return Path(value)
 
 
 def named(name: str, where: str, table: Mapping[str, T]) -> T:

@@ -42,6 +42,28 @@ def a_folder(c):
     bpxp.Network.load(c.folder / "folder.bpxp", backend="numpy")
 
 
+def _path(name: str, call: Callable[[Any], Any], *parts: str) -> None:
+    row(62, TypeError, "E001", *parts, "not a path: got", "a str or a Path")(named(name, call))
+
+
+_path("Network.load", lambda c: bpxp.Network.load(None), "load(path)")
+_path("Network.save", lambda c: c.net.save(3), "save(path)")
+_path("fit(resume)", lambda c: c.fit(resume=3), "fit(resume=…)")
+_path("fit(bundle)", lambda c: c.fit(bundle=3), "fit(bundle=…)")
+_path("Checkpoint", lambda c: bpxp.callbacks.Checkpoint(None), "Checkpoint(path=…)")
+_path("CSVLog", lambda c: bpxp.callbacks.CSVLog(0), "CSVLog(path=…)")
+_path("read_idx", lambda c: data.read_idx(0), "read_idx(source)")
+_path("write_idx", lambda c: data.write_idx(0, c.x), "write_idx(path)")
+_path("map_idx", lambda c: data.map_idx(0), "map_idx(path)")
+_path("folder_dataset", lambda c: data.folder_dataset(None), "folder_dataset(path)")
+_path("mnist", lambda c: data.mnist(folder=3), "mnist(folder=…)")
+
+
+@row(62, TypeError, "E004", "custom=…): not a class: got int")
+def something_that_is_no_layer(c):
+    bpxp.Network.load(saved(c), backend="numpy", custom=[3])
+
+
 @row(62, PermissionError, "", "net.bpxp")
 def no_permission(c):
     path = saved(c)

@@ -139,6 +139,25 @@ def softmax_of_one(c):
     bpxp.Network([4, 1], backend="numpy")
 
 
+def _trainer(options: dict[str, Any], *parts: str) -> None:
+    name = ", ".join(f"{key}={value!r}" for key, value in options.items())
+    row(15, TypeError, "E004", *parts)(named(name, lambda c: bpxp.Trainer(c.net, **options)))
+
+
+_trainer({"optimizer": None}, "neither a name nor an Optimizer", "Fix: optimizer=bpxp.optim.Adam(0.001)")
+_trainer({"metrics": "accuracy"}, "metrics: not a list of metrics: got str 'accuracy'", "Fix: metrics=['accuracy']")
+_trainer({"metrics": 3}, "metrics: not a list of metrics: got int 3")
+_trainer({"metrics": [3]}, "metrics: neither a name nor a Metric: got int 3")
+_trainer({"callbacks": 3}, "Trainer(callbacks=…): not a list of callbacks: got int", "Checkpoint('run.bpxp')]")
+_trainer({"callbacks": [bpxp.callbacks.Progress]}, "not a list of callbacks: got the class Progress")
+_trainer({"callbacks": bpxp.callbacks.Progress()}, "not a list of callbacks: got Progress")
+
+
+@row(15, TypeError, "E004", "Trainer(net=…): not a Network: got list")
+def a_list_is_no_network(c):
+    bpxp.Trainer([4, 3])
+
+
 # ---------------------------------------------------------------- 18-27: hyper-parameters
 
 

@@ -11,6 +11,7 @@ from bpxp import optim
 from bpxp.errors import BpxpWarning
 from bpxp.memory import Memory
 from mistakes.rows import row
+from mistakes.samples import CuPy
 
 # The rows are a table: a few lines each.
 # fmt: off
@@ -86,6 +87,14 @@ def parameters_of_another_shape(c):
 @row(76, ValueError, "E016", "Network.params: another structure: got nothing, expected 0/W, 0/b", kind="backend")
 def parameters_of_another_structure(c):
     c.net.params = ((),)
+
+
+@row(76, ValueError, "E025", "Network.params: 0/b: the array is on another device: got cuda:0 (cupy)")
+def parameters_on_another_device(c):
+    (first,) = c.net.params
+    elsewhere = CuPy((2, 0))
+    elsewhere.shape = (3,)
+    c.net.params = (type(first)(first.W, elsewhere),)
 
 
 @row(76, TypeError, "E031", "Network.params: 0/b: complex128 not supported", kind="backend")

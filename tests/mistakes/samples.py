@@ -35,7 +35,7 @@ Sparse.__module__ = "scipy.sparse"
 class Tensor:
     """As far as DLPack can tell, an array of another library, on a device or at work in its autodiff."""
 
-    dtype, shape = "float32", (20, 4)
+    dtype, shape, ndim = "float32", (20, 4), 2
 
     def __init__(self, device: tuple[int, int], requires_grad: bool = False) -> None:
         self.device, self.requires_grad = device, requires_grad
@@ -141,6 +141,11 @@ def x_and_y_on_different_devices(c):
     bpxp.Trainer(net, progress=False).fit(batch, epochs=1)
 
 
+@row(47, ValueError, "E025", "Dataset.to: x: the array is on another device: got cuda:0 (cupy), expected cpu (numpy)")
+def a_data_set_on_another_device(c):
+    data.Dataset(CuPy((2, 0)), c.y).to("numpy")
+
+
 # ---------------------------------------------------------------- 48-60: targets, weights
 
 LABELS = [0, 1, 2, 0] * 5
@@ -208,9 +213,11 @@ _fit(59, ValueError, "E047", "all weights are zero", "at least one > 0", weight=
 _fit(59, ValueError, "E048", "one finite weight >= 0 for each of 3 classes", class_weight=[1.0, 2.0])
 _fit(59, ValueError, "E048", "one finite weight >= 0 for each of 3 classes", class_weight={0: -1.0})
 _fit(59, ValueError, "E048", "got 'balance'", "expected 'balanced'", class_weight="balance")
+_fit(59, ValueError, "E048", "7 is none of the classes 0..2", class_weight={0: 2.0, 7: 1.0})
 _fit(60, ValueError, "E050", "a split of 20 samples leaves 0 for validation", "got 0.01", validation=0.01)
 _fit(60, ValueError, "E050", "leaves 0 for validation", "got 1.0", validation=1.0)
-_fit(60, TypeError, "E030", "fit: validation: not a data set: got str", validation="all")
+_fit(60, TypeError, "E030", "fit: validation: not a data set: got str", "Fix: pass (x, y)", validation="all")
+_fit(60, ValueError, "E050", "leaves 0 for validation", validation=np.float32(0.015))
 
 
 @row(60, TypeError, "E030", "not a data set: got generator", "a Dataset or a pair (x, y)", kind="backend")

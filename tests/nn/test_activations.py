@@ -26,7 +26,7 @@ def test_hyper_parameters_are_python_floats():
     ],
 )
 def test_hyper_parameters_out_of_range(make, text):
-    with pytest.raises(InvalidValueError, match=text):
+    with pytest.raises(InvalidValueError, match=f"^{text}"):
         make()
 
 

@@ -186,6 +186,9 @@ def test_softmax_jacobian_by_complex_step(backend, on, rng):
     for k in range(4):
         stepped = softmax(z + 1e-30j * np.eye(4)[k], xp=NUMPY.xp).imag / 1e-30
         np.testing.assert_allclose(jacobian[:, :, k], stepped, rtol=1e-12)
+    narrow = softmax_jacobian(on(backend, a[:, None, :], "float32"), xp=backend.xp)  # of a sequence
+    assert narrow.dtype == backend.xp.float32
+    np.testing.assert_allclose(backend.to_numpy(narrow), jacobian[:, None, :, :], rtol=1e-5, atol=1e-7)
 
 
 def test_one_hot(backend, on):
@@ -316,18 +319,21 @@ def test_integer_weights_are_accepted(backend, on, rng):
 
 @pytest.mark.parametrize("name", ["mean_squared_error", "mean_absolute_error", "huber", "poisson"])
 def test_vector_is_never_broadcast_against_a_column(name, backend, on):
-    with pytest.raises(InvalidValueError, match=r"got y of shape \(20,\), expected \(20, 1\)\. Fix: y\[:, None\]"):
+    begin = rf"^{type(CASES[name]).__name__}: the shape of the targets is not that of the outputs: "
+    with pytest.raises(
+        InvalidValueError, match=begin + r"got y of shape \(20,\), expected \(20, 1\)\. Fix: y\[:, None\]"
+    ):
         evaluate(CASES[name], backend, on, np.zeros((20, 1)), np.zeros(20))
-    with pytest.raises(InvalidValueError, match=r"got y of shape \(1, 2\), expected \(3, 2\)"):
+    with pytest.raises(InvalidValueError, match=begin + r"got y of shape \(1, 2\), expected \(3, 2\)\. Nothing"):
         evaluate(CASES[name], backend, on, np.zeros((3, 2)), np.zeros((1, 2)))
 
 
 def test_shapes_of_class_and_label_targets(backend, on):
     with pytest.raises(InvalidValueError, match=r"one class index per sample.*got y of shape \(1,\), expected \(3,\)"):
         evaluate(SoftmaxCrossEntropy(), backend, on, np.zeros((3, 2)), np.zeros(1, int))
-    with pytest.raises(InvalidValueError, match=r"got y of shape \(3, 9\), expected \(3, 2\)"):
+    with pytest.raises(InvalidValueError, match=r"^SoftmaxCrossEntropy: .*got y of shape \(3, 9\), expected \(3, 2\)"):
         evaluate(SoftmaxCrossEntropy(), backend, on, np.zeros((3, 2)), np.zeros((3, 9)))
-    with pytest.raises(InvalidValueError, match=r"got y of shape \(3,\), expected \(3, 2\)"):
+    with pytest.raises(InvalidValueError, match=r"^BinaryCrossEntropy: .*got y of shape \(3,\), expected \(3, 2\)"):
         evaluate(BinaryCrossEntropy(), backend, on, np.zeros((3, 2)), np.zeros(3))
 
 
@@ -335,6 +341,15 @@ def test_shapes_of_class_and_label_targets(backend, on):
     ("make", "text"),
     [
         (lambda: SoftmaxCrossEntropy(1.0), r"SoftmaxCrossEntropy\(label_smoothing=…\).*got 1.0.*\[0, 1\)"),
+        (
+            lambda: BinaryCrossEntropy(label_smoothing=1.0),
+            r"BinaryCrossEntropy\(label_smoothing=…\).*got 1.0.*\[0, 1\)",
+        ),
+        (
+            lambda: BinaryCrossEntropy(label_smoothing=1.5),
+            r"BinaryCrossEntropy\(label_smoothing=…\).*got 1.5.*\[0, 1\)",
+        ),
+        (lambda: BinaryCrossEntropy(pos_weight=(1.0, 0.0)), r"BinaryCrossEntropy\(pos_weight=…\): .*got 0.0"),
         (lambda: BinaryCrossEntropy(label_smoothing=-0.1), r"BinaryCrossEntropy\(label_smoothing=…\).*got -0.1"),
         (lambda: BinaryCrossEntropy(pos_weight=0.0), r"BinaryCrossEntropy\(pos_weight=…\).*got 0.0"),
         (lambda: BinaryCrossEntropy(pos_weight=(1.0, -2.0)), r"BinaryCrossEntropy\(pos_weight=…\).*got -2.0"),
@@ -343,7 +358,7 @@ def test_shapes_of_class_and_label_targets(backend, on):
     ],
 )
 def test_hyper_parameters_out_of_range(make, text):
-    with pytest.raises(InvalidValueError, match=text):
+    with pytest.raises(InvalidValueError, match=f"^{text}"):
         make()
 
 
@@ -352,13 +367,18 @@ def test_hyper_parameters_are_plain_and_hashable():
     assert loss.pos_weight == (2.0, 3.0)
     assert type(loss.pos_weight[0]) is float
     assert type(loss.label_smoothing) is float
+    assert type(BinaryCrossEntropy(pos_weight=np.float64(2)).pos_weight) is float
+    assert type(SoftmaxCrossEntropy(np.float64(0.5)).label_smoothing) is float
+    assert type(Huber(np.float64(2)).threshold) is float
     assert hash(loss) == hash(BinaryCrossEntropy((2.0, 3.0), 0.5))
 
 
 def test_loss_by_name_or_object():
     assert get_loss("huber") == Huber()
     assert get_loss(Huber(2.0)) == Huber(2.0)
-    with pytest.raises(InvalidValueError, match=r"Did you mean 'poisson'\? Nothing was changed\. \[BPX-E003\]$"):
+    with pytest.raises(
+        InvalidValueError, match=r"^loss: unknown name: .*Did you mean 'poisson'\? Nothing was changed\. \[BPX-E003\]$"
+    ):
         get_loss("poison")
     for wrong in (None, Huber, 3):
         with pytest.raises(InvalidTypeError, match="neither a name nor a Loss"):

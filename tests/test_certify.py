@@ -169,6 +169,19 @@ def test_infinite_bounds_are_counted_and_not_written_as_infinity():
     assert json.loads(found.to_json())["runs"][0]["rows"][0]["bound"] == [None]
 
 
+def test_what_overflows_is_not_proved():
+    rng = np.random.default_rng(0)
+    data = (1e30 * rng.normal(size=(20, 12)).astype(np.float32), np.arange(20) % 4)
+    net = bpxp.Network([12, 5, 4], hidden="relu", backend="numpy", seed=0)
+    with np.errstate(all="ignore"):
+        found = certify(net, ["numpy"], data, steps=3, batch_size=5, dtypes=["float32", "float64"])
+    narrow, wide = found.runs
+    assert not narrow.ok
+    assert "0/z" in narrow.unseen
+    assert "NOT PROVED, no finite bound for 0/z" in found.verdict
+    assert wide.ok
+
+
 def test_wrong_arguments():
     for call, options in (
         (certify, {"steps": 0}),

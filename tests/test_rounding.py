@@ -108,8 +108,14 @@ def test_division_by_what_may_be_nothing_says_nothing():
 
 
 def test_nan_has_no_excuse():
-    _, _, share = shares(np.array([np.nan, np.nan, 1.0]), np.array([1.0, np.nan, np.nan]), np.array([np.inf] * 3))
-    assert share.tolist() == [np.inf, 0.0, np.inf]
+    found, expected = np.array([np.nan, np.nan, 1.0, np.nan]), np.array([1.0, np.nan, np.nan, 1.0])
+    _, _, share = shares(found, expected, np.array([1e30, 1e30, 1e30, np.inf]))
+    assert share.tolist() == [np.inf, 0.0, np.inf, 0.0]  # of an infinite bound nothing can be said
+
+
+def test_what_float32_cannot_hold_has_no_bound():
+    assert (rounded([1e30, 1.0]) * 1e10).e.tolist()[0] == np.inf
+    assert np.isfinite((rounded([1e30, 1.0], None, Arithmetic("float64")) * 1e10).e).all()
 
 
 def test_fewer_bits_have_wider_bounds(rng):

@@ -236,8 +236,13 @@ def _sum(a: Any, /, *, axis: Any = None, dtype: Any = None, keepdims: bool = Fal
     if not isinstance(a, Rounded):
         return np.asarray(np.sum(a, axis=axis, dtype=dtype, keepdims=keepdims))
     total = functools.partial(np.sum, axis=axis, keepdims=keepdims)
-    rounded = a.rules.summed(_count(a.shape, axis) - 1) * total(a.largest)
+    rounded = _rounded(a.rules, _count(a.shape, axis) - 1, total(a.largest))
     return Rounded(total(a.v), (0.0 if a.e is None else total(a.e)) + rounded, a.rules)
+
+
+def _rounded(rules: Arithmetic, n: int, magnitudes: np.ndarray) -> np.ndarray:
+    """Return what a sum may be rounded by, of n terms whose magnitudes add up to so much; or it overflows."""
+    return np.where(magnitudes <= rules.top, rules.summed(n) * magnitudes, np.inf)
 
 
 def _mean(a: Rounded, /, *, axis: Any = None, keepdims: bool = False) -> Rounded:
@@ -261,7 +266,7 @@ def _matmul(a: Rounded, b: Rounded, /) -> Rounded:
     lost_a, lost_b = rules.operand(a.largest), rules.operand(b.largest)
     ea, eb = _with(a.e, lost_a), _with(b.e, lost_b)
     size_a, size_b = _with(np.abs(a.v), ea), _with(np.abs(b.v), eb)
-    e = rules.summed(a.shape[-1]) * product(size_a, size_b) + a.shape[-1] * rules.tiny
+    e = _rounded(rules, a.shape[-1], product(size_a, size_b)) + a.shape[-1] * rules.tiny
     if eb is not None:
         e = e + product(np.abs(a.v), eb)
     if ea is not None:

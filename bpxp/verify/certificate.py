@@ -87,8 +87,13 @@ class ParityRun:
 
     @property
     def ok(self) -> bool:
-        """Whether every deviation is within its bound."""
-        return self.worst.worst <= 1.0
+        """Whether every deviation is within its bound, and of every quantity some entry has a finite one."""
+        return self.worst.worst <= 1.0 and not self.unseen
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """Quantities of which, in some step, no entry has a finite bound: nothing is proved of them."""
+        return tuple(row.quantity for row in self.rows if max(row.blind) == 1.0)
 
     @property
     def unlikely(self) -> tuple[str, ...]:
@@ -131,7 +136,9 @@ class Certificate:
         lines = []
         for run in self.runs:
             worst = run.worst
-            what = "within its bounds" if run.ok else "NOT WITHIN ITS BOUNDS"
+            what = "within its bounds" if worst.worst <= 1.0 else "NOT WITHIN ITS BOUNDS"
+            if run.unseen:
+                what = f"NOT PROVED, no finite bound for {', '.join(run.unseen)}; else {what}"
             text = f"{run.backend} {run.dtype}: {what}; most, {worst.worst:.2g} of the bound, {worst.quantity}"
             if run.ok and run.unlikely:
                 text += f"; beyond the statistical estimate: {', '.join(run.unlikely)}"

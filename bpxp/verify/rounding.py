@@ -55,6 +55,11 @@ class Arithmetic:
         return float(np.finfo(self.dtype).smallest_normal)
 
     @property
+    def top(self) -> float:
+        """The largest number: what may be beyond it may be infinite."""
+        return float(np.finfo(self.dtype).max)
+
+    @property
     def once(self) -> float:
         """Relative difference that a single correctly rounded operation makes between the two."""
         return self.u + REFERENCE
@@ -105,6 +110,8 @@ class Rounded:
     def __init__(self, v: Any, e: Any, rules: Arithmetic) -> None:
         self.v = np.asarray(v)
         self.e = None if e is None else np.broadcast_to(e, self.v.shape)
+        if self.e is not None and self.v.dtype.kind == "f" and not np.max(self.largest, initial=0.0) <= rules.top:
+            self.e = np.where(self.largest <= rules.top, self.e, np.inf)  # it may overflow there
         self.rules = rules
 
     @property
@@ -177,14 +184,14 @@ def carried(v: np.ndarray, e: Any, rules: Arithmetic, units: float = 1.0, floor:
 def shares(a: np.ndarray, b: np.ndarray, bound: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return how far two arrays are apart, the bound of that, and which part of the bound it is, entry by entry.
 
-    Of an infinite bound everything is nothing; NaN on one side alone is beyond any bound.
+    Of an infinite bound everything is nothing; NaN on one side alone is beyond any other.
     """
     with np.errstate(all="ignore"):
         same = (a == b) | (np.isnan(a) & np.isnan(b))
         difference = np.where(same, 0.0, np.abs(np.asarray(a, dtype=np.float64) - b))
         bound = np.where(np.isnan(bound), np.inf, bound)
         share = np.where(same, 0.0, difference / bound)
-        share = np.where(np.isnan(share), np.where(np.isnan(difference), np.inf, 0.0), share)
+        share = np.where(np.isinf(bound), 0.0, np.where(np.isnan(share), np.inf, share))
     return difference, bound, share
 
 

@@ -110,7 +110,7 @@ def why_eager(compiled: dict[Any, Any]) -> dict[str, str]:
     for key, run in compiled.items():
         reason = getattr(getattr(run, "run", run), "reason", "")
         if reason and reason != NO_STATE:
-            found[key if isinstance(key, str) else type(key).__name__] = reason
+            found[key if isinstance(key, str) else type(key[0] if isinstance(key, tuple) else key).__name__] = reason
     return found
 
 

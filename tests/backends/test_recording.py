@@ -240,3 +240,27 @@ def test_a_function_behind_numpys_back_is_one_call():
 
     assert agree(step).plays
     np.testing.assert_array_equal(twice(np.ones(2), np.ones(2))[0], 2.0)
+
+
+def test_an_evaluation_of_two_large_data_sets_in_turn_is_recorded_once(monkeypatch):
+    monkeypatch.setattr("bpxp.network.CHUNK", 10)
+    eager = []
+
+    class Counting(bpxp.nn.Activation):
+        def forward(self, params, z, /, *, xp):
+            eager.append(z.shape[0])
+            return z * 1.0, None
+
+        def backward(self, params, cache, da, /, *, xp):
+            return da * 1.0, ()
+
+    class Mark(bpxp.callbacks.Callback):
+        def on_epoch_end(self, trainer, row):
+            eager.append("epoch")
+
+    x, y = np.ones((1000, 300), np.float32), np.arange(1000) % 3  # more than is copied when it changes
+    net = bpxp.Network([300, Counting(), 3], backend="numpy", seed=0)
+    trainer = bpxp.Trainer(net, optim.SGD(0.1), callbacks=[Mark()], progress=False)
+    trainer.fit((x, y), epochs=4, batch_size=100, validation=(x.copy(), y), evaluate_train=True)
+    last = eager[len(eager) - 1 - eager[-2::-1].index("epoch") :]
+    assert last == ["epoch"]

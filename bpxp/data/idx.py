@@ -107,8 +107,11 @@ def map_idx(path: str | os.PathLike[str], /) -> np.ndarray:
             raise DatasetFormatError(
                 message(where, what, code="E070", got=f"{got:,}", expected=f"{need:,} bytes", fix=AGAIN)
             )
-        if got == len(header):
-            return np.empty(shape, dtype)  # there is nothing to be mapped
+        if got == len(header):  # there is nothing to be mapped
+            # The zero among the dimensions must not hide that the others are absurd.
+            if math.prod(max(n, 1) for n in (*shape, dtype.itemsize)) > MAX_BYTES:
+                raise DatasetFormatError(message(where, "too large", code="E070", got=" x ".join(map(str, shape))))
+            return np.empty(shape, dtype)
         return np.asarray(np.memmap(stream, dtype, "r", len(header), shape))
 
 

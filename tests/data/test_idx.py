@@ -6,16 +6,18 @@ import contextlib
 import gzip
 import hashlib
 import io
+import random
 import sys
 import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fuzz.files import Idx
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bpxp.data import read_idx, write_idx
+from bpxp.data import map_idx, read_idx, write_idx
 from bpxp.errors import DatasetChecksumError, DatasetFormatError, InvalidTypeError, InvalidValueError
 
 DTYPES = ["uint8", "int8", "int16", "int32", "float32", "float64"]
@@ -217,6 +219,21 @@ def test_a_writer_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: py
         write_idx(tmp_path / "a", np.uint8([2, 3]))
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
     assert read_idx(tmp_path / "a").tolist() == [1]
+
+
+def test_what_is_mapped_is_what_is_read(tmp_path: Path) -> None:
+    target, rng = Idx(), random.Random(0)
+    (tmp_path / "a").write_bytes(bytes([0, 0, 8, 4]) + bytes(4) + b"\xff" * 12)  # no element, of an absurd shape
+    for i in range(600):
+        if i:
+            (tmp_path / "a").write_bytes(target.make(rng))
+        try:
+            wanted = read_idx(tmp_path / "a")
+        except DatasetFormatError:
+            with pytest.raises(DatasetFormatError):
+                map_idx(tmp_path / "a")
+        else:
+            np.testing.assert_array_equal(map_idx(tmp_path / "a"), wanted)
 
 
 @settings(max_examples=200, deadline=1000)

@@ -193,7 +193,7 @@ class Doctor:
             step = run.done
             self._go_to(end[0], step - 1, rows)
             return self._traced(tell, end[0], step)
-        except Exception as error:  # of a callback's making, or for want of memory: the run has diverged all the same
+        except Exception as error:  # no memory is left, say: the run has diverged all the same
             self.put_back()
             return self._told(tell, *end, after=f"{self._now()}; its steps could not be done again ({error!r})")
 

@@ -318,6 +318,29 @@ def test_an_array_that_a_backend_computes_wrongly():
     assert "backends" in caught.value.report.broken
 
 
+@dataclass(frozen=True)
+class Running(Scale):
+    """Sums along the features: by a function that has no rule for its rounding, and so is held to 1e-5."""
+
+    equations: ClassVar[Any] = None
+
+    def forward(self, params, x, /, *, xp):
+        return xp.cumulative_sum(x * params.W, axis=1), x
+
+    def backward(self, params, x, dy, /, *, xp):
+        return super().backward(params, x, xp.flip(xp.cumulative_sum(xp.flip(dy, axis=1), axis=1), axis=1), xp=xp)
+
+
+def test_functions_without_a_rule_for_rounding_are_held_to_a_tolerance():
+    plain = bpxp.get_backend("numpy")
+    check_layer(Running(), 3, backends=[plain])
+    off = copy.copy(plain)
+    off.xp = types.SimpleNamespace(**vars(plain.xp))
+    off.xp.cumulative_sum = lambda x, **o: plain.xp.cumulative_sum(x, **o) * np.float32(1.0 + 1e-3)
+    with pytest.raises(LayerCheckError, match="numpy: y is .* times as far"):
+        check_layer(Running(), 3, backends=[off])
+
+
 def test_a_backend_that_does_not_work_is_told_and_one_that_was_asked_for_has_to(monkeypatch):
     with pytest.raises(bpxp.BpxpError, match="NumPy computes on the CPU"):
         check_layer(Scale(), 3, backends=["numpy:gpu"])

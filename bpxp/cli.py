@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bpxp
+from bpxp.atomic import check_writable
 from bpxp.errors import BpxpError, InvalidValueError, message
 
 if TYPE_CHECKING:
@@ -206,6 +207,8 @@ def train(options: argparse.Namespace) -> int:
     if rate is None and options.optimizer == "sgd":
         rate = 0.5
     optimizer = bpxp.optim.get_optimizer(options.optimizer, rate)
+    if options.out:
+        check_writable(Path(options.out), 8 * net.size)  # what would fail after the training fails before it
     if not options.quiet:
         print(net)
     path = options.checkpoint or options.resume

@@ -89,6 +89,12 @@ def test_the_line_that_goes_on(line, text):
     assert resuming(line.split(), "r.bpxp") == text
 
 
+def test_what_cannot_be_saved_is_not_trained(capsys, tmp_path):
+    for out in (tmp_path, tmp_path / "no" / "x.bpxp"):
+        assert main(["train", "--epochs", "1", "--out", str(out)]) == 1
+        assert "epoch" not in capsys.readouterr().out
+
+
 def test_the_same_command_prints_the_same(capsys):
     outputs = []
     for _ in range(2):

@@ -37,25 +37,27 @@ def small(**options):
     return bpxp.Network([12, 7, 4], hidden="tanh", backend="numpy", seed=0, **options)
 
 
+def compiles(backend):
+    """Return whether each shape of each operation costs a compilation: of such a backend a few are enough by day."""
+    return backend.name.startswith("jax")
+
+
 def test_every_quantity_of_a_network_of_all_kinds_is_within_its_bound(backend, nightly):
-    few = backend.name.startswith("jax") and not nightly  # each operation is compiled
-    net = bpxp.Network(LAYERS[5:] if few else LAYERS, input_shape=(6, 6, 2), backend="numpy", seed=1)
+    if compiles(backend) and not nightly:
+        pytest.skip("takes too long")
+    net = bpxp.Network(LAYERS, input_shape=(6, 6, 2), backend="numpy", seed=1)
     found = certify(net, [backend], steps=4, batch_size=6, optimizer=optim.Adam(1e-3, clip_norm=0.1, average=0.9))
     assert found.ok, found.verdict
     assert [run.dtype for run in found.runs] == list(DTYPES)
     for run in found.runs:
         names = {row.quantity for row in run.rows}
-        assert (
-            few
-            or {"0/z", "0/a", "loss/J", "loss/delta", "2/dW", "0/W", "9/b m'", "9/W v'", "3/mean'", "3/var'"} <= names
-        )
-        assert few or {"4.0/z", "4.0/delta", "4/0/W", "8/dgamma", "0/W average", "learning rate"} <= names
+        assert {"0/z", "0/a", "loss/J", "loss/delta", "2/dW", "0/W", "9/b m'", "9/W v'", "3/mean'", "3/var'"} <= names
+        assert {"4.0/z", "4.0/delta", "4/0/W", "8/dgamma", "0/W average", "learning rate"} <= names
         assert all(len(row.share) == 4 for row in run.rows)
         assert run.unlikely == ()
         # The step of a fit is what its halves are: bit for bit, where no compiler puts them together.
-        assert run.whole_step == 0.0 or (
-            backend.name.startswith(("jax", "cupy", "torch:cuda")) and run.whole_step < 1e-5
-        )
+        fused = backend.name.startswith(("jax", "cupy", "torch:cuda"))
+        assert run.whole_step < (1e-5 if fused else 1e-300)
         # A bound that is never nearly reached might as well not be there. NumPy's float64 is what is compared with.
         itself = run.dtype == "float64" and backend.name.startswith(("numpy", "strict"))
         assert itself or run.worst.worst > 0.1
@@ -88,6 +90,8 @@ def test_the_promise(backend, dtype, promise, nightly):
 
 
 def test_300_steps_stay_near_float64(backend, promise, nightly):
+    if compiles(backend) and not nightly:
+        pytest.skip("takes too long")
     steps = 300 if nightly else 20
     net = bpxp.Network([784, 30, 10], backend="numpy", seed=0)
     for dtype, limit in (("float32", 1e-4), ("float64", 1e-12)):
@@ -193,12 +197,12 @@ def test_wrong_arguments():
             call(small(), **options)
 
 
-def test_the_network_is_not_changed(backend):
-    net = small().to(backend)
-    before = [backend.to_numpy(p.W) for p in net.params]
-    certify(net, [backend], steps=2, dtypes=["float32"])
+def test_the_network_is_not_changed():
+    net = small()
+    before = [p.W.copy() for p in net.params]
+    certify(net, ["numpy"], steps=2, dtypes=["float32"])
     xray(net, steps=(2,))
-    assert all(np.array_equal(a, backend.to_numpy(p.W)) for a, p in zip(before, net.params, strict=True))
+    assert all(np.array_equal(a, p.W) for a, p in zip(before, net.params, strict=True))
 
 
 # ---------------------------------------------------------------- how exact it is

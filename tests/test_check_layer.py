@@ -32,7 +32,7 @@ SHAPES = {
 }
 # On NumPy all of them. Elsewhere what differs is the library: operation by operation, others look at that.
 ELSEWHERE = {"strict": {"Dense", "Conv2D", "BatchNorm", "Dropout", "Residual", "Embedding", "Mish"}}
-ANYWHERE = {"Dense", "Dropout", "Mish"}
+ANYWHERE = {"Dense", "Mish"}
 LAYERS = {name: thing for name, thing in catalogue().items() if name.startswith(("layer", "activation"))}
 
 

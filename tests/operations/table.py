@@ -14,6 +14,7 @@ to, where its derivative jumps and what it is there, and a reference with any nu
 `test_purity`        inputs are only read, backward twice gives the same bits, nothing shares memory
 `test_options`       each option changes a result
 `test_relations`     what must not change when a batch, a network or a number is rearranged
+`test_suites`        that the suites see mistakes
 ===================  ==================================================================================================
 
 `tests/oracles/test_four_ways.py` differentiates the same records with torch and JAX. What `bpxp verify` runs, one of

@@ -30,6 +30,7 @@ def as_host(a: Any, where: str) -> np.ndarray:
     InvalidValueError
         Rows of different lengths.
     """
+    name = _name(where)
     if a is None:
         raise InvalidTypeError(message(where, "is missing", code="E030", got="None", expected="an array"))
     if hasattr(a, "__next__"):
@@ -40,13 +41,17 @@ def as_host(a: Any, where: str) -> np.ndarray:
                 code="E030",
                 got=type(a).__name__,
                 expected="an array",
-                fix="x = np.stack(list(x))",
+                fix=f"{name} = np.stack(list({name}))",
             )
         )
-    if hasattr(a, "tocsr") and hasattr(a, "toarray"):
-        name = f"{type(a).__module__.split('.')[0]}.sparse {type(a).__name__}"
+    if hasattr(a, "collect_schema") and hasattr(a, "collect"):
         raise InvalidTypeError(
-            message(where, "sparse", code="E032", got=name, expected="a dense array", fix="pass x.toarray()")
+            message(where, "has not been computed yet", code="E030", got=type(a).__name__, fix=f"pass {name}.collect()")
+        )
+    if hasattr(a, "tocsr") and hasattr(a, "toarray"):
+        matrix = f"{type(a).__module__.split('.')[0]}.sparse {type(a).__name__}"
+        raise InvalidTypeError(
+            message(where, "sparse", code="E032", got=matrix, expected="a dense array", fix=f"pass {name}.toarray()")
         )
     if np.ma.isMaskedArray(a):
         if np.ma.is_masked(a):
@@ -56,7 +61,7 @@ def as_host(a: Any, where: str) -> np.ndarray:
                     "has masked values",
                     code="E033",
                     got=f"{int(np.ma.getmaskarray(a).sum())} of {a.size} masked",
-                    fix="pass x.filled(value), or drop the rows",
+                    fix=f"pass {name}.filled(value), or drop the rows",
                 )
             )
         a = a.data
@@ -80,7 +85,7 @@ def as_host(a: Any, where: str) -> np.ndarray:
             message(where, f"dtype object; {_first_non_number(array)}", code="E031", expected="numbers")
         )
     if kind == "c":
-        raise InvalidTypeError(message(where, f"{array.dtype} not supported", code="E031", fix="pass x.real"))
+        raise InvalidTypeError(message(where, f"{array.dtype} not supported", code="E031", fix=f"pass {name}.real"))
     if kind not in "biuf":
         raise InvalidTypeError(
             message(
@@ -93,6 +98,12 @@ def as_host(a: Any, where: str) -> np.ndarray:
             )
         )
     return array
+
+
+def _name(where: str) -> str:
+    """Return ``"y"`` of ``"fit: y"``, as the fixes call it."""
+    name = where.rpartition(": ")[2]
+    return name if name.isidentifier() else "x"
 
 
 def taken(a: Any, backend: Backend, where: str) -> Array:
@@ -261,7 +272,8 @@ def not_finite(host: np.ndarray, dtype: str, where: str) -> Message:
     counts = {"nan": 0, "inf": 0, "large": 0}
     firsts: dict[str, list[int]] = {}
     for begin in range(0, len(host), rows := max(1, BLOCK * len(host) // max(1, host.size))):
-        values = host[begin : begin + rows].astype(np.float64)
+        values = host[begin : begin + rows]
+        values = values.astype(np.promote_types(values.dtype, np.float64), copy=False)
         nan, inf = np.isnan(values), np.isinf(values)
         for name, bad in (("nan", nan), ("inf", inf), ("bad", nan | inf), ("large", np.abs(values) > largest)):
             if bad.any():

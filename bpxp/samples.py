@@ -49,6 +49,7 @@ class Held:
 
 def prepare(net: Network, data: Any, weight: Any, class_weight: Any, where: str) -> Batch:
     """Return (x, y, weight) as checked arrays on the backend, from a Dataset or a pair."""
+    _check_class_weight(net, class_weight, where)
     x, y, weight = _parts(data, weight, where)
     x = inputs.as_inputs(_as_vectors(net, data, x), net.input_shape, net.backend, net.dtype, f"{where}: x")
     n_out, kind = net.output_shape[0], net.loss.targets
@@ -60,6 +61,7 @@ def prepare(net: Network, data: Any, weight: Any, class_weight: Any, where: str)
 
 def prepare_or_hold(net: Network, data: Any, weight: Any, class_weight: Any, where: str) -> Batch | Held:
     """Return checked samples: arrays on the backend, or what stays on the host, as asked for or for want of room."""
+    _check_class_weight(net, class_weight, where)
     x, y, weight = _parts(data, weight, where)
     if not stays(net, data, x):
         return prepare(net, data, weight, class_weight, where)
@@ -113,6 +115,15 @@ def stays(net: Network, data: Any, x: Any) -> bool:
     need = x.size * kind.itemsize
     memory = net.backend.memory() if need > SMALL and hasattr(net.backend, "memory") else None
     return memory is not None and need > SHARE * memory.free
+
+
+def _check_class_weight(net: Network, class_weight: Any, where: str) -> None:
+    """Raise for weights of classes where targets are no classes."""
+    if class_weight is not None and net.loss.targets not in ("classes", "labels"):
+        what = f"{type(net.loss).__name__} knows no classes"
+        raise InvalidValueError(
+            message(f"{where}: class_weight", what, code="E048", fix="weight=…, one for each sample")
+        )
 
 
 def _parts(data: Any, weight: Any, where: str) -> tuple[Any, Any, Any]:

@@ -215,7 +215,25 @@ def as_weights(
         table = _class_table(class_weight, labels, n_out, f"{where}: class_weight")
         own = np.asarray(class_weights_to_sample_weights(labels, table, xp=np))
         total = own if total is None else total * own
-    return None if total is None else backend.asarray(total.astype(dtype))
+    return None if total is None else backend.asarray(_in_dtype(total, dtype, f"{where}: weight"))
+
+
+def _in_dtype(weights: np.ndarray, dtype: str, where: str) -> np.ndarray:
+    """Return weights in the network's dtype, if their sum, by which the loss is divided, is a number > 0 there."""
+    with np.errstate(over="ignore", under="ignore"):
+        cast = weights.astype(dtype)
+        whole = float(cast.sum(dtype=dtype))
+    if not 0.0 < whole < np.inf:
+        raise InvalidValueError(
+            message(
+                where,
+                f"the sum of the weights has to be a number > 0 in {dtype}",
+                code="E047",
+                got=f"{float(weights.sum()):g}",
+                fix="weight / weight.mean()",
+            )
+        )
+    return cast
 
 
 def _class_table(class_weight: Any, labels: np.ndarray, classes: int, where: str) -> np.ndarray:

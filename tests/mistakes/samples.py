@@ -73,6 +73,8 @@ bad("x", 30, "a number", 3.0, TypeError, "E030", "x: a single number", "(n, 4)")
 bad("x", 30, "a dict", lambda: {"a": 1.0}, TypeError, "E030", "x: not an array: got dict")
 bad("x", 30, "a generator", lambda: (r for r in ones(20, 4)), TypeError, "E030",
     "can be read only once: got generator", "Fix: x = np.stack(list(x))")
+bad("x", 30, "a lazy frame", lambda: polars_frame(a=FLOATS).lazy(), TypeError, "E030",
+    "has not been computed yet: got LazyFrame", "Fix: pass x.collect()")
 bad("x", 31, "fewer features", ones(20, 3), ValueError, "E036", "x has 3 features, the network expects 4")
 bad("x", 32, "transposed", ones(4, 20), ValueError, "E036", "x has 20 features, the network expects 4",
     "looks transposed: x.T has shape (20, 4)", "Fix: x.T")
@@ -85,6 +87,7 @@ bad("x", 36, "objects", lambda: _objects("a"), TypeError, "E031", "dtype object;
 bad("x", 36, "decimals", lambda: _objects(decimal.Decimal(1)), TypeError, "E031",
     "first non-number at [3, 2]: Decimal '1'")
 bad("x", 36, "missing values", lambda: _objects(None), TypeError, "E031", "first non-number at [3, 2]: NoneType 'None'")
+bad("x", 36, "numbers as objects", np.ones((20, 4), object), TypeError, "E031", "convert them with x.astype(float)")
 bad("x", 37, "text", np.full((20, 4), "a"), TypeError, "E031", "not numbers: got dtype <U1",
     "Fix: encode it as numbers")
 bad("x", 37, "a str", lambda: "1,2,3,4", TypeError, "E031", "not numbers: got dtype <U7")
@@ -98,6 +101,7 @@ bad("x", 40, "NaN", ones(20, 4, put={(17, 2): NAN, (18, 0): NAN, (19, 3): NAN}),
 bad("x", 41, "inf", ones(20, 4, put={(3, 1): -INF}), ValueError, "E038", "0 NaN and 1 inf. First at [3, 1]")
 bad("x", 41, "too large", ones(20, 4, put={(5, 0): 1e300, (6, 0): -1e39}), ValueError, "E039",
     "1e+300 exceeds the float32 maximum 3.4e+38. First at [5, 0], 2 in all", "dtype='float64'")
+bad("x", 41, "beyond float64", np.full((20, 4), np.finfo(np.longdouble).max / 2), ValueError, "E039", "First at [0, 0], 80 in all")
 bad("x", 42, "sparse", lambda: Sparse(), TypeError, "E032", "scipy.sparse Sparse", "Fix: pass x.toarray()")
 bad("x", 43, "mixed columns", lambda: frame(age=FLOATS, name=TEXTS), TypeError, "E031", "column 'name' is not numeric",
     "Fix: x.drop(columns=['name'])")
@@ -160,6 +164,7 @@ bad("y", 50, "negative", [0] * 19 + [-1], ValueError, "E041", "y[19] = -1, but 3
 bad("y", 51, "fractions", [0.0, 1.0, 2.0, 1.5] * 5, TypeError, "E042",
     "integer class ids are expected. y[3] = 1.5, 5 in all")
 bad("y", 52, "NaN", [0.0, NAN] * 10, ValueError, "E045", "10 NaN labels. First at [1]")
+bad("y", 51, "complex", [1j] * 20, TypeError, "E031", "y: complex128 not supported. Fix: pass y.real")
 bad("y", 53, "sums", lambda: np.eye(3)[[0] * 20] + np.eye(3)[[1] * 20] * (np.arange(20) == 5)[:, None], ValueError,
     "E046", "row 5 sums to 2", "1 such rows", "binary_cross_entropy")
 bad("y", 53, "range", np.tile([2.0, -1.0, 0.0], (20, 1)), ValueError, "E046", "40 values are outside [0, 1]",
@@ -190,6 +195,12 @@ _target(55, "mean_squared_error", np.zeros(20), "E044", "y has shape (20,), the 
     outputs=1)
 
 
+@row(59, ValueError, "E048", "fit: class_weight: MeanSquaredError knows no classes", "Fix: weight=…", kind="backend")
+def weights_of_classes_where_there_are_none(c):
+    net = bpxp.Network([4, 1], loss="mean_squared_error", backend=c.backend, seed=0)
+    bpxp.Trainer(net, progress=False).fit((c.x, c.x[:, :1]), epochs=1, class_weight="balanced")
+
+
 @row(56, BpxpWarning, "W001", "y is a column vector of shape (20, 1); using y[:, 0]", kind="backend")
 def column_of_labels(c):
     loss, _ = c.net.loss_and_gradients(c.x, c.y[:, None])
@@ -210,6 +221,8 @@ _fit(59, ValueError, "E047", "weight: 20 samples", "got shape (19,)", "expected 
 _fit(59, ValueError, "E047", "weights are finite and >= 0. weight[3] = -1, 5 in all", weight=[1.0, 1.0, 1.0, -1.0] * 5)
 _fit(59, ValueError, "E047", "weight[0] = nan, 1 in all", weight=[NAN] + [1.0] * 19)
 _fit(59, ValueError, "E047", "all weights are zero", "at least one > 0", weight=[0.0] * 20)
+_fit(59, ValueError, "E047", "the sum of the weights has to be a number > 0 in float32: got 2e+301", weight=[1e300] * 20)
+_fit(59, ValueError, "E047", "the sum of the weights has to be a number > 0 in float32: got 0", class_weight=[0.0] * 3)
 _fit(59, ValueError, "E048", "one finite weight >= 0 for each of 3 classes", class_weight=[1.0, 2.0])
 _fit(59, ValueError, "E048", "one finite weight >= 0 for each of 3 classes", class_weight={0: -1.0})
 _fit(59, ValueError, "E048", "got 'balance'", "expected 'balanced'", class_weight="balance")

@@ -30,6 +30,7 @@ TESTS = [
     "tests/test_atomic.py",
     "tests/test_streaming.py",
     "tests/test_checkpoint.py",
+    "tests/data/test_idx.py",
     "tests/fuzz",
     "tests/museum/test_museum.py",
 ]

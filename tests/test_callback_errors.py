@@ -31,7 +31,7 @@ def bits(net):
 
 @pytest.mark.parametrize("moment", ["on_batches", "on_epoch_end", "on_pause"])
 def test_the_fit_is_saved_and_goes_on(backend, tmp_path, moment, nightly):
-    if "jax" in backend.name and moment != "on_batches" and not nightly:
+    if "jax" in backend.name and not nightly:
         pytest.skip("at night: it compiles for seconds")
 
     class Broken(Callback):

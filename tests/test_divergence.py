@@ -31,14 +31,11 @@ def diverge(case, **options):
     return caught.value
 
 
-ON_JAX = ("right_step", "before_the_step[jax-forward]", "goes_back", "no_bundle")  # of those that compile
-
-
 @pytest.fixture(autouse=True)
 def in_time(request, nightly):
-    """A network of JAX takes seconds to compile: a few of the tests tell of it, and all at night."""
+    """A network of JAX takes seconds to compile: the first test tells of it, and all at night."""
     name = request.node.name
-    if "[jax" in name and not nightly and not any(part in name for part in ON_JAX):
+    if "[jax" in name and "right_step" not in name and not nightly:
         pytest.skip("at night")
 
 

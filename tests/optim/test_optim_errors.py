@@ -25,6 +25,7 @@ from bpxp.optim import (
     WarmUp,
     get_optimizer,
 )
+from bpxp.optim.schedules import as_schedule
 
 RULES = [SGD, RMSprop, Adagrad, Adam, AdamW, Constant, Plateau]
 
@@ -116,6 +117,8 @@ def test_other_types_that_cannot_work(call):
 def test_a_class_is_no_schedule():
     with pytest.raises(TypeError, match=r"Fix: Constant\(…\)"):
         WarmUp(Constant, 3)
+    with pytest.raises(TypeError, match=r"^learning_rate: a class, not a schedule: got Constant"):
+        as_schedule(Constant)
 
 
 def test_the_suggested_steps_of_a_cycle_work():

@@ -9,6 +9,7 @@ import pytest
 
 from bpxp.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from bpxp.optim.adam import one_minus_power
+from bpxp.tree import tree_map
 
 
 def walk(optimizer: Optimizer, backend, gradients, start=1.0, dtype="float64"):
@@ -113,7 +114,22 @@ def test_the_base_has_no_rule(backend):
 def test_a_rule_of_ones_own_needs_only_its_formula(backend):
     class Signed(Optimizer):
         def rule(self, p, g, slots, lr, /, *, xp):
+            assert slots == ()
             p -= lr * (xp.astype(g > 0.0, p.dtype) - xp.astype(g < 0.0, p.dtype))
             return p, slots
 
     assert walk(Signed(0.25), backend, [3.0, -2.0, -1.0]) == [0.75, 1.0, 1.25]
+
+
+def test_a_rule_may_return_new_arrays(backend):
+    # As it has to on JAX; elsewhere it is only slower.
+    class Momentum(Optimizer):
+        def slots(self, params, /, *, xp):
+            return (tree_map(xp.zeros_like, params),)
+
+        def rule(self, p, g, slots, lr, /, *, xp):
+            (v,) = slots
+            return p - lr * (v + g), (v + g,)
+
+    # v = 1, 1 + 1 = 2: 1 - 0.25, - 0.5
+    assert walk(Momentum(0.25), backend, [1.0, 1.0]) == [0.75, 0.25]

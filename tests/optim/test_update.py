@@ -341,7 +341,7 @@ def test_a_network_with_a_single_array(backend):
     # The gradient is 0.5 + 1 + 0.5 each, of norm 4: 0.5 each, then 0.25.
     params, state = optimizer.update(params, (backend.asarray(0.5 * ones),), optimizer.init(params, xp=xp), xp=xp)
     np.testing.assert_allclose(backend.to_numpy(params[0]), 0.975 * ones, rtol=1e-14)
-    assert state.slots == ()  # plain descent remembers nothing
+    assert (state.slots, state.average) == ((), ())  # plain descent remembers nothing
 
 
 def test_a_gradient_of_another_shape_is_refused_not_broadcast(backend):

@@ -276,7 +276,8 @@ def resume_callbacks(saved: Saved, trainer: Trainer) -> None:
             own.resume(trainer, {**state, **arrays})
         except model_file.MISFITS as error:
             what = f"{kind} cannot go on from what the file has for it ({error!r})"
-            raise CheckpointCorruptError(message(f"fit(resume={saved.path!r})", what, code="E060")) from error
+            where, after = f"fit(resume={saved.path!r})", "The network is that of the file"
+            raise CheckpointCorruptError(message(where, what, code="E060", after=after)) from error
     for callback in waiting:
         _warn(f"{type(callback).__name__} was not there when the run was saved, and begins anew", saved)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
+import builtins
 import errno
 import os
 import pickle
@@ -109,6 +111,36 @@ def test_warnings_have_codes():
         if name != "errors.py":
             raised = [c for c in ast.walk(tree) if isinstance(c, ast.Call) and unparsed(c.func) == "warnings.warn"]
             assert raised == [], name
+
+
+# Errors of Python's own: what a protocol asks for, and what is caught where it is raised and told in bpxp's words.
+OWN = {
+    "AttributeError": {"__init__.py", "data/__init__.py", "backends/shapes.py", "verify/bounds.py"},
+    "RuntimeError": {"backends/__init__.py", "backends/torch.py", "backends/cupy.py"},
+    "TypeError": {"header.py", "model_file.py", "run_file.py"},
+    "ValueError": {"header.py", "model_file.py"},
+    "OSError": {"atomic.py", "checkpoint.py"},
+    "AssertionError": {"verify/loops.py"},
+    "ArgumentTypeError": {"cli.py"},
+    "NotImplementedError": None,  # of abstract methods
+    "KeyboardInterrupt": {"interrupts.py"},
+    "SystemExit": {"interrupts.py", "__main__.py"},
+}
+
+
+def test_pythons_own_errors_stay_within():
+    found = set()
+    for name, tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Raise) and node.exc is not None:
+                kind = unparsed(getattr(node.exc, "func", node.exc)).rpartition(".")[2]
+                builtin = getattr(builtins, kind, None) or vars(argparse).get(kind)
+                if isinstance(builtin, type):
+                    assert kind in OWN, f"{name}:{node.lineno}"
+                    found.add((kind, name))
+    assert [(kind, name) for kind, name in found if OWN[kind] is not None and name not in OWN[kind]] == []
+    listed = {(kind, name) for kind, names in OWN.items() for name in names or ()}
+    assert listed <= found
 
 
 def test_codes_and_titles():

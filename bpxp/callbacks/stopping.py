@@ -36,6 +36,7 @@ class Best:
                     got=repr(self.monitor),
                     expected=f"one of {', '.join(row)}",
                     fix="fit(…, validation=…) for the validation columns",
+                    after="The network is as it was after this epoch",
                 )
             )
         value = self.sign * float(row[self.monitor])

@@ -206,6 +206,12 @@ def test_verify_a_network_of_words(capsys, tmp_path):
         ("train --resume nothing.bpxp", 1, "nothing.bpxp"),
         ("train --checkpoint x.bpxp --checkpoint-steps 0", 1, ">= 1"),
         ("evaluate nothing.bpxp", 1, "nothing.bpxp"),
+        ("certify nothing.bpxp", 1, "nothing.bpxp"),
+        ("certify --layers 4,3 --data digits", 1, "64 features|expects 4"),
+        ("bisect numpy --layers 4,3", 2, "second"),
+        ("bisect numpy numpy --layers 4,3 --steps 0", 1, ">= 1"),
+        ("xray --layers 4,3 --at 0", 1, ">= 1"),
+        ("xray --layers 4,3 --at 1 --backend numpy --matmul float8", 1, "unknown precision"),
         ("trian", 2, "invalid choice"),
         ("", 2, ""),
     ],
@@ -221,7 +227,9 @@ def test_mistakes_get_a_reason_and_a_code(line, code, text, capsys):
     assert "Traceback" not in error
 
 
-@pytest.mark.parametrize("command", ["", "train", "evaluate", "predict", "backends", "verify"])
+@pytest.mark.parametrize(
+    "command", ["", "train", "evaluate", "predict", "backends", "verify", "certify", "bisect", "xray"]
+)
 def test_help_has_an_example(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*command.split(), "--help"])

@@ -147,7 +147,8 @@ def bisect(
     Steps run as they are written, not compiled: what a compiler does is for `certify`. Two numbers may differ by the
     sum of the bounds of both, see `certify`. Where an equation differs, the functions of the namespace that it calls
     are compared one by one, and the first that differs is named; operators (``a * b``) belong to no backend's
-    namespace, and are seen in the equation only. The addition of a residual block is seen in the layer that follows.
+    namespace, and are seen in the equation only. Two things are the first backend's alone: pixels are scaled before the
+    first layer, and a residual block adds its branch to its input.
 
     Examples
     --------

@@ -97,6 +97,21 @@ def test_a_streamed_fit_has_the_bits_of_a_resident_one(backend, tmp_path, nightl
     assert state(nets[False]) == state(nets[True])
 
 
+@pytest.mark.filterwarnings("ignore::bpxp.BpxpWarning")
+def test_any_sizes_of_data_batches_and_pieces(backend, monkeypatch, nightly):
+    sizes = list(itertools.product((1, 2, 7, 33), (1, 3, 8, 64), (1, 2, 5)))
+    every = 1 if nightly else {"jax": 48, "strict": 9}.get(backend.name.partition(":")[0], 3)
+    for n, size, batches in sizes[1::every]:
+        monkeypatch.setattr(feed, "batches_of_a_piece", lambda *_, batches=batches: batches)
+        found = []
+        for resident in (True, False):
+            net = bpxp.Network([6, 4, 3], backend=backend, seed=2)
+            data = Dataset(X[:n], Y[:n], resident=resident)
+            history = bpxp.Trainer(net, "adam", progress=False).fit(data, epochs=2, batch_size=size, validation=data)
+            found.append((rows(history), state(net)))
+        assert found[0] == found[1], (n, size, batches)
+
+
 def test_a_run_is_cut_and_goes_on_from_the_device_or_from_the_host(backend, tmp_path, nightly, promise):
     case = CASES["random layers, classes"]
     whole = case.net(backend)

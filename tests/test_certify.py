@@ -186,6 +186,11 @@ def test_what_overflows_is_not_proved():
     assert wide.ok
 
 
+def test_one_backend_and_one_dtype_need_no_list():
+    found = certify(small(), "numpy", steps=1, dtypes="float32")
+    assert [(run.backend, run.dtype) for run in found.runs] == [("numpy", "float32")]
+
+
 def test_wrong_arguments():
     for call, options in (
         (certify, {"steps": 0}),

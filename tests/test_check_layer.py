@@ -333,7 +333,7 @@ class Running(Scale):
 
 def test_functions_without_a_rule_for_rounding_are_held_to_a_tolerance():
     plain = bpxp.get_backend("numpy")
-    check_layer(Running(), 3, backends=[plain])
+    check_layer(Running(), 3, backends=plain)
     off = copy.copy(plain)
     off.xp = types.SimpleNamespace(**vars(plain.xp))
     off.xp.cumulative_sum = lambda x, **o: plain.xp.cumulative_sum(x, **o) * np.float32(1.0 + 1e-3)

@@ -139,7 +139,7 @@ class Certificate:
             what = "within its bounds" if worst.worst <= 1.0 else "NOT WITHIN ITS BOUNDS"
             if run.unseen:
                 what = f"NOT PROVED, no finite bound for {', '.join(run.unseen)}; else {what}"
-            text = f"{run.backend} {run.dtype}: {what}; most, {worst.worst:.2g} of the bound, {worst.quantity}"
+            text = f"{run.backend} {run.dtype}: {what}; most, {worst.worst:.4g} of the bound, {worst.quantity}"
             if run.ok and run.unlikely:
                 text += f"; beyond the statistical estimate: {', '.join(run.unlikely)}"
             if blind := max(max(row.blind) for row in run.rows):

@@ -85,7 +85,7 @@ def check_layer(
     *,
     x: Any = None,
     batch: int = 5,
-    backends: Sequence[str | Backend] | None = None,
+    backends: str | Backend | Sequence[str | Backend] | None = None,
     seed: int = 0,
 ) -> LayerReport:
     r"""Prove that a layer keeps every rule of a layer, on every backend that works here.
@@ -100,7 +100,7 @@ def check_layer(
         Samples, where random normal numbers would not do.
     batch : int, optional
         Number of samples, at least 2.
-    backends : sequence of str or Backend, optional
+    backends : str, Backend or sequence of them, optional
         Default: all that work here, array-api-strict with its make-believe device among them.
     seed : int, optional
         Of parameters, samples and incoming gradients.
@@ -121,7 +121,8 @@ def check_layer(
     >>> print(bpxp.verify.check_layer(bpxp.nn.Dense(3), 4, backends=["numpy"]).broken)
     ()
     """
-    chosen, not_run = _usable(EVERYWHERE if backends is None else backends, every=backends is None)
+    asked = [backends] if isinstance(backends, (str, Backend)) else backends
+    chosen, not_run = _usable(EVERYWHERE if asked is None else asked, every=asked is None)
     shape = (in_shape,) if isinstance(in_shape, int) else tuple(in_shape)
     case = Case(layer, shape, chosen, x, batch, seed)
     checks = [_checked(rule, case) for rule in RULES]

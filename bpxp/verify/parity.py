@@ -38,14 +38,14 @@ DTYPES = ("float32", "float64")
 
 def certify(
     net: Network,
-    backends: Sequence[str | Backend] = EVERYWHERE,
+    backends: str | Backend | Sequence[str | Backend] = EVERYWHERE,
     data: Any = None,
     /,
     *,
     steps: int = 100,
     batch_size: int = 32,
     optimizer: Optimizer | str | None = None,
-    dtypes: Sequence[str] = DTYPES,
+    dtypes: str | Sequence[str] = DTYPES,
 ) -> Certificate:
     """Train on each backend, and hold every step against float64.
 
@@ -53,7 +53,7 @@ def certify(
     ----------
     net : Network
         It is not changed. Each run begins with its parameters, and takes its seed.
-    backends : sequence of str or Backend, optional
+    backends : str, Backend or sequence of them, optional
         Names as for `get_backend`, ``"torch:cuda"`` and ``"torch+bfloat16"`` too. One that does not work here is in
         the certificate, with the reason.
     data : Dataset or pair of array_like, optional
@@ -61,7 +61,7 @@ def certify(
     steps, batch_size : int, optional
     optimizer : Optimizer or str, optional
         Default: gradient descent with learning rate 0.1.
-    dtypes : sequence of str, optional
+    dtypes : str or sequence of str, optional
         A run for each.
 
     Returns
@@ -103,8 +103,8 @@ def certify(
     trial = make_trial(net, data, batch_size=batch_size, optimizer=optimizer, where="certify")
     free: _Free | None = None
     runs, not_run = [], {}
-    for dtype in dtypes:
-        for name in backends:
+    for dtype in [dtypes] if isinstance(dtypes, str) else dtypes:
+        for name in [backends] if isinstance(backends, (str, Backend)) else backends:
             try:
                 backend = get_backend(name)
                 checked_dtype(dtype, backend)

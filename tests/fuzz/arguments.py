@@ -111,11 +111,12 @@ def odd(rng: random.Random, depth: int) -> Any:
 
 
 COMMANDS = "train evaluate predict backends verify replay certify bisect xray".split()
-WORDS = """trian digits mnist nothing --layers --hidden --init --dtype --optimizer
---learning-rate --epochs --batch-size --seed --out --checkpoint --checkpoint-steps --resume --quiet --backend --per-class
---as-is --backends --dtypes --steps --at --matmul --data --help --version --lay --e --layers= --epochs=3 -h -1 -- - 0 1 2 -0 1.5 nan inf -inf 1e999 64,10 64,,10 , 64,x
-64,0,10 64,-3,10 64,10,10 numpy cuppy cupy:99 numpy:1 numpy,torch bfloat16 relu rel he adam adamm sgd float32 float16 {epoch}.bpxp a.bpxp
-no/such/folder/x.bpxp ../x /dev/null . / ~ * 99999999999999999999 1_000 ٣ é \udc80 --é 0x10 @file =""".split()
+WORDS = """trian digits mnist nothing --layers --hidden --init --dtype --optimizer --learning-rate --epochs
+--batch-size --seed --out --checkpoint --checkpoint-steps --resume --quiet --backend --per-class --as-is --backends
+--dtypes --steps --at --matmul --data --help --version --lay --e --layers= --epochs=3 -h -1 -- - 0 1 2 -0 1.5 nan
+inf -inf 1e999 64,10 64,,10 , 64,x 64,0,10 64,-3,10 64,10,10 numpy cuppy cupy:99 numpy:1 numpy,torch bfloat16 relu
+rel he adam adamm sgd float32 float16 {epoch}.bpxp a.bpxp no/such/folder/x.bpxp ../x /dev/null . / ~ *
+99999999999999999999 1_000 ٣ é \udc80 --é 0x10 @file =""".split()
 ENOUGH = 20_000  # parameters: more would train, and not fuzz
 
 

@@ -18,13 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bpxp.backends import Array
-from bpxp.bundle import pack
-from bpxp.diagnosis import diagnose
 from bpxp.errors import DivergenceError
 from bpxp.optim import OptState
 from bpxp.run import MOMENT, Run
 from bpxp.step import State
-from bpxp.trace import Batch, Tracer, own_copy
 from bpxp.tree import leaves, named_leaves, tree_map
 from bpxp.work import Work
 
@@ -175,6 +172,8 @@ class Doctor:
 
     def _diverged(self, bad: list[str]) -> DivergenceError:
         """Go back to the last finite state, and return the error that says what came after it."""
+        from bpxp.diagnosis import diagnose  # those whose runs converge do not import it
+
         run, net = self.run, self.net
         end, rows = (net.epoch, run.done), list(run.history)
         tell = functools.partial(
@@ -212,6 +211,9 @@ class Doctor:
 
     def _traced(self, tell: Callable[..., DivergenceError], epoch: int, step: int) -> DivergenceError:
         """Return the error of the step that comes next, seen layer by layer."""
+        from bpxp.bundle import pack
+        from bpxp.trace import Batch, Tracer, own_copy
+
         net, work, state = self.net, self.work, self.run.state
         data, _ = next(iter(work.feed.parts(step - 1, 1)))
         with np.errstate(all="ignore"):

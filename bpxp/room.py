@@ -6,18 +6,21 @@ import math
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bpxp.costs import Costs, step_costs
 from bpxp.errors import BpxpError, DeviceMemoryError, message, warn
 from bpxp.network import Network
 from bpxp.samples import Held
 from bpxp.tree import leaves
 from bpxp.work import Work, count
 
+if TYPE_CHECKING:
+    from bpxp.costs import Costs
+
 BLOW_UP = 1000  # a step makes fewer numbers than so many for each of its samples' own, and a few for each parameter
-MARGIN = 0.9  # the part of the free memory that is worth trying to fill
+MARGIN = 0.75  # of the free memory: what is freed on the way leaves gaps, too small for what comes next
 
 
 class Room:
@@ -78,6 +81,8 @@ class Room:
         return costs.peak_bytes - costs.resident_bytes + (costs.state_bytes - own if fresh else 0) + kept
 
     def _costs(self, batch: int) -> Costs:
+        from bpxp.costs import step_costs  # not imported by those who have plenty
+
         net, work = self.net, self.work
         if isinstance(work.train, Held):
             weight, pixels = work.train.weight, work.train.x.dtype == np.uint8

@@ -50,7 +50,7 @@ def bits(net):
 def test_the_right_step_layer_and_quantity(backend, nightly, promise):
     library = backend.name.partition(":")[0]
     few = {"jax": (1, 8), "strict": range(len(KINDS))}.get(library, range(2 * len(KINDS)))
-    seeds = range(66 if library == "jax" else 200) if nightly else few
+    seeds = range(33 if library == "jax" else 200) if nightly else few
     for seed in seeds:
         case = planted.plant(seed, backend)
         error = diverge(case)
@@ -66,7 +66,7 @@ def test_the_right_step_layer_and_quantity(backend, nightly, promise):
 def test_no_false_alarm(backend, nightly, promise):
     rng = np.random.default_rng(0)
     library = backend.name.partition(":")[0]
-    runs = {"jax": 84}.get(library, 1000) if nightly else {"jax": 2, "strict": 8}.get(library, 40)
+    runs = {"jax": 42}.get(library, 1000) if nightly else {"jax": 2, "strict": 8}.get(library, 40)
     every = [case for case in itertools.product(NETWORKS.values(), OPTIMIZERS) if nightly or case[0][1] == (12,)]
     for i in range(runs):
         (layers, shape), optimizer = every[i * 7 % len(every)]

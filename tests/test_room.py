@@ -16,7 +16,7 @@ from bpxp import doctor, memory, nn, optim
 from bpxp.callbacks import Callback
 from bpxp.errors import BpxpWarning, DeviceMemoryError
 from bpxp.memory import Memory, host_memory
-from bpxp.room import Room, gib, short
+from bpxp.room import MARGIN, Room, gib, short
 from bpxp.tree import named_leaves
 from bpxp.work import Work
 
@@ -85,6 +85,23 @@ def test_how_a_library_says_that_there_is_no_memory(backend):
         assert not backend.out_of_memory(other)
 
 
+def test_the_errors_of_devices_that_are_not_here():
+    torch = pytest.importorskip("torch")
+    backend = bpxp.get_backend("torch")
+    for error in (
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("CUDA error: out of memory"),
+    ):
+        assert backend.out_of_memory(error)
+    jax = pytest.importorskip("jax")
+    exhausted = jax.errors.JaxRuntimeError(
+        "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 8589934592 bytes."
+    )
+    assert bpxp.get_backend("jax").out_of_memory(exhausted)
+    assert not bpxp.get_backend("jax").out_of_memory(jax.errors.JaxRuntimeError("INTERNAL: a kernel failed"))
+
+
 def test_bytes_as_people_write_them():
     assert [gib(n) for n in (0, 1 << 20, 1 << 29, 5 << 28)] == ["0 MiB", "1 MiB", "0.5 GiB", "1.25 GiB"]
     assert short(MemoryError()) == "MemoryError"
@@ -115,7 +132,7 @@ def test_what_is_needed_is_what_the_preflight_says(backend):
 def test_an_error_before_anything_is_taken(backend, plenty):
     net = bpxp.Network([12, 50, 3], backend=backend, seed=0)
     needed = {size: room(net, optim.Adam(0.01), size).needed(size) for size in (1, 10, 11, 40)}
-    plenty(math.ceil(needed[10] / 0.9), needed[40] - 1)
+    plenty(math.ceil(needed[10] / MARGIN), needed[40] - 1)
     before = bits(net)
     trainer = bpxp.Trainer(net, optim.Adam(0.01), progress=False)
     with pytest.raises(DeviceMemoryError, match=r"batch_size=40.*batch_size=10, the largest that fits") as caught:
@@ -251,13 +268,14 @@ x, y = np.zeros((20_000, 200), np.float32), np.zeros(20_000, int)
 x[:, 0], y[::2] = 1.0, 1
 trainer = bpxp.Trainer(net, bpxp.optim.Adam(1e-3), progress=False)
 trainer.fit((x, y), epochs=1, batch_size=2000)
-before = [a.tobytes() for own in net.params for a in own]
+bpxp.preflight(net)  # what is imported later would take of the same memory
 taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 limit = taken + (80 << 20)
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def fails(batch):
+    before = [a.tobytes() for own in net.params for a in own]
     try:
         trainer.fit((x, y), epochs=1, batch_size=batch)
     except bpxp.errors.DeviceMemoryError as error:
@@ -267,11 +285,12 @@ def fails(batch):
 
 error = fails(20_000)  # by the estimate
 assert error is not None and error.__cause__ is None and error.needed > error.free, error
+assert 0 < error.largest_batch < 20_000, error
+assert fails(error.largest_batch) is None
 Room.check = lambda self: None
 error = fails(20_000)  # by the system
 assert isinstance(error.__cause__, MemoryError), error
 assert 0 < error.largest_batch < 20_000, error
-assert fails(error.largest_batch) is None
 print(error.largest_batch)
 """
 

@@ -215,7 +215,7 @@ def test_what_is_not_finite_is_not_saved(tmp_path):
     before = []
 
     class Poison(bpxp.callbacks.Callback):
-        def on_batches(self, trainer, done, total):
+        def on_pause(self, trainer, why):  # after the doctor's look, and before the checkpoint
             if trainer.run.steps == 6:
                 before.append(path.read_bytes())
                 trainer.run.state.params[0].W[0, 0] = np.nan

@@ -6,6 +6,7 @@ import argparse
 import ast
 import builtins
 import errno
+import functools
 import os
 import pickle
 import re
@@ -34,9 +35,11 @@ SECTIONS = re.findall(
 TYPES = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, BpxpError)}
 
 
+@functools.cache
 def trees():
-    for path in PACKAGE.rglob("*.py"):
-        yield path.relative_to(PACKAGE).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+    """Return the name and the syntax tree of every file."""
+    paths = sorted(PACKAGE.rglob("*.py"))
+    return [(p.relative_to(PACKAGE).as_posix(), ast.parse(p.read_text(encoding="utf-8"))) for p in paths]
 
 
 def calls(tree, *names):

@@ -77,6 +77,13 @@ def fuzz(session: nox.Session) -> None:
     session.run("python", "-m", "fuzz", *(session.posargs or ["all", "10000000"]), env={"PYTHONPATH": "tests"})
 
 
+@nox.session
+def mutation(session: nox.Session) -> None:
+    """Change the mathematics one thing at a time, and see that a test fails: hours on one core, a room some minutes."""
+    session.install("-e", ".", *group("test", "mutation"))
+    session.run("python", "tests/mutation.py", *session.posargs)
+
+
 def pytest(session: nox.Session, backends: str, **environment: str) -> None:
     # A process per core, and so one thread for each: the tests' matrices are small, and JAX compiles a lot.
     environment |= {"BPXP_TEST_BACKENDS": backends, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}

@@ -33,6 +33,7 @@ TESTS = [
     "tests/data/test_idx.py",
     "tests/fuzz",
     "tests/museum/test_museum.py",
+    "tests/test_mutation.py",
 ]
 TESTS += ["tests/test_bad_input.py", "tests/test_codes.py"]
 TESTS += [f"tests/operations/test_{name}.py" for name in ("table", "gradients", "fifty_digits", "extremes")]

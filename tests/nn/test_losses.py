@@ -317,6 +317,17 @@ def test_integer_weights_are_accepted(backend, on, rng):
         np.testing.assert_allclose(value, [np.average(((z - y) ** 2).mean(axis=1), weights=weight)], rtol=1e-13)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_float32_meets_nothing_wider(name, backend, on, rng):
+    # array-api-strict refuses to write a float64 result into a float32 array.
+    loss = CASES[name]
+    z, y = logits_and_targets(loss, rng)
+    y = y if y.ndim == 1 else y.astype(np.float32)
+    weight = np.array([1.0, 0.0, 2.5, 0.3, 1.0], np.float32)
+    evaluate(loss, backend, on, z.astype(np.float32), y, weight)
+    evaluate(loss, backend, on, z.astype(np.float32), y, np.arange(5))
+
+
 @pytest.mark.parametrize("name", ["mean_squared_error", "mean_absolute_error", "huber", "poisson"])
 def test_vector_is_never_broadcast_against_a_column(name, backend, on):
     begin = rf"^{type(CASES[name]).__name__}: the shape of the targets is not that of the outputs: "

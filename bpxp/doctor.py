@@ -93,6 +93,7 @@ class Doctor:
         self.net = run.net
         self._looking, self._keeping = Rhythm(MOMENT), Rhythm(MOMENT)
         self._unwatched: set[str] = set()
+        self._sure = True
         self._unwatched = set(self._bad())  # what was not finite when the fit began says nothing
         self.keep()
 
@@ -104,16 +105,21 @@ class Doctor:
             self.check()
             self.keep()
 
-    def check(self) -> None:
-        """Check the state.
+    def check(self, *, whole: bool = True) -> None:
+        """Check the state; without `whole` the loss alone, unless it is time for all.
 
         Raises
         ------
         DivergenceError
             If it is not finite; the run is then where it was before the step that made it so.
         """
-        with self._looking.timed():
-            bad = self._bad()
+        self._sure = whole or self._looking.due()
+        if self._sure:
+            with self._looking.timed():
+                bad = self._bad()
+        else:
+            loss = self.net.backend.to_numpy(self.run.state.loss)
+            bad = [] if np.isfinite(loss).all() else ["loss"]
         if bad:
             raise self._diverged(bad)
 
@@ -135,8 +141,8 @@ class Doctor:
     # ---------------------------------------------------------------- keeping
 
     def keep(self) -> None:
-        """Keep the state, which is finite, if it is time to."""
-        if not self.keeps or not self._keeping.due():
+        """Keep the state if it is time to, and if the last check has found all of it finite."""
+        if not (self.keeps and self._sure and self._keeping.due()):
             return
         run, backend = self.run, self.net.backend
         self.kept = None  # there may be no room for two
@@ -186,28 +192,47 @@ class Doctor:
         if self.kept is None:
             return self._told(tell, *end, after="The parameters are those of a run that has diverged")
         try:
-            self._go_to(*end, rows, until_bad=True)
-            if not self._bad():
+            place = self._again(end, rows)
+            if place is None:
                 return self._told(tell, *end, after=AGAIN + self._now())
-            step = run.done
-            self._go_to(end[0], step - 1, rows)
-            return self._traced(tell, end[0], step)
+            epoch, step = place
+            del run.history.rows[epoch - run.first :]
+            self._go_to(epoch, step - 1, rows)
+            return self._traced(tell, epoch, step)
         except Exception as error:  # no memory is left, say: the run has diverged all the same
+            del run.history.rows[self.kept.rows :]
             self.put_back()
             return self._told(tell, *end, after=f"{self._now()}; its steps could not be done again ({error!r})")
 
-    def _go_to(self, epoch: int, done: int, rows: list[dict[str, Any]], *, until_bad: bool = False) -> None:
-        """Do again what led from the state that is kept to a place; or only to the first step that goes wrong."""
+    def _again(self, end: tuple[int, int], rows: list[dict[str, Any]]) -> tuple[int, int] | None:
+        """Do the steps again, one at a time, until one goes wrong; return its place, or None if none does."""
+        run, net, work = self.run, self.net, self.work
+        self.put_back()
+        run.begin_epoch(work.order(net.seed, net.epoch), work.feed)
+        while (net.epoch, run.done) < end:
+            if run.done == run.batches:
+                self._next_epoch(rows)
+                continue
+            run.advance(self.step, work.feed, 1)
+            if self._bad():
+                return net.epoch, run.done
+        return None
+
+    def _go_to(self, epoch: int, done: int, rows: list[dict[str, Any]]) -> None:
+        """Do again what led from the state that is kept to a place."""
         run, net, work = self.run, self.net, self.work
         self.put_back()
         run.begin_epoch(work.order(net.seed, net.epoch), work.feed)
         while net.epoch < epoch:
             run.advance(self.step, work.feed, run.batches - run.done)
-            run.state = run.state._replace(opt=self.observe(run.state.opt, rows[net.epoch - run.first]))
-            net.epoch, run.done = net.epoch + 1, 0
-            run.begin_epoch(work.order(net.seed, net.epoch), work.feed)
-        while run.done < done and not (until_bad and self._bad()):
-            run.advance(self.step, work.feed, 1 if until_bad else done - run.done)
+            self._next_epoch(rows)
+        run.advance(self.step, work.feed, done - run.done)
+
+    def _next_epoch(self, rows: list[dict[str, Any]]) -> None:
+        run, net, work = self.run, self.net, self.work
+        run.state = run.state._replace(opt=self.observe(run.state.opt, rows[net.epoch - run.first]))
+        net.epoch, run.done = net.epoch + 1, 0
+        run.begin_epoch(work.order(net.seed, net.epoch), work.feed)
 
     def _traced(self, tell: Callable[..., DivergenceError], epoch: int, step: int) -> DivergenceError:
         """Return the error of the step that comes next, seen layer by layer."""

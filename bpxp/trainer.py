@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import signal
 import sys
 import time
@@ -232,15 +233,15 @@ class Trainer:
                         doctor.check()
                         self._call("on_pause", "steps")
             else:
-                doctor.check()
-                self._end_epoch(work, begun)
+                doctor.check(whole=any(isinstance(c, Checkpoint) for c in self.callbacks))
+                self._end_epoch(work, begun, doctor)
                 doctor.keep()
                 self._call("on_pause", "epoch")
+        doctor.check()
         if interrupts.heard:
-            doctor.check()
             self._interrupted(NAMES[interrupts.heard])
 
-    def _end_epoch(self, work: Work, begun: float) -> None:
+    def _end_epoch(self, work: Work, begun: float, doctor: Doctor) -> None:
         """Evaluate, write the row of the history, and go over to the next epoch."""
         net, run = self.net, self.run
         loss, total = (float(net.backend.to_numpy(a)[0]) for a in (run.state.loss, run.state.weight))
@@ -251,6 +252,8 @@ class Trainer:
             row |= flat(net.evaluate_arrays(work.train, evaluated, self.metrics, "train"), "train_")
         if work.held_out is not None:
             row |= flat(net.evaluate_arrays(work.held_out, evaluated, self.metrics), "validation_")
+        if not all(math.isfinite(value) for value in row.values() if isinstance(value, float)):
+            doctor.check()
         opt = self._observe(opt, row)
         rate = float(net.backend.to_numpy(opt.learning_rate)[0])
         row |= {"learning_rate": rate, "seconds": time.perf_counter() - begun}

@@ -176,6 +176,21 @@ def test_it_goes_back_over_epochs(backend, monkeypatch):
     assert nets[0] == nets[1]
 
 
+@pytest.mark.parametrize("epoch", [1, 2, 6])
+def test_what_the_loss_does_not_show(backend, epoch):
+    # The last step of an epoch makes a parameter infinite: the loss tells only in the next one, or never.
+    drawn = planted.Drawn(epoch, backend)
+    drawn.at = epoch * planted.BATCHES - 1
+    case = planted.update(drawn)
+    trainer = bpxp.Trainer(case.net, case.optimizer, progress=False)
+    with pytest.raises(DivergenceError) as caught:
+        trainer.fit(case.data, epochs=6, batch_size=planted.BATCH)
+    error = caught.value
+    assert (error.epoch, error.step, error.layer, error.quantity) == case.place
+    assert (case.epoch, case.step) == (epoch, planted.BATCHES)
+    assert len(trainer.history) == case.net.epoch == epoch - 1
+
+
 def test_watching_changes_no_bit(backend):
     nets = [bpxp.Network(DENSE, backend=backend, seed=0) for _ in range(2)]
     x, y = np.random.default_rng(0).normal(size=(23, 12)), np.arange(23) % 3

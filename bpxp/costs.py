@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from bpxp.backends.shape_array import Cost, Meter
 from bpxp.backends.shapes import shape_namespace, shape_of
 from bpxp.data.feed import batches_of_a_piece
 from bpxp.ledger import si
+from bpxp.network import Network, checked_network
 from bpxp.nn.checks import positive_int
 from bpxp.nn.losses.softmax_cross_entropy import one_hot
 from bpxp.optim import Optimizer, get_optimizer
 from bpxp.step import Data, State, TrainingStep
 from bpxp.tree import leaves, tree_map
-
-if TYPE_CHECKING:
-    from bpxp.network import Network
 
 LARGEST = 4096  # the largest batch that advice is looked for
 
@@ -168,6 +166,7 @@ def preflight(
     >>> costs.flops == 64 * sum(layer.forward_flops + layer.backward_flops for layer in net.summary().layers)
     True
     """
+    checked_network(net, "preflight(net)")
     size = positive_int(batch_size, "preflight(batch_size=…)")
     n = size if samples is None else positive_int(samples, "preflight(samples=…)")
     rule = get_optimizer(optimizer)

@@ -369,6 +369,14 @@ class Network:
         return tree_map(self.backend.asarray, make_key(self.seed, step))  # type: ignore[no-any-return]
 
 
+def checked_network(net: Any, where: str) -> Network:
+    """Return a Network, or raise."""
+    if not isinstance(net, Network):
+        fix = "bpxp.Network([784, 30, 10])"
+        raise InvalidTypeError(message(where, "not a Network", code="E004", got=type(net).__name__, fix=fix))
+    return net
+
+
 def checked_metrics(metrics: Sequence[str | Metric] | None, loss: Loss) -> tuple[Metric, ...]:
     """Return metrics by name or object; None means those that go with the loss."""
     if metrics is None:

@@ -17,11 +17,11 @@ from bpxp.backends import Step
 from bpxp.callbacks import Callback, Checkpoint, Progress
 from bpxp.callbacks.base import checked_callbacks
 from bpxp.doctor import Doctor
-from bpxp.errors import DeviceMemoryError, FitInProgressError, InvalidTypeError, InvalidValueError, message
+from bpxp.errors import DeviceMemoryError, FitInProgressError, InvalidValueError, message
 from bpxp.history import History, flat
 from bpxp.interrupts import NAMES, Interrupts
 from bpxp.metrics import Metric
-from bpxp.network import Network, checked_metrics
+from bpxp.network import Network, checked_metrics, checked_network
 from bpxp.nn.checks import as_path
 from bpxp.optim import Optimizer, OptState, get_optimizer
 from bpxp.run import MARKS, Pace, Run, chunks
@@ -63,9 +63,7 @@ class Trainer:
         metrics: Sequence[str | Metric] | None = None,
         progress: bool = True,
     ) -> None:
-        if not isinstance(net, Network):
-            raise InvalidTypeError(message("Trainer(net=…)", "not a Network", code="E004", got=type(net).__name__))
-        self.net = net
+        self.net = checked_network(net, "Trainer(net=…)")
         self.optimizer = get_optimizer(optimizer)
         self.metrics = checked_metrics(metrics, net.loss)
         self.callbacks = [*([Progress()] if progress else []), *checked_callbacks(callbacks)]

@@ -16,7 +16,7 @@ import numpy as np
 from bpxp.backends import get_backend
 from bpxp.dtypes import has_float64
 from bpxp.errors import GradientCheckError, message
-from bpxp.network import Network
+from bpxp.network import Network, checked_network
 from bpxp.nn.checks import positive_int
 from bpxp.nn.sequential import activation_of
 from bpxp.optim import Optimizer
@@ -118,6 +118,7 @@ def check_gradients(
     >>> report.worst < 1e-7
     True
     """
+    checked_network(net, "check_gradients(net)")
     positive_int(directions, "check_gradients(directions=…)")
     problem = _Problem(net, x, y, weight, optimizer)
     small = sum(a.size for a in problem.gradient.values()) <= every_entry

@@ -14,7 +14,7 @@ import numpy as np
 from bpxp.backends import Backend, get_backend
 from bpxp.backends.base import FUNCTIONS
 from bpxp.dtypes import checked_dtype
-from bpxp.network import Network
+from bpxp.network import Network, checked_network
 from bpxp.nn.checks import positive_int
 from bpxp.nn.layer import Namespace
 from bpxp.optim import Optimizer, clip_by_norm, clip_by_value
@@ -157,6 +157,7 @@ def bisect(
     >>> print(bpxp.verify.bisect(net, "numpy", "numpy", steps=2))
     numpy and numpy, float32: 24 results of 2 steps, none differs
     """
+    checked_network(net, "bisect(net)")
     positive_int(steps, "bisect(steps=…)")
     backends = get_backend(first), get_backend(second)
     kind, _ = (checked_dtype(dtype or net.dtype, backend) for backend in backends)

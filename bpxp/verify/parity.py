@@ -21,7 +21,7 @@ from bpxp.backends import Backend, get_backend, version_of
 from bpxp.backends.threads import blas_pools
 from bpxp.dtypes import checked_dtype
 from bpxp.errors import BpxpError
-from bpxp.network import Network
+from bpxp.network import Network, checked_network
 from bpxp.nn.checks import positive_int
 from bpxp.nn.layer import Namespace
 from bpxp.optim import Optimizer
@@ -99,6 +99,7 @@ def certify(
     >>> certificate.ok
     True
     """
+    checked_network(net, "certify(net)")
     positive_int(steps, "certify(steps=…)")
     trial = make_trial(net, data, batch_size=batch_size, optimizer=optimizer, where="certify")
     free: _Free | None = None

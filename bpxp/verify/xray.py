@@ -16,7 +16,7 @@ import numpy as np
 
 from bpxp.backends import Backend, get_backend
 from bpxp.errors import InvalidValueError, message
-from bpxp.network import Network
+from bpxp.network import Network, checked_network
 from bpxp.nn.checks import positive_int
 from bpxp.optim import Optimizer
 from bpxp.tree import tree_map
@@ -131,6 +131,7 @@ def xray(
     >>> report.worst.relative < 1e-5
     True
     """
+    checked_network(net, "xray(net)")
     if not steps:
         raise InvalidValueError(
             message("xray(steps=…)", "no step", code="E002", got=repr(steps), expected="(1, 10, 100)")

@@ -12,7 +12,7 @@ import numpy as np
 
 import bpxp
 import bpxp.backends
-from bpxp import nn, optim
+from bpxp import nn, optim, verify
 from bpxp.backends import base
 from bpxp.errors import BpxpWarning
 from mistakes.rows import INF, NAN, ROWS, Row, named, row
@@ -153,9 +153,16 @@ _trainer({"callbacks": [bpxp.callbacks.Progress]}, "not a list of callbacks: got
 _trainer({"callbacks": bpxp.callbacks.Progress()}, "not a list of callbacks: got Progress")
 
 
-@row(15, TypeError, "E004", "Trainer(net=…): not a Network: got list")
-def a_list_is_no_network(c):
-    bpxp.Trainer([4, 3])
+def _network(name: str, call: Callable[[Any], Any]) -> None:
+    row(15, TypeError, "E004", f"{name}(net", "not a Network: got list")(named(f"{name}([4, 3])", lambda c: call([4, 3])))
+
+
+_network("Trainer", bpxp.Trainer)
+_network("preflight", bpxp.preflight)
+_network("check_gradients", lambda net: verify.check_gradients(net, None, None))
+_network("certify", verify.certify)
+_network("xray", verify.xray)
+_network("bisect", lambda net: verify.bisect(net, "numpy", "numpy"))
 
 
 # ---------------------------------------------------------------- 18-27: hyper-parameters

@@ -10,7 +10,7 @@ import types
 import numpy as np
 import pytest
 
-from bpxp.backends import base
+from bpxp.backends import base, get_backend
 from bpxp.errors import InvalidValueError
 from bpxp.random import MASK, HostRandom, key_words, make_key
 from bpxp.threefry import LEVELS, Key, bernoulli, level, place_words, random_bits, signed, threefry, uniform
@@ -210,3 +210,22 @@ def test_uniform_numbers_fill_the_interval(backend):
     assert abs(u.mean() - 0.5) < 5.0 * math.sqrt(1 / 12 / n)
     counts = np.bincount((u * 16).astype(int), minlength=16)
     assert np.all(np.abs(counts - n / 16) < 5.0 * math.sqrt(n / 16))
+
+
+def test_a_probability_is_a_number_of_levels_to_the_last():
+    # Each half word below the level counts, and the level itself does not: of 2^18 some four stand on the edge.
+    key, size, xp = make_key(3), 2**18, get_backend("numpy").xp
+    words = random_bits(key, size // 2, xp=xp).astype(np.int64)
+    halves = np.stack([words % 2**16, words // 2**16 % 2**16], axis=1).reshape(-1)
+    edge = int(halves[7] + 2**15) % 2**16  # as a signed number the half word begins at -2^15
+    mask = bernoulli(key, (size,), edge / LEVELS, dtype=np.float64, xp=xp)
+    np.testing.assert_array_equal(mask, (halves + 2**15) % 2**16 < edge)
+    assert mask[7] == 0.0
+
+
+def test_normal_numbers_are_box_and_mullers():
+    rng = HostRandom(4, (1,))
+    u1, u2 = rng.uniform((2, 500))
+    np.testing.assert_allclose(
+        rng.normal((500,)), np.sqrt(-2.0 * np.log(1.0 - u1)) * np.cos(2.0 * np.pi * u2), rtol=1e-9
+    )

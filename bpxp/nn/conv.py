@@ -104,8 +104,8 @@ class Conv2D:
     )
 
     def __post_init__(self) -> None:
-        positive_int(self.filters, "Conv2D(filters=…)")
-        positive_int(self.groups, "Conv2D(groups=…)")
+        object.__setattr__(self, "filters", positive_int(self.filters, "Conv2D(filters=…)"))
+        object.__setattr__(self, "groups", positive_int(self.groups, "Conv2D(groups=…)"))
         for name in ("kernel", "stride", "dilation"):
             object.__setattr__(self, name, windows.pair(getattr(self, name), f"Conv2D({name}=…)"))
         object.__setattr__(self, "padding", windows.padding(self.padding, "Conv2D(padding=…)"))

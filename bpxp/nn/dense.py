@@ -65,7 +65,7 @@ class Dense:
     )
 
     def __post_init__(self) -> None:
-        positive_int(self.units, "Dense(units=…)")
+        object.__setattr__(self, "units", positive_int(self.units, "Dense(units=…)"))
         if self.activation is not None:
             object.__setattr__(self, "activation", get_activation(self.activation))
         if self.initializer is not None:

@@ -60,8 +60,8 @@ class Embedding:
     )
 
     def __post_init__(self) -> None:
-        positive_int(self.count, "Embedding(count=…)")
-        positive_int(self.dim, "Embedding(dim=…)")
+        object.__setattr__(self, "count", positive_int(self.count, "Embedding(count=…)"))
+        object.__setattr__(self, "dim", positive_int(self.dim, "Embedding(dim=…)"))
         object.__setattr__(self, "initializer", get_initializer(self.initializer))
         if self.count > EXACT:
             raise InvalidValueError(

@@ -88,6 +88,7 @@ HUGE = 10**400  # beyond all floats
         lambda: bpxp.Network([2**40, nn.LayerNorm()], backend="numpy"),  # 8 TiB, asked for
         lambda: bpxp.Network([10**30, nn.BatchNorm()], backend="numpy"),
         lambda: bpxp.Network([HUGE, HUGE], backend="numpy"),
+        lambda: bpxp.Network([2**63, nn.Dense(np.int64(4))], backend="numpy"),  # wider than NumPy's own integers
         lambda: nn.LayerNorm(epsilon=HUGE),
         lambda: nn.LeakyReLU(-HUGE),
         lambda: nn.AvgPool2D(2, padding=np.array([2, 3])),
@@ -99,3 +100,18 @@ HUGE = 10**400  # beyond all floats
 def test_what_was_found_once(mistake):
     with pytest.raises(BpxpError):
         mistake()
+
+
+def test_sizes_of_numpys_own_integers_are_saved(tmp_path):
+    # A file takes Python's, and the network would have been lost after the training.
+    n = np.int64(2)
+    nets = [
+        bpxp.Network([n, nn.Dense(n), n], backend="numpy", seed=0),
+        bpxp.Network(
+            [nn.Conv2D(n, n, groups=np.int64(1)), nn.Flatten(), n], input_shape=(3, 3, 1), backend="numpy", seed=0
+        ),
+        bpxp.Network([nn.Embedding(n, n), nn.Flatten(), n], input_shape=(3,), backend="numpy", seed=0),
+    ]
+    for net in nets:
+        net.save(tmp_path / "net.bpxp")
+        assert bpxp.Network.load(tmp_path / "net.bpxp", backend="numpy").layers == net.layers

@@ -56,7 +56,7 @@ CODES = {
     # training
     "E050": "A part of the data would have no samples.",
     "E051": "The network is being fitted already.",
-    "E052": "The loss is no longer finite.",
+    "E052": "The loss, or what is learned, is no longer finite.",
     "E053": "The device has too little memory.",
     "E054": "The history has no such column.",
     "E055": "Nothing says which run to resume.",

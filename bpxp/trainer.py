@@ -176,14 +176,13 @@ class Trainer:
                     evaluate_train=evaluate_train,
                     seed=saved.seed if saved else net.seed,
                 )
-            locate = on_divergence == "locate"
-            self._room = room.Room(net, work, keeps=locate)
+            self._room = room.Room(net, work, keeps=on_divergence == "locate")
             self._room.check()
             self.run = work.begin(net) if saved is None else run_file.restore(saved, net, work)
             self.history, self.last_epoch = self.run.history, self.run.first + epochs
             self.resumed_from, self.stop = ("", "") if saved is None else (saved.path, saved.stop)
             with Interrupts() as interrupts, self._moments(saved):
-                self._train(work, interrupts, self._bundle(bundle), locate)
+                self._train(work, interrupts, self._bundle(bundle))
         if interrupts.heard and (on_interrupt == "raise" or interrupts.heard != signal.SIGINT):
             interrupts.pass_on()
         for callback in self.callbacks:
@@ -201,11 +200,11 @@ class Trainer:
 
     # ---------------------------------------------------------------- the loop
 
-    def _train(self, work: Work, interrupts: Interrupts, bundle: Path | None, locate: bool) -> None:
+    def _train(self, work: Work, interrupts: Interrupts, bundle: Path | None) -> None:
         """Go through the epochs, with the doctor at hand."""
         net, run, step = self.net, self.run, self.net.compiled(work.step)
         try:
-            doctor = Doctor(run, work, step, self._observe, file=bundle, locate=locate)
+            doctor = Doctor(run, work, step, self._observe, file=bundle, locate=self._room.keeps)
             with room.explained(net, functools.partial(self._out_of_memory, doctor), lambda e: e is self._raised):
                 self._epochs(work, step, doctor, interrupts)
         finally:

@@ -13,8 +13,9 @@ from runs import DENSE, OPTIMIZERS, Cut
 
 import bpxp
 from bpxp import doctor, memory, nn, optim
+from bpxp.backends.numpy import NumpyBackend
 from bpxp.callbacks import Callback
-from bpxp.errors import BpxpWarning, DeviceMemoryError
+from bpxp.errors import BpxpWarning, DeviceMemoryError, DivergenceError
 from bpxp.memory import Memory, host_memory
 from bpxp.room import MARGIN, Room, gib, short
 from bpxp.tree import named_leaves
@@ -129,10 +130,11 @@ def test_what_is_needed_is_what_the_preflight_says(backend):
         assert room(net, optimizer, 8).needed(8) == costs.peak_bytes - costs.resident_bytes + new + kept
 
 
-def test_an_error_before_anything_is_taken(backend, plenty):
+def test_an_error_before_anything_is_taken(backend, plenty, monkeypatch):
     net = bpxp.Network([12, 50, 3], backend=backend, seed=0)
     needed = {size: room(net, optim.Adam(0.01), size).needed(size) for size in (1, 10, 11, 40)}
     plenty(math.ceil(needed[10] / MARGIN), needed[40] - 1)
+    monkeypatch.setattr(type(backend), "fuses", False, raising=False)
     before = bits(net)
     trainer = bpxp.Trainer(net, optim.Adam(0.01), progress=False)
     with pytest.raises(DeviceMemoryError, match=r"batch_size=40.*batch_size=10, the largest that fits") as caught:
@@ -157,9 +159,33 @@ def test_a_warning_where_others_have_taken_it(backend, plenty):
     assert caught[0].filename == __file__
 
 
-def test_a_network_that_never_fits(backend, plenty):
+def test_where_a_compiler_makes_less_of_a_step_the_estimate_is_a_warning(backend, plenty, monkeypatch):
     net = bpxp.Network([12, 50, 3], backend=backend, seed=0)
     plenty(1000, 1000)
+    monkeypatch.setattr(type(backend), "fuses", True, raising=False)
+    with pytest.warns(BpxpWarning, match="a step needs about"):
+        bpxp.Trainer(net, progress=False).fit((X, Y), epochs=0, batch_size=40)
+
+
+def test_no_copy_is_kept_for_which_there_is_no_room(monkeypatch):
+    net = bpxp.Network([12, 500, 3], hidden="relu", backend="numpy", seed=0)
+    size = room(net, optim.SGD(0.1), 4).needed(4)
+    kept = bpxp.preflight(net, batch_size=4, samples=40, optimizer=optim.SGD(0.1)).state_bytes
+    for lacking, keeps in ((0, True), (1, False), (kept, False)):
+        monkeypatch.setattr(NumpyBackend, "memory", lambda self, free=size - lacking: Memory(free, size))
+        tried = room(net, optim.SGD(0.1), 4)
+        tried.check()
+        assert tried.keeps is keeps
+    trainer = bpxp.Trainer(net, optim.SGD(1e30), progress=False)
+    with pytest.raises(DivergenceError) as caught:
+        trainer.fit((X, Y), epochs=2, batch_size=4)
+    assert caught.value.layer is None
+
+
+def test_a_network_that_never_fits(backend, plenty, monkeypatch):
+    net = bpxp.Network([12, 50, 3], backend=backend, seed=0)
+    plenty(1000, 1000)
+    monkeypatch.setattr(type(backend), "fuses", False, raising=False)
     with pytest.raises(DeviceMemoryError, match="a smaller network") as caught:
         bpxp.Trainer(net, progress=False).fit((X, Y), epochs=1, batch_size=40)
     assert caught.value.largest_batch == 0

@@ -48,7 +48,8 @@ CACHE = 1 << 20
 
 # And for data larger than the device. `ring(kinds, rows)`: buffers through which the samples travel, see
 # `bpxp.backends.rings`; `piece`: how many bytes of them at a time. `shares_memory`: whether `asarray` takes an array of
-# NumPy as it is, so that it costs no memory.
+# NumPy as it is, so that it costs no memory. `fuses`: whether a compiled step may take less memory than the step as it
+# is written.
 
 # And what it may keep. `memo`: a dict for what depends on shapes alone, such as tables of indices. A namespace that
 # traces has none: what is made within a trace is not to outlive it.

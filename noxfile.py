@@ -65,9 +65,9 @@ def lowest(session: nox.Session) -> None:
 
 @nox.session(default=False, venv_backend="virtualenv")
 def promises(session: nox.Session) -> None:
-    """Count kills, interrupts and cut points to the full number, and write what came out to docs/promises.md."""
+    """Count kills, interrupts, cut points and more to the full number, and write what came out to docs/promises.md."""
     session.install("-e", ".[jax]", *group("test", "torch-cpu"))
-    session.run("python", "tests/promises.py")
+    session.run("python", "tests/promises.py", *session.posargs)
 
 
 @nox.session(default=False)

@@ -1,7 +1,8 @@
-"""Measure what bpxp promises, and write it down in docs/promises.md: ``nox -s promises``, about ten minutes.
+"""Measure what bpxp promises, and write it down in docs/promises.md: ``nox -s promises``, an hour or more.
 
 The tests that count something run to their full number, and write down what they counted; the speed of saving is
-measured here. A promise that is broken ends with exit code 1, and the page stays as it was.
+measured here. A promise that is broken ends with exit code 1, and the page stays as it was. With the names of some
+tests, ``nox -s promises -- tests/test_atomic.py``, only their rows are measured anew; each row has its date.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -46,28 +48,37 @@ LIBRARIES = ["numpy", "torch", "jax", "array-api-strict", "safetensors"]
 
 TEXT = """# Promises
 
-What bpxp promises of a run and of a file, as it was measured. `nox -s promises` measures it all again and writes this
-page; a broken promise ends it with an error. A few of each run in every test run. Times vary with the disk, and with
+What bpxp promises, as it was measured. `nox -s promises` measures it all again and writes this page, or the rows of some
+tests; a broken promise ends it with an error. A few of each run in every test run. Times vary with the disk, and with
 who else wants the core.
 
-Measured on {date} with bpxp {version}, Python {python}, {libraries}; {machine}.
+Last written with bpxp {version}, Python {python}, {libraries}; {machine}.
 
-| what | measured | by |
-|---|---|---|
+| what | measured | on | by |
+|---|---|---|---|
 {rows}
 """
+ROW = re.compile(r"\| (?P<what>.+) \| (?P<figure>.+) \| (?P<date>[\d-]{10}) \| `(?P<test>.+)` \|")
 
 
-def main() -> int:
-    """Measure, and write the page."""
-    lines = [*speed(), *counted()]  # what the tests write keeps the disk busy for a while
-    if not all(lines):
+def main(names: list[str]) -> int:
+    """Measure what the tests of these names promise, all of them if there are none, and write the page."""
+    if unknown := set(names) - {HERE, *TESTS}:
+        print(f"nothing is promised by {', '.join(sorted(unknown))}; by: {', '.join([HERE, *TESTS])}")
         return 1
-    rows = "\n".join(f"| {line['what']} | {line['figure']} | `{line['test']}` |" for line in lines)
+    names = names or [HERE, *TESTS]
+    found = list(speed()) if HERE in names else []  # first: what the tests write keeps the disk busy for a while
+    if tests := [name for name in names if name != HERE]:
+        found += counted(tests)
+    if not all(found):
+        return 1
+    lines = [line | {"date": datetime.date.today().isoformat()} for line in found]
+    lines += [row for row in written() if not row["test"].startswith(tuple(names))]
+    lines.sort(key=lambda line: next(i for i, name in enumerate([HERE, *TESTS]) if line["test"].startswith(name)))
+    rows = "\n".join(f"| {line['what']} | {line['figure']} | {line['date']} | `{line['test']}` |" for line in lines)
     versions = [f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES if installed(name)]
     PAGE.write_text(
         TEXT.format(
-            date=datetime.date.today().isoformat(),
             version=bpxp.__version__,
             python=platform.python_version(),
             libraries=", ".join(versions),
@@ -80,6 +91,11 @@ def main() -> int:
     return 0
 
 
+def written() -> list[dict[str, str]]:
+    """Return the rows of the page as it is."""
+    return [row.groupdict() for row in map(ROW.fullmatch, PAGE.read_text(encoding="utf-8").splitlines()) if row]
+
+
 def installed(name: str) -> bool:
     try:
         return bool(importlib.metadata.version(name))
@@ -87,13 +103,13 @@ def installed(name: str) -> bool:
         return False
 
 
-def counted() -> Iterator[dict[str, str]]:
-    """Run the tests; yield what they counted, or nothing but {} if one failed."""
+def counted(tests: list[str]) -> Iterator[dict[str, str]]:
+    """Run these tests; yield what they counted, or nothing but {} if one failed."""
     backends = [name for name, info in bpxp.available_backends().items() if info.available]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "promises.jsonl"
         told = {"BPXP_NIGHTLY": "1", "BPXP_PROMISES": str(file), "BPXP_TEST_BACKENDS": ",".join(backends)}
-        line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "timeout=3000", *TESTS]
+        line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "timeout=3000", *tests]
         if subprocess.run(line, env=os.environ | told, cwd=ROOT, check=False).returncode:
             yield {}
             return
@@ -177,4 +193,4 @@ def beside(net: bpxp.Network, folder: Path, times: int) -> list[list[float]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -56,7 +56,7 @@ class Config(Target):
         text, shapes = value
         try:
             config = json.loads(text)
-        except ValueError:  # a number of more than 4300 digits
+        except (ValueError, RecursionError):  # a number of more than 4300 digits, or nested too deeply: the header's reader
             return
         if not isinstance(config, dict):  # the header's reader has seen to that
             return
@@ -97,7 +97,7 @@ class RunFile(Target):
         text, lost = value
         try:
             description = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return
         if not (isinstance(description, dict) and isinstance(description.get("network"), dict)):
             return

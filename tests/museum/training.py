@@ -38,9 +38,9 @@ NETWORKS: dict[str, tuple[list[Any], dict[str, Any], Any]] = {
     "images": (IMAGES, {}, sgd()),
     "overlapping windows": (
         [
-            nn.Conv2D(6, 3, padding="same", activation="relu"),
-            nn.MaxPool2D(3, 2),
-            nn.Conv2D(8, 2, 2),
+            nn.Conv2D(8, 3, padding="same", activation="relu"),
+            nn.MaxPool2D(2, 1),
+            nn.Conv2D(12, 2, 2),
             nn.ReLU(),
             nn.Flatten(),
             10,

@@ -56,9 +56,9 @@ class Config(Target):
         text, shapes = value
         try:
             config = json.loads(text)
-        except (ValueError, RecursionError):  # a number of more than 4300 digits, or nested too deeply: the header's reader
+        except (ValueError, RecursionError):  # a number of more than 4300 digits, or nested too deeply
             return
-        if not isinstance(config, dict):  # the header's reader has seen to that
+        if not isinstance(config, dict):  # the header's reader has seen to that, and to the nesting
             return
         net = model_file.build(shapes, config, self.backend, (), "load")
         assert json.loads(json.dumps(model_file.describe(net)))["layers"] is not None

@@ -2,7 +2,8 @@
 
 ``python -m benchmarks.gpu --out DIR`` from the repository's root. It installs nothing. It needs Python ≥ 3.11 with
 numpy, array-api-compat, pytest and hypothesis, and CuPy or a CUDA build of PyTorch (both: both are tested); some tests
-need mpmath, mparray, array-api-strict, array-api-extra, pandas, polars or safetensors. bpxp itself need not be installed.
+need mpmath, mparray, array-api-strict, array-api-extra, pandas, polars or safetensors. bpxp itself need not be
+installed.
 
 It writes DIR/gpu.json and DIR/gpu.md: the hardware, the versions, what the tests said on each backend, the benchmarks
 of `benchmarks.suite_gpu` and which goals are reached. The races need MNIST; ``--data DIR`` says where it lies. Exit
@@ -105,9 +106,7 @@ def run_tests(name: str, seconds: float) -> dict[str, Any]:
     # No configuration file: the plugins that ours asks for need not be installed here.
     command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", ".", "--import-mode=importlib"]
     command += ["-p", "no:cacheprovider", "-W", "error", "-q", "--tb=short", "--maxfail=20", "tests"]
-    command += [
-        "--continue-on-collection-errors"
-    ]  # a package that is missing costs the tests that need it, and is told
+    command += ["--continue-on-collection-errors"]  # a missing package costs the tests that need it, and is told
     if importlib.util.find_spec("xdist"):
         command += ["-n", str(min(4, os.cpu_count() or 1))]  # CuPy and JAX compile a lot, on the host
     # The tests of examples and of the command line start programs that import bpxp from here, and tests share modules.

@@ -147,26 +147,28 @@ def new(meter: Meter, shape: Shape, dtype: Any, like: Sequence[ShapeArray] = (),
 def memory_order(ndim: int, operands: Sequence[ShapeArray], joined: bool) -> list[int]:
     """Return the axes from the slowest to the fastest: sorted by strides, and in order where the operands disagree.
 
-    An axis of length 1 says nothing; nor does one that is broadcast, unless arrays are `joined`.
+    An axis of length 1 says nothing; nor does one that is broadcast, unless arrays are `joined`. NumPy sorts by
+    insertion: where not all pairs of axes can be compared, it matters with which it begins. That is the slowest where
+    arrays are joined, and the fastest elsewhere.
     """
     known: list[list[int | None]] = []
     for a in operands:
         known.append([None] * ndim)
         for i, (n, stride) in enumerate(zip(a.shape, a.strides, strict=True), start=ndim - a.ndim):
             if n != 1 and (stride or joined):
-                known[-1][i] = stride
-    order = list(range(ndim))
+                known[-1][i] = abs(stride) if joined else -abs(stride)
+    order = list(range(ndim)) if joined else list(range(ndim))[::-1]
     for i in range(1, ndim):
         axis, place = order[i], i
         for j in range(i - 1, -1, -1):
             pairs = [(strides[axis], strides[order[j]]) for strides in known]
-            says = [abs(one) <= abs(other) for one, other in pairs if one is not None and other is not None]
+            says = [one <= other for one, other in pairs if one is not None and other is not None]
             if any(says):
                 break
             if says:
                 place = j
         order.insert(place, order.pop(i))
-    return order
+    return order if joined else order[::-1]
 
 
 # ---------------------------------------------------------------- views

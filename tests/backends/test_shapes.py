@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import types
 
 import numpy as np
@@ -88,6 +89,14 @@ def test_a_result_lies_in_memory_as_numpys(pair):
     assert_alike(np.stack([real, real]), XP.stack([bare, bare]))
     if real.ndim:
         assert_alike(np.concatenate([real, real]), XP.concat([bare, bare]))
+
+
+def test_axes_that_cannot_all_be_compared():
+    # One is broadcast and says nothing, so that it matters where the sorting begins.
+    real, bare = np.zeros((2, 3), np.float32), new(METER, (2, 3), "float32")
+    for order in itertools.permutations(range(3)):
+        wide, bare_wide = np.broadcast_to(real, (3, 2, 3)), XP.broadcast_to(bare, (3, 2, 3))
+        assert_alike(wide.transpose(order) * 2.0, XP.permute_dims(bare_wide, order) * 2.0)
 
 
 # ---------------------------------------------------------------- what lives, and what is counted

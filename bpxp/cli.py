@@ -188,6 +188,12 @@ def read_data(name: str) -> tuple[Dataset, Dataset]:
     return data.folder_dataset(name)
 
 
+def network(options: argparse.Namespace, layers: list[int]) -> bpxp.Network:
+    """Return the network that the options of ``bpxp train`` describe."""
+    names = ("hidden", "init", "dtype", "backend", "seed")
+    return bpxp.Network(layers, **{name: getattr(options, name) for name in names})
+
+
 def train(options: argparse.Namespace) -> int:
     """Train, evaluate on the test set, and save."""
     training, test = read_data(options.data)
@@ -195,14 +201,7 @@ def train(options: argparse.Namespace) -> int:
     for n in training.x.shape[1:]:
         pixels *= n
     layers = options.layers or [pixels, 30 if pixels > 64 else 64, int(training.y.max()) + 1]
-    net = bpxp.Network(
-        layers,
-        hidden=options.hidden,
-        init=options.init,
-        dtype=options.dtype,
-        backend=options.backend,
-        seed=options.seed,
-    )
+    net = network(options, layers)
     rate = options.learning_rate
     if rate is None and options.optimizer == "sgd":
         rate = 0.5

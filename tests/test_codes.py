@@ -118,7 +118,7 @@ def test_warnings_have_codes():
 
 # Errors of Python's own: what a protocol asks for, and what is caught where it is raised and told in bpxp's words.
 OWN = {
-    "AttributeError": {"__init__.py", "data/__init__.py", "backends/shapes.py", "verify/bounds.py"},
+    "AttributeError": {"__init__.py", "data/__init__.py", "backends/base.py"},
     "RuntimeError": {"backends/__init__.py", "backends/torch.py", "backends/cupy.py"},
     "TypeError": {"header.py", "model_file.py", "run_file.py"},
     "ValueError": {"header.py", "model_file.py"},

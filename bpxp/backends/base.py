@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from bpxp.errors import DeviceMismatchError, InvalidTypeError, InvalidValueError, message
+from bpxp.errors import DeviceMismatchError, InvalidTypeError, InvalidValueError, ShapeRuleError, message
 from bpxp.memory import Memory
 
 Array = Any
@@ -54,6 +54,29 @@ CACHE = 1 << 20
 # And what it may keep. `memo`: a dict for what depends on shapes alone, such as tables of indices. A namespace that
 # traces has none: what is made within a trace is not to outlive it.
 STORES = ["memo"]
+
+
+class RuledNamespace(types.SimpleNamespace):
+    """Functions that compute something else than numbers, by a rule for each; asking for another one says so.
+
+    Parameters
+    ----------
+    lacking : str
+        What there is no rule for.
+    where : str
+        The file in which one would stand, and what it would return.
+    **functions
+    """
+
+    def __init__(self, lacking: str = "", where: str = "", /, **functions: Any) -> None:
+        super().__init__(**functions)
+        self._lacking, self._where = lacking, where
+
+    def __getattr__(self, name: str) -> Any:
+        if name in FUNCTIONS:
+            fix = f"a function in {self._where}"
+            raise ShapeRuleError(message(f"xp.{name}", self._lacking, code="E026", fix=fix))
+        raise AttributeError(f"this namespace has no {name!r}")
 
 
 @runtime_checkable

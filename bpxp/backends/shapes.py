@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import functools
 import math
-import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from bpxp.backends.base import CONSTANTS, DTYPES, FUNCTIONS, HINTS, STORES
+from bpxp.backends.base import CONSTANTS, DTYPES, HINTS, STORES, RuledNamespace
 from bpxp.backends.shape_array import (
     Meter,
     Shape,
@@ -24,7 +23,7 @@ from bpxp.backends.shape_array import (
     new,
     reshaped,
 )
-from bpxp.errors import InvalidTypeError, InvalidValueError, ShapeRuleError, message
+from bpxp.errors import InvalidTypeError, InvalidValueError, message
 
 # One number for each number, of the same dtype; the operators are in `ARITHMETIC` of bpxp.backends.shape_array, too.
 SAME_DTYPE = """
@@ -43,22 +42,6 @@ REDUCTIONS: dict[str, Any] = {
     **dict.fromkeys("all any".split(), bool),
     **dict.fromkeys("argmax argmin count_nonzero".split(), np.int64),
 }
-
-
-class _Namespace(types.SimpleNamespace):
-    """The functions; asking for one that is not there says so."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name in FUNCTIONS:
-            raise ShapeRuleError(
-                message(
-                    f"xp.{name}",
-                    "no rule says what this function costs",
-                    code="E026",
-                    fix="a function in bpxp/backends/shapes.py that returns its result's shape",
-                )
-            )
-        raise AttributeError(f"the shape-only namespace has no {name!r}")
 
 
 def shape_namespace(meter: Meter, like: Any = None) -> Any:
@@ -86,7 +69,8 @@ def shape_namespace(meter: Meter, like: Any = None) -> Any:
     functions |= {name: functools.partial(rule, meter) for name, rule in KERNEL_RULES.items() if hasattr(like, name)}
     functions |= {name: getattr(like, name) for name in HINTS if hasattr(like, name)}
     functions |= {name: {} for name in STORES if hasattr(like, name)}  # its own: what has no numbers is for nobody else
-    return _Namespace(**functions)
+    lacking = "no rule says what this function costs", "bpxp/backends/shapes.py that returns its result's shape"
+    return RuledNamespace(*lacking, **functions)
 
 
 def shape_of(a: Any, meter: Meter) -> ShapeArray:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import math
 import operator
-import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,9 +15,8 @@ from typing import Any
 import numpy as np
 
 from bpxp.backends import Backend
-from bpxp.backends.base import CONSTANTS, DTYPES, FUNCTIONS
+from bpxp.backends.base import CONSTANTS, DTYPES, RuledNamespace
 from bpxp.backends.host_threefry import threefry
-from bpxp.errors import ShapeRuleError, message
 from bpxp.tree import tree_map
 from bpxp.verify.rounding import COMPARISONS, ELEMENTARY, QUOTIENT, REFERENCE, Arithmetic, Rounded, carried, compared
 from bpxp.verify.rounding import add as _add
@@ -37,22 +35,6 @@ INCREASING = "asinh atan exp exp2 expm1 log log10 log1p log2 sinh sqrt tanh".spl
 NAMES = {"eq": "equal", "ne": "not_equal", "lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal"}
 
 
-class _Namespace(types.SimpleNamespace):
-    """The functions; asking for one that is not there says so."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name in FUNCTIONS:
-            raise ShapeRuleError(
-                message(
-                    f"xp.{name}",
-                    "no rule says how it carries a rounding error on",
-                    code="E026",
-                    fix="a function in bpxp/verify/bounds.py that returns its result's bound",
-                )
-            )
-        raise AttributeError(f"the namespace of bounds has no {name!r}")
-
-
 def bounded_namespace(rules: Arithmetic) -> Any:
     """Return the namespace whose arrays are float64, with the distance that another arithmetic can have from them."""
     functions: dict[str, Any] = {name: getattr(np, name) for name in CONSTANTS}
@@ -69,7 +51,8 @@ def bounded_namespace(rules: Arithmetic) -> Any:
     functions |= {name: functools.partial(_made, rules, getattr(np, name)) for name in CREATED}
     functions |= {name: functools.partial(rule, rules) for name, rule in WITH_RULES.items()}
     # One block, whatever a backend takes: what is summed in pieces has the bound of the whole.
-    return _Namespace(**functions, **RULES, workspace=1 << 50)
+    lacking = "no rule says how it carries a rounding error on", "bpxp/verify/bounds.py that returns its result's bound"
+    return RuledNamespace(*lacking, **functions, **RULES, workspace=1 << 50)
 
 
 @contextmanager

@@ -162,15 +162,7 @@ class Line(Target):
 
     def built(self, options: argparse.Namespace) -> None:
         """Build what ``bpxp train`` builds of its options."""
-        layers = options.layers or [64, 10]
-        net = bpxp.Network(
-            layers,
-            hidden=options.hidden,
-            init=options.init,
-            dtype=options.dtype,
-            backend=options.backend,
-            seed=options.seed,
-        )
+        net = cli.network(options, options.layers or [64, 10])
         bpxp.optim.get_optimizer(options.optimizer, options.learning_rate)
         path = options.checkpoint or options.resume
         if path:

@@ -43,6 +43,7 @@ html_css_files = ["bpxp.css"]
 html_show_sourcelink = False
 html_sidebars = {"index": [], "start": [], "notation": []}
 html_theme_options = {
+    "header_links_before_dropdown": 4,  # their titles are long
     "show_prev_next": True,
     "navigation_with_keys": False,
     "secondary_sidebar_items": ["page-toc"],

@@ -39,6 +39,8 @@ class Room(NamedTuple):
 
 LAYERS = ["tests/operations/test_values.py", "tests/operations/test_gradients.py", "tests/nn/test_sequential.py"]
 VALUES = [f"tests/operations/test_{name}.py" for name in ("bad_inputs", "extremes", "kinks", "values", "gradients")]
+AUGMENTED = ["test_training_is_augmented_and_evaluation_is_not", "test_a_function_of_ones_own_may_be_a_transform"]
+STREAMED = ["test_a_streamed_fit_has_the_bits_of_a_resident_one", "test_what_is_predicted_and_evaluated_is_the_same"]
 ROOMS = {
     "optim": Room(
         ["bpxp/optim/*"],
@@ -63,6 +65,8 @@ ROOMS = {
             "tests/test_trainer.py",
             "tests/test_stateful_layers.py",
             "tests/test_by_hand.py",
+            *(f"tests/data/test_augmentation.py::{name}" for name in AUGMENTED),
+            *(f"tests/test_streaming.py::{name}" for name in STREAMED),
         ],
     ),
     "images": Room(
@@ -76,7 +80,7 @@ ROOMS = {
     ),
     "initializers": Room(
         ["bpxp/nn/initializers.py", "bpxp/nn/checks.py"],
-        ["tests/nn/test_initializers.py", "tests/operations/test_values.py", "tests/operations/test_bad_inputs.py"],
+        ["tests/nn/test_initializers.py", "tests/nn/test_checks.py", "tests/operations/test_values.py"],
     ),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 import numpy as np
 import pytest
@@ -65,6 +66,7 @@ def test_mean_and_variance(name, variance):
 def test_std_and_gain_are_used():
     np.testing.assert_array_equal(draw(Normal(0.1)), 0.1 * draw("normal"))
     np.testing.assert_allclose(draw(Orthogonal(2.0)), 2.0 * draw("orthogonal"), rtol=1e-15)
+    assert all(type(value) is float for value in (Normal(2).std, Orthogonal(2).gain))
 
 
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6), (5, 5), (1, 3), (3, 1)])
@@ -75,10 +77,21 @@ def test_orthogonal(shape):
     np.testing.assert_allclose(gram, np.eye(min(shape)), atol=1e-14)
 
 
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (5, 5)])
+def test_orthogonal_weights_are_those_of_the_normal_ones(shape):
+    """Column after column (or row after row), each is what the ones before leave of its normal numbers."""
+    W = draw("orthogonal", shape)
+    tall = W if shape[0] >= shape[1] else W.T
+    r = tall.T @ HostRandom(0, (INIT, 0)).normal(tall.shape)
+    np.testing.assert_allclose(r, np.triu(r), atol=1e-14)
+    assert np.all(np.diagonal(r) > 0.0)
+
+
 def test_orthogonal_is_uniform_over_the_group_and_takes_kernels():
     corners = [draw("orthogonal", (2, 2), seed)[0, 0] for seed in range(400)]
     assert abs(np.mean(corners)) < 0.15  # without the signs of R it would be about -0.64
     kernel = Orthogonal().draw(HostRandom(0), (3, 3, 2, 5), fan_in=18, fan_out=45)
+    assert kernel.shape == (3, 3, 2, 5)
     flat = kernel.reshape(18, 5)
     np.testing.assert_allclose(flat.T @ flat, np.eye(5), atol=1e-14)
 
@@ -124,8 +137,9 @@ def test_errors():
     for wrong in (None, 1.0, GlorotUniform):
         with pytest.raises(InvalidTypeError, match="neither a name nor an Initializer"):
             get_initializer(wrong)
-    for make in (lambda: Normal(0.0), lambda: Normal(-1.0), lambda: Orthogonal(0.0)):
-        with pytest.raises(InvalidValueError, match="out of range"):
-            make()
-    with pytest.raises(InvalidTypeError, match="not a number"):
-        Normal("1")
+    for make, where in ((Normal, "Normal(std=…)"), (Orthogonal, "Orthogonal(gain=…)")):
+        for wrong in (0.0, -1.0):
+            with pytest.raises(InvalidValueError, match=f"{re.escape(where)}: out of range"):
+                make(wrong)
+        with pytest.raises(InvalidTypeError, match=f"{re.escape(where)}: not a number"):
+            make("1")

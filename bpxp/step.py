@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from bpxp.nn.functions import constant
 from bpxp.nn.layer import Array, Namespace, Params
 from bpxp.nn.losses import Loss
 from bpxp.nn.sequential import Sequential
@@ -152,7 +153,7 @@ class EvaluationStep:
         xp, (params, stats, samples) = self.xp, data
         place = sums.position + samples.lane
         if self.samples is None:
-            rows = xp.minimum(place, xp.full((1,), samples.x.shape[0] - 1, dtype=place.dtype))
+            rows = xp.minimum(place, constant(samples.x.shape[0] - 1, place, xp=xp))
         else:
             rows = place % samples.x.shape[0]
         x, y, weight, _ = gather(samples, rows, place, self.samples, dtype=sums.loss.dtype, xp=xp)

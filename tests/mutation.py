@@ -59,6 +59,8 @@ ROOMS = {
     "step": Room(
         ["bpxp/step.py", "bpxp/random.py", "bpxp/threefry.py"],
         [
+            "tests/test_step.py",
+            "tests/test_random.py",
             "tests/test_threefry.py",
             "tests/nn/test_initializers.py",
             "tests/nn/test_dropout.py",

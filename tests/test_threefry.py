@@ -105,6 +105,12 @@ def test_kernels_have_the_bits_of_the_portable_form(backend, rng):
             np.testing.assert_array_equal(backend.to_numpy(a), backend.to_numpy(b))
 
 
+def test_a_kernel_of_a_backend_is_what_runs(backend):
+    xp = types.SimpleNamespace(**{**vars(backend.xp), "threefry": lambda *given: given})
+    own = words(backend, 1, 2, 3, 4)
+    assert all(a is b for a, b in zip(threefry(*own, xp=xp), own, strict=True))
+
+
 def map_int(values):
     return tuple(int(v) for v in values)
 
@@ -121,10 +127,12 @@ def test_words_of_a_seed_do_not_change():
 
 
 def test_no_two_places_share_their_words():
-    numbers = (0, 1, 2, 126, 127, 128, 16382, 16383)
+    numbers = (0, 1, 2, 126, 127, 128, 255, 383, 16382, 16383)
     places = [p for n in range(4) for p in itertools.product(numbers, repeat=n) if n < 3 or max(p) < 16383]
     assert len({place_words(p) for p in places}) == len(places)
     assert place_words(()) == (0, 0)
+    # 301 = 2 · 128 + 45 is written in two bytes, of which the first says that one follows.
+    assert place_words((0, 300)) == (0x01_82_2D, 0)
     assert place_words((0,) * 8) != place_words((0,) * 7)
     for place in ((0,) * 9, (-1,), (2**60,)):
         with pytest.raises(InvalidValueError, match="nested too deeply"):
@@ -197,7 +205,7 @@ def test_share_of_ones_is_the_probability(p, backend):
 def test_probabilities_at_the_ends(backend):
     key = on_device(backend, make_key(0))
     ones = bernoulli(key, (3, 3), 1.0, dtype=backend.xp.float32, xp=backend.xp)
-    np.testing.assert_array_equal(backend.to_numpy(ones), np.ones((3, 3), np.float32))
+    np.testing.assert_array_equal(backend.to_numpy(ones), np.ones((3, 3), np.float32), strict=True)
     assert level(1e-9) == 1
     assert level(1.0 - 1e-9) == LEVELS
 

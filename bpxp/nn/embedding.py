@@ -98,7 +98,7 @@ class Embedding:
         self, params: EmbeddingParams, cache: tuple[Array, Array], dy: Array, /, *, xp: Namespace
     ) -> EmbeddingParams:
         _, index = cache
-        rows = xp.reshape(dy, (-1, self.dim))
+        rows = xp.reshape(dy, (index.shape[0], self.dim))
         size = max(1, ONE_HOT // index.shape[0])
         parts = []
         for begin in range(0, self.count, size):

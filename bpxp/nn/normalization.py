@@ -316,7 +316,7 @@ def _per_row(present: Array, rows: Array, /, *, xp: Namespace) -> Array:
     """Return (batch,) values as a column with one entry for each of the rows."""
     batch = present.shape[0]
     column = xp.broadcast_to(xp.reshape(present, (batch, 1)), (batch, rows.shape[0] // batch))
-    return xp.reshape(column, (-1, 1))
+    return xp.reshape(column, (rows.shape[0], 1))
 
 
 def _channel_sum(rows: Array, channels: int, /, *, xp: Namespace) -> Array:

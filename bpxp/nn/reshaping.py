@@ -83,6 +83,9 @@ class Reshape:
         object.__setattr__(self, "shape", tuple(int(n) for n in sizes))
 
     def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[tuple[()], Shape]:
+        return (), self._out_shape(in_shape)
+
+    def _out_shape(self, in_shape: Shape) -> Shape:
         count, known = math.prod(in_shape), math.prod(n for n in self.shape if n != -1)
         whole = count % known == 0 if -1 in self.shape else count == known
         if not whole:
@@ -95,11 +98,10 @@ class Reshape:
                     fix="Reshape((-1,)), or sizes with that product",
                 )
             )
-        return (), tuple(count // known if n == -1 else n for n in self.shape)
+        return tuple(count // known if n == -1 else n for n in self.shape)
 
     def forward(self, params: tuple[()], x: Array, /, *, xp: Namespace) -> tuple[Array, Array]:
-        _, shape = self.init(HostRandom(0), x.shape[1:])
-        return _reshaped(x, shape, xp)
+        return _reshaped(x, self._out_shape(x.shape[1:]), xp)
 
     def backward(self, params: tuple[()], like: Array, dy: Array, /, *, xp: Namespace) -> tuple[Array, tuple[()]]:
         return xp.reshape(dy, (dy.shape[0], *like.shape[1:])), ()

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import bpxp.backends
+from bpxp.memory import Memory
+from bpxp.nn import checks
 from bpxp.tree import leaves, tree_map
 
 EPS = 1e-3
@@ -96,3 +98,14 @@ def agrees_with_numpy(run_layer) -> Callable[..., None]:
             np.testing.assert_allclose(mine, theirs, rtol=rtol, atol=rtol * np.max(np.abs(theirs), initial=0.0))
 
     return check
+
+
+@pytest.fixture
+def room_for(monkeypatch) -> Callable[[int], None]:
+    """``room_for(n)`` lets the machine have memory for n parameters, and be asked however few are wanted."""
+
+    def give(parameters: int) -> None:
+        monkeypatch.setattr(checks, "PLENTY", 0)
+        monkeypatch.setattr(checks, "host_memory", lambda: Memory(8 * parameters, 8 * parameters))
+
+    return give

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import bpxp.backends
-from bpxp.errors import InvalidTypeError, InvalidValueError
-from bpxp.nn import Embedding, EmbeddingParams
+from bpxp.errors import InvalidTypeError, InvalidValueError, ParameterMemoryError
+from bpxp.nn import Embedding, EmbeddingParams, GlorotUniform, HeNormal, Normal
 from bpxp.nn import embedding as module
 from bpxp.random import HostRandom
 
@@ -44,7 +44,7 @@ def test_blocks_of_the_table_change_nothing(monkeypatch, rng):
     x, dy = rng.integers(0, 11, (7, 4)).astype(float), rng.standard_normal((7, 4, 2))
     _, cache = layer.forward(params, x, xp=XP)
     whole = layer.gradients(params, cache, dy, xp=XP)
-    for size in (1, 60, 28 * 11):
+    for size in (1, 60, 28 * 6, 28 * 11):
         monkeypatch.setattr(module, "ONE_HOT", size)
         np.testing.assert_allclose(layer.gradients(params, cache, dy, xp=XP).W, whole.W, rtol=1e-13, atol=1e-14)
 
@@ -65,14 +65,32 @@ def test_how_it_starts():
     assert abs(Embedding(300, 40, "zeros").init(HostRandom(0), (1,))[0].W).max() == 0.0
     assert Embedding(3, 2) == Embedding(3, 2, "normal")
     assert hash(Embedding(3, 2)) == hash(Embedding(3, 2, "normal"))
+    assert Embedding(3, 2).initializer == Normal()
+    he = HeNormal().draw(HostRandom(0).at(0), (300, 40), fan_in=300, fan_out=40)
+    np.testing.assert_array_equal(Embedding(300, 40, "he").init(HostRandom(0), (1,))[0].W, he)
+    glorot = GlorotUniform().draw(HostRandom(0).at(0), (300, 40), fan_in=300, fan_out=40)
+    np.testing.assert_array_equal(Embedding(300, 40, "glorot").init(HostRandom(0), (1,))[0].W, glorot)
+
+
+def test_numbers_of_any_type_become_ints():
+    layer = Embedding(np.int64(2**24), np.int32(2))
+    assert (layer.count, layer.dim) == (2**24, 2)
+    assert type(layer.count) is type(layer.dim) is int
+
+
+def test_a_table_that_is_too_large(room_for):
+    room_for(6)
+    Embedding(3, 2).init(HostRandom(0), (1,))
+    with pytest.raises(ParameterMemoryError, match=r"^Embedding\(4, 2\): needs"):
+        Embedding(4, 2).init(HostRandom(0), (1,))
 
 
 def test_nonsense_is_refused():
     for count, dim in ((0, 2), (3, -1), (2**24 + 1, 2)):
-        with pytest.raises(InvalidValueError, match=r"Embedding\((count|dim)=…\)"):
+        with pytest.raises(InvalidValueError, match=r"^Embedding\((count|dim)=…\): "):
             Embedding(count, dim)
     for count, dim in ((2.0, 2), (3, True)):
-        with pytest.raises(InvalidTypeError, match=r"Embedding\((count|dim)=…\)"):
+        with pytest.raises(InvalidTypeError, match=r"^Embedding\((count|dim)=…\): "):
             Embedding(count, dim)
     with pytest.raises(InvalidValueError, match="unknown name"):
         Embedding(3, 2, "nrmal")

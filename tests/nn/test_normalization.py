@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bpxp.backends
-from bpxp.errors import InvalidTypeError, InvalidValueError
+from bpxp.errors import InvalidTypeError, InvalidValueError, ParameterMemoryError
 from bpxp.nn import BatchNorm, LayerNorm, NormParams, RunningStats
 from bpxp.random import HostRandom
 from bpxp.tree import leaves, tree_map
@@ -79,6 +79,14 @@ def test_output_is_normalised(shape, rng):
         np.testing.assert_allclose(y.std(axis=-1), 1.0, rtol=1e-9)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_evaluation_normalises_by_the_running_statistics(shape, rng):
+    params, stats, x, _ = drawn(shape, rng)
+    y, _ = BatchNorm(epsilon=0.3).forward(params, x, xp=XP, stats=stats)
+    expected = params.gamma * (x - stats.mean) / np.sqrt(stats.var + 0.3) + params.beta
+    np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-13)
+
+
 def advance(backend, on, layer, params, stats, x, dtype="float64", **context):
     """One training step's statistics on a backend, from stats that are given away."""
     xp = backend.xp
@@ -106,9 +114,17 @@ def test_running_statistics(dtype, backend, on, rng):
     np.testing.assert_allclose(found.var, 0.7 * stats.var + 0.3 * values.var(axis=0, ddof=1), rtol=rtol)
     # with an absent sample: those of the batch without it
     found = advance(backend, on, BatchNorm(momentum=0.3), params, stats, x, dtype, present=present_of(shape))
+    assert all(a.dtype == dtype for a in found)
     values = x[:-1].reshape(-1, 3)
     np.testing.assert_allclose(found.mean, 0.7 * stats.mean + 0.3 * values.mean(axis=0), rtol=rtol, atol=rtol)
     np.testing.assert_allclose(found.var, 0.7 * stats.var + 0.3 * values.var(axis=0, ddof=1), rtol=rtol)
+
+
+def test_two_values_are_the_fewest_that_teach_something(backend, on, rng):
+    params, stats, x, _ = drawn((3, 2), rng)
+    found = advance(backend, on, BatchNorm(momentum=0.3), params, stats, x, present=present_of((3, 2)))
+    np.testing.assert_allclose(found.mean, 0.7 * stats.mean + 0.3 * x[:2].mean(axis=0), rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(found.var, 0.7 * stats.var + 0.3 * x[:2].var(axis=0, ddof=1), rtol=1e-12)
 
 
 def test_first_statistics():
@@ -119,6 +135,9 @@ def test_first_statistics():
     for found, expected in zip((*params, *stats), (1.0, 0.0, 0.0, 1.0), strict=True):
         np.testing.assert_array_equal(found, np.full(3, expected))
     assert len({id(a) for a in (*params, *stats)}) == 4
+    drawn = NormParams(np.array([0.0, 2.0, -3.0]), np.ones(3))
+    for found, expected in zip(layer.init_stats(drawn), (0.0, 1.0), strict=True):
+        np.testing.assert_array_equal(found, np.full(3, expected))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -132,6 +151,7 @@ def test_absent_samples_change_nothing(shape, rng):
         x[-1] = fill
         y, cache = layer.forward(params, x, xp=XP, training=True, present=present)
         np.testing.assert_allclose(y[:-1], small, rtol=1e-12, atol=1e-13)
+        assert cache.batch[3].shape == (1,)
         own_dx, own_grads = layer.backward(params, cache, dy, xp=XP)
         np.testing.assert_allclose(own_dx[:-1], dx, rtol=1e-11, atol=1e-13)
         np.testing.assert_array_equal(own_dx[-1], 0.0)
@@ -204,14 +224,26 @@ def test_gradients_share_memory_with_nothing(rng):
 
 
 def test_nonsense_is_refused():
-    for make in (lambda v: BatchNorm(momentum=v), lambda v: BatchNorm(epsilon=v), lambda v: LayerNorm(epsilon=v)):
+    for make, where in (
+        (lambda v: BatchNorm(momentum=v), r"^BatchNorm\(momentum=…\): "),
+        (lambda v: BatchNorm(epsilon=v), r"^BatchNorm\(epsilon=…\): "),
+        (lambda v: LayerNorm(epsilon=v), r"^LayerNorm\(epsilon=…\): "),
+    ):
         for value in (0.0, -1.0, np.nan):
-            with pytest.raises(InvalidValueError, match="Norm"):
+            with pytest.raises(InvalidValueError, match=where):
                 make(value)
-        with pytest.raises(InvalidTypeError, match="Norm"):
+        with pytest.raises(InvalidTypeError, match=where):
             make("0.1")
     with pytest.raises(InvalidValueError, match="momentum"):
         BatchNorm(momentum=1.1)
-    for layer in (BatchNorm(), LayerNorm()):
-        with pytest.raises(InvalidValueError, match="last axis"):
-            layer.init(HostRandom(0), ())
+
+
+@pytest.mark.parametrize("layer", [BatchNorm(), LayerNorm()])
+def test_samples_that_cannot_be_normalised(layer, room_for):
+    where = type(layer).__name__
+    with pytest.raises(InvalidValueError, match=f"^{where}: a sample needs a last axis"):
+        layer.init(HostRandom(0), ())
+    room_for(6)
+    layer.init(HostRandom(0), (5, 3))
+    with pytest.raises(ParameterMemoryError, match=f"^{where}: needs"):
+        layer.init(HostRandom(0), (5, 4))

@@ -16,7 +16,13 @@ XP = bpxp.backends.get_backend("numpy").xp
 
 @pytest.mark.parametrize(
     ("layer", "shape"),
-    [(Flatten(), (24,)), (Reshape((6, 4)), (6, 4)), (Reshape((3, -1, 2)), (3, 4, 2)), (Reshape(-1), (24,))],
+    [
+        (Flatten(), (24,)),
+        (Reshape((6, 4)), (6, 4)),
+        (Reshape((1, 24)), (1, 24)),
+        (Reshape((3, -1, 2)), (3, 4, 2)),
+        (Reshape(-1), (24,)),
+    ],
     ids=repr,
 )
 def test_there_and_back(layer, shape, backend, on, rng):
@@ -36,11 +42,21 @@ def test_nothing_is_left_of_an_empty_batch():
     assert Flatten().backward((), cache, y, xp=XP)[0].shape == (0, 2, 3)
 
 
+def test_a_shape_is_a_tuple_of_ints():
+    for given in (3, np.int32(3), [3], (np.int64(3),)):
+        shape = Reshape(given).shape
+        assert shape == (3,)
+        assert type(shape) is tuple
+        assert type(shape[0]) is int
+
+
 def test_shapes_that_do_not_fit():
     with pytest.raises(InvalidValueError, match=r"2 · 3 = 6 numbers do not fill 4 · 2 = 8"):
         Reshape((4, 2)).init(HostRandom(0), (2, 3))
     with pytest.raises(InvalidValueError, match=r"2 · 3 = 6 numbers do not fill 4 · \?"):
         Reshape((4, -1)).init(HostRandom(0), (2, 3))
+    with pytest.raises(InvalidValueError, match=r"2 · 3 = 6 numbers do not fill 3 · 1 = 3"):
+        Reshape((3, 1)).init(HostRandom(0), (2, 3))
     for shape, error in [
         ((), InvalidValueError),
         ((0, 2), InvalidValueError),
@@ -49,7 +65,8 @@ def test_shapes_that_do_not_fit():
         ("23", InvalidTypeError),
         ((True, 3), InvalidTypeError),
     ]:
-        with pytest.raises(error, match=r"Reshape\(shape=…\): not a shape"):
+        expected = "sizes >= 1, of which one may be -1" if error is InvalidValueError else "a tuple of ints"
+        with pytest.raises(error, match=rf"Reshape\(shape=…\): not a shape: got .*, expected {expected}\."):
             Reshape(shape)
 
 

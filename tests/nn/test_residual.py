@@ -7,7 +7,7 @@ import pytest
 
 import bpxp.backends
 from bpxp.errors import InvalidTypeError, InvalidValueError
-from bpxp.nn import BatchNorm, Dense, Dropout, LayerNorm, Residual, Sequential, Sigmoid, Tanh
+from bpxp.nn import BatchNorm, Conv2D, Dense, Dropout, Flatten, LayerNorm, Residual, Sequential, Sigmoid, Tanh
 from bpxp.random import HostRandom, make_key
 from bpxp.tree import leaves, tree_map
 
@@ -97,8 +97,18 @@ def test_analytic_if_the_whole_branch_is():
 
 
 def test_shapes_that_do_not_add_up():
-    with pytest.raises(InvalidValueError, match=r"y = x \+ branch\(x\).*axis 0 of x is 4.*branch's output is 5.*Fix:"):
-        Residual(Dense(5)).init(HostRandom(0), (4,))
+    sizes = "axis {0} of x is {1}, axis {0} of the branch's output is {2}"
+    for branch, shape, first, fix in (
+        (Dense(5), (4,), sizes.format(0, 4, 5), "Fix: 4 outputs in the branch's last layer."),
+        (Conv2D(5, 3, padding="same"), (4, 4, 3), sizes.format(2, 3, 5), "Fix: 3 outputs in the branch's last layer."),
+        (Conv2D(3, 3), (4, 4, 3), sizes.format(0, 4, 2), "Fix: padding='same' and stride 1 in the branch."),
+        (Flatten(), (4, 3), "2 axes and 1 axes", None),
+    ):
+        with pytest.raises(InvalidValueError, match=r"Residual: y = x \+ branch\(x\) does not add up") as caught:
+            Residual(branch).init(HostRandom(0), shape)
+        text = str(caught.value)
+        assert first in text
+        assert fix in text if fix else "Fix" not in text
     with pytest.raises(InvalidTypeError, match=r"Residual\(branch=…\)"):
         Residual([])
     for wrong in (4, [Dense(4), 4], Dense, "tanh"):

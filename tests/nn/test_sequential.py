@@ -9,7 +9,9 @@ import bpxp.backends
 from bpxp.errors import InvalidTypeError, InvalidValueError
 from bpxp.nn import (
     LOSSES,
+    Activation,
     AvgPool2D,
+    BatchNorm,
     Conv2D,
     Dense,
     DenseParams,
@@ -132,6 +134,62 @@ def test_gradients_below_the_first_parameters_are_not_computed(rng):
     assert grads[1].W.shape == (3, 2)
     bare = Sequential((ReLU(),))
     assert bare.gradients(((),), (None,), None, xp=NUMPY.xp) == ((),)
+
+
+def test_a_first_layer_that_knows_no_shorter_way_goes_backward(rng):
+    class Scaled(Activation):
+        """y = a x, of one's own: it has no `gradients`."""
+
+        def init(self, rng, in_shape, /):
+            return (rng.uniform(in_shape),), in_shape
+
+        def forward(self, params, x, /, *, xp):
+            return params[0] * x, x
+
+        def backward(self, params, x, dy, /, *, xp):
+            return params[0] * dy, (xp.sum(x * dy, axis=0),)
+
+    model = Sequential((Scaled(), Dense(2)))
+    params, _ = model.init(HostRandom(0), (3,))
+    _, caches = model.forward(params, rng.standard_normal((4, 3)), xp=NUMPY.xp)
+    dy = rng.standard_normal((4, 2))
+    grads, wanted = model.gradients(params, caches, dy, xp=NUMPY.xp), model.backward(params, caches, dy, xp=NUMPY.xp)[1]
+    for one, other in zip(leaves(grads), leaves(wanted), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_an_activation_is_given_no_parameters(rng):
+    given = []
+
+    class Watching(Tanh):
+        def forward(self, params, z, /, *, xp):
+            given.append(params)
+            return super().forward(params, z, xp=xp)
+
+        def backward(self, params, cache, da, /, *, xp):
+            given.append(params)
+            return super().backward(params, cache, da, xp=xp)
+
+    model = Sequential((Dense(3, Watching()), Dense(2, Watching())))
+    params, _ = model.init(HostRandom(0), (3,))
+    _, caches = model.forward(params, rng.standard_normal((4, 3)), xp=NUMPY.xp)
+    model.gradients(params, caches, rng.standard_normal((4, 2)), xp=NUMPY.xp)
+    assert given == [()] * 4
+
+
+def test_trees_of_another_network_are_refused(rng):
+    model = Sequential((Dense(3), BatchNorm()))
+    params, _ = model.init(HostRandom(0), (3,))
+    stats, x = model.init_stats(params), rng.standard_normal((4, 3))
+    _, caches = model.forward(params, x, xp=NUMPY.xp, training=True, stats=stats)
+    for call in (
+        lambda: model.forward(params[:1], x, xp=NUMPY.xp),
+        lambda: model.init_stats(params[:1]),
+        lambda: model.advance(stats[:1], caches, xp=NUMPY.xp),
+        lambda: model.advance(stats, caches[:1], xp=NUMPY.xp),
+    ):
+        with pytest.raises(ValueError, match=r"zip\(\) argument"):
+            call()
 
 
 def test_dense_is_the_formula(backend, on, rng):

@@ -79,6 +79,7 @@ def close_strict() -> None:
 
     strict.set_array_api_strict_flags(api_version="2024.12", boolean_indexing=False, data_dependent_shapes=False)
     host = strict.Device("CPU_DEVICE")
+    conforming = strict.reshape
     array = type(strict.zeros(1))
 
     def guarded(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -89,6 +90,12 @@ def close_strict() -> None:
 
         return method
 
+    def reshape(x: Any, /, shape: tuple[int, ...], **options: Any) -> Any:
+        if any(n < -1 for n in shape):
+            raise ValueError(f"the shape {shape}: NumPy alone takes any negative length for -1")
+        return conforming(x, shape, **options)
+
+    strict.reshape = reshape
     for name in ("__float__", "__int__", "__bool__", "__index__", "__complex__", "__dlpack__"):
         setattr(array, name, guarded(name, getattr(array, name)))
 

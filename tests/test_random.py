@@ -54,3 +54,10 @@ def test_a_permutation_has_every_number_once(n):
     np.testing.assert_array_equal(np.sort(found), np.arange(n))
     assert n < 1000 or np.mean(found == np.arange(n)) < 0.01
     np.testing.assert_array_equal(found, HostRandom(3, (1,)).permutation(n))
+
+
+def test_equal_words_keep_their_order(monkeypatch):
+    words = np.arange(1000, dtype=np.uint64) % 3
+    monkeypatch.setattr(HostRandom, "bits", lambda self, n: words[:n])
+    expected = np.concatenate([np.arange(k, 1000, 3) for k in range(3)])
+    np.testing.assert_array_equal(HostRandom(0).permutation(1000), expected)

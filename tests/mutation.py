@@ -105,16 +105,15 @@ ROOMS = {
 
 def main(chosen: list[str]) -> int:
     """Measure the rooms that are named, or all."""
-    figures = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}
     audited = {identity(entry): entry for entry in tomllib.loads(SURVIVORS.read_text(encoding="utf-8"))["mutant"]}
-    failures = 0
+    failures, found = 0, {}
     for name in chosen or ROOMS:
         total, survivors = measure(ROOMS[name], audited.keys())
         new = [mutant for mutant in survivors if identity(mutant) not in audited]
         for mutant in new:
             print(entry_of(mutant), flush=True)
         failures += len(new)
-        figures[name] = {
+        found[name] = {
             "mutants": total,
             "killed": total - len(survivors),
             "equivalent": len(survivors) - len(new),
@@ -125,6 +124,8 @@ def main(chosen: list[str]) -> int:
             f"{name}: {total} mutants, {total - len(survivors)} killed, {len(new)} survivors not on the list",
             flush=True,
         )
+    # Read as late as this: another room may have been measured meanwhile.
+    figures = (json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}) | found
     FIGURES.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     print(score(figures))
     return 1 if failures else 0

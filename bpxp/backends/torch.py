@@ -17,7 +17,6 @@ from bpxp.backends.base import (
     Array,
     Step,
     StepFunction,
-    eager,
     foreign,
     host,
     is_host_array,
@@ -28,6 +27,7 @@ from bpxp.backends.host_threefry import threefry
 from bpxp.backends.numpy import keep_freed_memory
 from bpxp.backends.rings import PIECE, Kinds, Ring, SharedRing
 from bpxp.backends.torch_graph import TorchGraph
+from bpxp.backends.torch_recording import TorchRecording, opaque
 from bpxp.backends.torch_ring import TorchRing
 from bpxp.errors import InvalidValueError, message
 from bpxp.memory import Memory, host_memory
@@ -67,6 +67,7 @@ def _astype(x: Array, dtype: Any, /, *, copy: bool = True) -> Array:
     return x.to(dtype, copy=copy)
 
 
+@opaque
 def _threefry(*words: Array) -> tuple[Array, ...]:
     return tuple(torch.from_numpy(a) for a in threefry(*(word.numpy() for word in words)))
 
@@ -149,7 +150,7 @@ class TorchBackend:
         return back
 
     def compile(self, step: StepFunction, /) -> Step:
-        return eager(step) if self.device.type == "cpu" else TorchGraph(step, self.xp, self.device)
+        return TorchRecording(step) if self.device.type == "cpu" else TorchGraph(step, self.xp, self.device)
 
     def ring(self, kinds: Kinds, rows: int) -> Ring:
         if self.device.type == "cpu":

@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 
-from bpxp.backends.base import Array, Namespace, State, StepFunction
+from bpxp.backends.base import Namespace, State, StepFunction
 from bpxp.backends.graphs import GraphReplay
 from bpxp.backends.replay import Play
+from bpxp.backends.torch_replay import TorchReplay
 
 
-class TorchGraph(GraphReplay):
+class TorchGraph(TorchReplay, GraphReplay):
     """A step of PyTorch, captured on a stream of its own and launched on the current one.
 
     Parameters
@@ -39,19 +40,6 @@ class TorchGraph(GraphReplay):
 
     def is_array(self, a: Any) -> bool:
         return isinstance(a, torch.Tensor) and a.device == self.device
-
-    def own(self, a: Array) -> Array:
-        return a.detach().clone(memory_format=torch.contiguous_format)
-
-    def copy(self, into: Array, a: Array) -> None:
-        into.copy_(a)
-
-    def place(self, a: Array) -> tuple[int, Any]:
-        return a.untyped_storage().data_ptr(), (a.data_ptr(), a.stride())
-
-    def same(self, a: Array, b: Array) -> bool:
-        bits = [x.contiguous().reshape(-1).view(torch.uint8) for x in (a, b)]
-        return bool(torch.equal(*bits))
 
     def wait(self) -> None:
         torch.cuda.synchronize(self.device)

@@ -108,7 +108,7 @@ def _does_not_add_up(in_shape: Shape, out_shape: Shape) -> Message:
     if len(in_shape) != len(out_shape):
         where, fix = f"{len(in_shape)} axes and {len(out_shape)} axes", ""
     else:
-        axis = next(i for i, (a, b) in enumerate(zip(in_shape, out_shape, strict=True)) if a != b)
+        axis = next(i for i, n in enumerate(in_shape) if n != out_shape[i])
         where = f"axis {axis} of x is {in_shape[axis]}, axis {axis} of the branch's output is {out_shape[axis]}"
         last = axis == len(in_shape) - 1
         fix = (

@@ -41,8 +41,8 @@ DTYPES = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float32 float64
 KERNELS = ["threefry"]
 
 # And what it may tell. `workspace`: how many bytes the mathematics may take at a time for what it makes only to
-# multiply it. A backend of the CPU says what a core has near it; where none is told, the mathematics takes more: a GPU
-# and a compiler are better with few large pieces.
+# multiply it, or works on in place. A backend of the CPU says what a core has near it; where none is told, the
+# mathematics takes more: a GPU and a compiler are better with few large pieces.
 HINTS = ["workspace"]
 CACHE = 1 << 20
 

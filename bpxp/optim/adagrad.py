@@ -39,6 +39,8 @@ class Adagrad(Optimizer):
     learning_rate: float | Schedule = 1e-2
     epsilon: float = 1e-10
 
+    elementwise = True
+
     equations = Equations(
         total="s' = s + g^2",
         step="p' = p - learning_rate*g/(sqrt(s') + epsilon)",

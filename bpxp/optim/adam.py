@@ -48,6 +48,8 @@ class Adam(Optimizer):
     beta2: float = 0.999
     epsilon: float = 1e-8
 
+    elementwise = True
+
     equations = Equations(
         mean="m' = beta1*m + (1 - beta1)*g",
         square="v' = beta2*v + (1 - beta2)*g^2",

@@ -6,6 +6,7 @@ An optimizer is a frozen dataclass of hyper-parameters; whatever changes from st
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -22,6 +23,8 @@ from bpxp.tree import leaves, tree_map, unflatten
 Array = Any
 Namespace = Any
 Params = tuple[Any, ...]
+
+SHARE = 8  # a rule works on up to six arrays: each may take this part of what a core has near it
 
 
 class OptState(NamedTuple):
@@ -73,6 +76,9 @@ class Optimizer:
     One update is, in this order: gradient of the penalties, clipping by norm, by value, learning rate of step t,
     decoupled decay, the rule, average, t ← t + 1. An option that is off costs nothing.
 
+    A subclass whose rule acts on each number by itself says ``elementwise = True``: of a leaf that is larger than what
+    a core has near it the rule then gets some rows at a time, where the backend says how much that is.
+
     In the equations i runs over all parameters, and d[i] is 1 for those on which penalties and decay act. `before`
     says what comes before the rule, which then takes c in the place of g and r in that of p; `after` what follows. A
     bound that is None is infinite. R is the value of `penalty`.
@@ -89,6 +95,8 @@ class Optimizer:
     after = Equations(
         average="pbar'[i] = average*pbar[i] + (1 - average)*p'[i]",
     )
+
+    elementwise = False
 
     learning_rate: float | Schedule
     _: KW_ONLY
@@ -186,7 +194,7 @@ class Optimizer:
         for p, g, kept in zip(old, leaves(grads), of_leaf, strict=True):
             if p.shape != g.shape:
                 raise InvalidValueError(_shapes_differ(type(self).__name__, p, g))
-            p, kept = self.rule(p, g, kept, factors, xp=xp)
+            p, kept = self._ruled(p, g, kept, factors, xp)
             new.append(p)
             new_slots.append(kept)
         params = _refill(params, old, new)
@@ -250,11 +258,33 @@ class Optimizer:
                 ps[i] = p
         return unflatten(params, ps)
 
+    def _ruled(self, p: Array, g: Array, slots: tuple[Array, ...], factors: Any, xp: Namespace) -> Any:
+        """Return what the rule makes of a leaf: of a large one some rows at a time, where the namespace says how many.
+
+        All operations are then done with numbers that are near the core, before the next ones come from memory.
+        """
+        rows = rows_at_a_time(p, xp=xp) if self.elementwise else p.shape[0]
+        if rows >= p.shape[0]:
+            return self.rule(p, g, slots, factors, xp=xp)
+        for i in range(0, p.shape[0], rows):
+            part = slice(i, i + rows), ...
+            self.rule(p[part], g[part], tuple([a[part] for a in slots]), factors, xp=xp)
+        return p, slots
+
     def _follow(self, mean: Array, p: Array) -> Array:
         assert self.average is not None
         mean *= self.average
         mean += (1.0 - self.average) * p
         return mean
+
+
+def rows_at_a_time(p: Array, /, *, xp: Namespace) -> int:
+    """Return how many rows of p an update works on at a time: all, unless they are more than the `workspace`."""
+    room: int | None = getattr(xp, "workspace", None)
+    size: int = math.prod(p.shape) * xp.finfo(p.dtype).bits // 8
+    if room is None or size <= room:
+        return int(p.shape[0])
+    return max(1, int(p.shape[0]) * room // (SHARE * size))
 
 
 def _overwrite(a: Array, value: Array) -> Array:

@@ -43,6 +43,8 @@ class RMSprop(Optimizer):
     alpha: float = 0.99
     epsilon: float = 1e-8
 
+    elementwise = True
+
     equations = Equations(
         mean="v' = alpha*v + (1 - alpha)*g^2",
         step="p' = p - learning_rate*g/(sqrt(v') + epsilon)",

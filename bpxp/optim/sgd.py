@@ -45,6 +45,8 @@ class SGD(Optimizer):
     momentum: float = 0.0
     nesterov: bool = False
 
+    elementwise = True
+
     equations = Equations(
         velocity="v' = momentum*v + g",
         step="p' = p - learning_rate*(v'*[not nesterov] + (g + momentum*v')*[nesterov])",

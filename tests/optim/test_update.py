@@ -241,6 +241,44 @@ def test_state_keeps_shapes_dtypes_and_structure(backend, rng, rule):
         assert optimizer.penalty(params, xp=xp).dtype == getattr(xp, dtype)
 
 
+class Whole(Adam):
+    """Needs all numbers of a leaf at once."""
+
+    elementwise = False
+
+    def rule(self, p, g, slots, factors, /, *, xp):
+        g /= xp.sqrt(xp.sum(xp.square(g)))
+        return super().rule(p, g, slots, factors, xp=xp)
+
+
+@pytest.mark.parametrize("rule", [SGD, RMSprop, Adagrad, Adam, AdamW, Whole])
+def test_a_large_leaf_is_updated_some_rows_at_a_time_to_the_same_bits(backend, rng, rule, monkeypatch):
+    if not hasattr(backend.xp, "workspace"):
+        pytest.skip("the namespace does not say what is large")
+    params = (rng.normal(size=(37, 4)), rng.normal(size=50), rng.normal(size=(2, 3, 4)), rng.normal(size=1))
+    problem = params, [tuple(rng.normal(size=a.shape) for a in params) for _ in range(3)]
+    options = {"weight_decay": 0.01, "average": 0.9} | ({"momentum": 0.9} if rule is SGD else {})
+    optimizer = rule(0.1, **options)
+    whole = run(backend, optimizer, *problem)
+
+    sizes = []
+
+    class Watched(rule):
+        def rule(self, p, g, slots, factors, /, *, xp):
+            assert all(a.shape == p.shape for a in (g, *slots))
+            sizes.append(p.shape)
+            return super().rule(p, g, slots, factors, xp=xp)
+
+    monkeypatch.setattr(backend.xp, "workspace", 8 * 8 * 10)  # a share is ten numbers
+    parts = run(backend, Watched(0.1, **options), *problem)
+    assert equal(parts, whole)
+    if rule is Whole:
+        assert sizes[:4] == [a.shape for a in params]
+    else:
+        assert sizes[:20] == [*[(2, 4)] * 18, (1, 4), (50,)]  # 50 numbers are no more than the workspace
+        assert sizes[20:22] == [(2, 3, 4), (1,)]
+
+
 def address(a):
     return a.__array_interface__["data"][0] if isinstance(a, np.ndarray) else a.data_ptr()
 

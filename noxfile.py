@@ -77,7 +77,7 @@ def fuzz(session: nox.Session) -> None:
     session.run("python", "-m", "fuzz", *(session.posargs or ["all", "10000000"]), env={"PYTHONPATH": "tests"})
 
 
-@nox.session
+@nox.session(default=False)
 def mutation(session: nox.Session) -> None:
     """Change the mathematics one thing at a time, and see that a test fails: hours on one core, a room some minutes."""
     session.install("-e", ".", *group("test", "mutation"))

@@ -167,7 +167,7 @@ class Conv2D:
         matrix = self._matrix(W, xp)
         # One long row of biases per row of pixels: adding short rows costs NumPy more than the addition.
         biases = None if b is None else xp.tile(b, (width,))
-        index = None if self._by_planes(x, grid) else windows.seen(grid, xp=xp)
+        index = self._index(x, grid, xp)
         parts = []
         for block in self._blocks(x, grid, xp):
             z = self._ungrouped(xp.matmul(self._patches(x[block, ...], grid, index, xp), matrix), xp)
@@ -182,20 +182,17 @@ class Conv2D:
         _, height, width, channels = x.shape
         taps, count = _taps(grid), grid.rows.out * grid.columns.out
         WT = xp.matrix_transpose(self._matrix(W, xp))
-        ways = windows.seers(grid, xp=xp)
+        ways = [] if _pointwise(grid) else windows.seers(grid, xp=xp)
         parts = []
         for block in self._blocks(x, grid, xp):
             rows = self._grouped(xp.reshape(delta[block, ...], (-1, count, self.filters)), xp)
-            if not _pointwise(grid):
+            if ways:
                 rows = windows.with_zeros(rows, xp=xp)  # of delta, so of what it gives back
-            given = xp.matmul(xp.reshape(rows, (*self._lead, -1, rows.shape[-1])), WT)
+            given = xp.matmul(xp.reshape(rows, (*self._lead(), -1, rows.shape[-1])), WT)
             given = xp.reshape(given, (*rows.shape[:-2], rows.shape[-2] * taps, channels // self.groups))
-            if _pointwise(grid):
-                dx = given
-            else:
-                dx = xp.take(given, ways[0], axis=-2)
-                for way in ways[1:]:
-                    dx += xp.take(given, way, axis=-2)
+            dx = xp.take(given, ways[0], axis=-2) if ways else given
+            for way in ways[1:]:
+                dx += xp.take(given, way, axis=-2)
             if self.groups > 1:
                 dx = xp.permute_dims(dx, (1, 2, 0, 3))
             parts.append(xp.reshape(dx, (-1, height, width, channels)))
@@ -204,11 +201,11 @@ class Conv2D:
     def gradients(self, params: ConvParams, x: Array, delta: Array, /, *, xp: Namespace) -> ConvParams:
         grid = self.grid(x.shape[1:])
         count, width = grid.rows.out * grid.columns.out, grid.columns.out
-        index = None if self._by_planes(x, grid) else windows.seen(grid, xp=xp)
+        index = self._index(x, grid, xp)
         dW = None
         for block in self._blocks(x, grid, xp):
             rows = self._grouped(xp.reshape(delta[block, ...], (-1, count, self.filters)), xp)
-            rows = xp.reshape(rows, (*self._lead, -1, rows.shape[-1]))
+            rows = xp.reshape(rows, (*self._lead(), -1, rows.shape[-1]))
             part = xp.matmul(xp.matrix_transpose(self._patches(x[block, ...], grid, index, xp)), rows)
             if dW is None:
                 dW = part
@@ -238,18 +235,21 @@ class Conv2D:
             taps = [tap for row in rows for tap in windows.views(row, 3, grid.columns)]
             return xp.matrix_transpose(xp.reshape(xp.stack(taps, axis=0), (len(taps) * channels, -1)))
         pixels = self._grouped(xp.reshape(x, (batch, height * width, channels)), xp)
-        if not _pointwise(grid):
+        if index is not None:
             if windows.has_padding(grid):
                 pixels = windows.with_zeros(pixels, xp=xp)
             pixels = xp.take(pixels, index, axis=-2)
-        return xp.reshape(pixels, (*self._lead, -1, _taps(grid) * (channels // self.groups)))
+        return xp.reshape(pixels, (*self._lead(), -1, _taps(grid) * (channels // self.groups)))
+
+    def _index(self, x: Array, grid: Grid, xp: Namespace) -> Array | None:
+        """Return which pixels the windows see, where pixels are gathered."""
+        return None if self._by_planes(x, grid) or _pointwise(grid) else windows.seen(grid, xp=xp)
 
     def _by_planes(self, x: Array, grid: Grid) -> bool:
         return x.shape[3] < FEW and self.groups == 1 and not _pointwise(grid)
 
     # A group is an entry of a leading axis, which matrix products run over; without groups there is no such axis.
 
-    @property
     def _lead(self) -> tuple[int, ...]:
         return () if self.groups == 1 else (self.groups,)
 
@@ -288,4 +288,4 @@ def _turns_round(grid: Grid) -> bool:
 
 def _pointwise(grid: Grid) -> bool:
     """Return whether every window is one pixel, and every pixel a window."""
-    return windows.each_once(grid) and _taps(grid) == 1 and not windows.has_padding(grid)
+    return all(a.kernel == 1 and a.stride == 1 for a in grid) and not windows.has_padding(grid)

@@ -24,13 +24,14 @@ class _Pool2D:
 
     def __post_init__(self) -> None:
         name = type(self).__name__
-        object.__setattr__(self, "pool", windows.pair(self.pool, f"{name}(pool=…)"))
-        stride = self.pool if self.stride is None else windows.pair(self.stride, f"{name}(stride=…)")
+        pool = windows.pair(self.pool, f"{name}(pool=…)")
+        stride = pool if self.stride is None else windows.pair(self.stride, f"{name}(stride=…)")
+        padding = windows.padding(self.padding, f"{name}(padding=…)")
+        object.__setattr__(self, "pool", pool)
         object.__setattr__(self, "stride", stride)
-        object.__setattr__(self, "padding", windows.padding(self.padding, f"{name}(padding=…)"))
-        if isinstance(self.padding, tuple):
-            sides = cast(tuple[Pair, Pair], self.padding)
-            for k, ends in zip(cast(Pair, self.pool), sides, strict=True):
+        object.__setattr__(self, "padding", padding)
+        if not isinstance(padding, str):
+            for k, ends in ((pool[0], padding[0]), (pool[1], padding[1])):
                 if 2 * max(ends) > k:
                     raise InvalidValueError(
                         message(

@@ -10,10 +10,9 @@ of them, with kernel k and padding p' after the last.
 
 from __future__ import annotations
 
-import functools
 import numbers
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from bpxp.errors import InvalidTypeError, InvalidValueError, message
 from bpxp.nn.checks import positive_int
@@ -115,7 +114,7 @@ def checked(grid: Grid, where: str) -> Grid:
     InvalidValueError
         If no window fits: the equation that fails, with its numbers.
     """
-    for name, axis in zip(("height", "width"), grid, strict=True):
+    for name, axis in (("height", grid.rows), ("width", grid.columns)):
         if axis.out < 1:
             n, k, s, d, before, after, out = axis
             lacking = d * (k - 1) + 1 - n - before - after
@@ -158,20 +157,15 @@ def image_shape(in_shape: Shape, where: str) -> tuple[int, int, int]:
 # ---------------------------------------------------------------- which pixels a window sees
 
 
-def _kept(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let what depends on the windows alone be computed once, where the namespace has a `memo`."""
-
-    @functools.wraps(function)
-    def look_up(grid: Grid | Axis, /, *, xp: Namespace) -> Any:
-        memo: dict[Any, Any] | None = getattr(xp, "memo", None)
-        if memo is None:
-            return function(grid, xp=xp)
-        key = function.__name__, grid
-        if key not in memo:
-            memo[key] = function(grid, xp=xp)
-        return memo[key]
-
-    return look_up
+def kept(make: Callable[..., Any], windows: Grid | Axis, xp: Namespace) -> Any:
+    """Return what `make` makes of the windows alone: once, where the namespace has a `memo`."""
+    memo: dict[Any, Any] | None = getattr(xp, "memo", None)
+    if memo is None:
+        return make(windows, xp)
+    key = make, windows
+    if key not in memo:
+        memo[key] = make(windows, xp)
+    return memo[key]
 
 
 def views(x: Array, axis: int, along: Axis) -> list[Array]:
@@ -201,12 +195,15 @@ def has_padding(grid: Grid) -> bool:
     return any(axis.before or axis.after for axis in grid)
 
 
-@_kept
 def seen(grid: Grid, /, *, xp: Namespace) -> Array:
     """Return which pixel each tap of each window sees, (windows · kh · kw,), int32.
 
     Pixels and windows are numbered row by row; a tap in the padding sees pixel number height · width, a row of zeros.
     """
+    return kept(_seen, grid, xp)
+
+
+def _seen(grid: Grid, xp: Namespace) -> Array:
     (h, inside_h), (w, inside_w) = (_pixels(axis, xp) for axis in grid)
     rows, columns = (grid.rows.out, 1, grid.rows.kernel, 1), (1, grid.columns.out, 1, grid.columns.kernel)
     pixel = xp.reshape(h, rows) * grid.columns.n + xp.reshape(w, columns)
@@ -229,15 +226,14 @@ def _pixels(axis: Axis, xp: Namespace) -> tuple[Array, Array]:
 
 def turned_round(grid: Grid) -> Grid:
     """Return the windows, over what windows of stride 1 gave, that see what saw a pixel: one for each pixel."""
-    reach = [axis.dilation * (axis.kernel - 1) for axis in grid]
-    rows, columns = (
-        Axis(axis.out, axis.kernel, 1, axis.dilation, r - axis.before, r - axis.after, axis.n)
-        for axis, r in zip(grid, reach, strict=True)
-    )
-    return Grid(rows, columns)
+    return Grid(*map(_turned_round, grid))
 
 
-@_kept
+def _turned_round(axis: Axis) -> Axis:
+    reach = axis.dilation * (axis.kernel - 1)
+    return Axis(axis.out, axis.kernel, 1, axis.dilation, reach - axis.before, reach - axis.after, axis.n)
+
+
 def seers(grid: Grid, /, *, xp: Namespace) -> list[Array]:
     """Return the inverse of `seen`: for each way to be seen, the window · kh · kw + tap that sees each pixel, int32.
 
@@ -245,11 +241,13 @@ def seers(grid: Grid, /, *, xp: Namespace) -> list[Array]:
     where the kernel is dilated): once where windows lie side by side. So the sum over what a scatter would add becomes
     a sum of a few gathers.
     """
-    found = []
-    for axis, shape in zip(grid, [(-1, 1, grid.rows.n, 1), (1, -1, 1, grid.columns.n)], strict=True):
-        found.append([xp.reshape(a, shape) for a in seers_along(axis, xp=xp)])
-    (window_h, tap_h, inside_h), (window_w, tap_w, inside_w) = found
+    return cast(list[Array], kept(_seers, grid, xp))
+
+
+def _seers(grid: Grid, xp: Namespace) -> list[Array]:
     rows, columns = grid
+    window_h, tap_h, inside_h = (xp.reshape(a, (-1, 1, rows.n, 1)) for a in seers_along(rows, xp=xp))
+    window_w, tap_w, inside_w = (xp.reshape(a, (1, -1, 1, columns.n)) for a in seers_along(columns, xp=xp))
     taps = rows.kernel * columns.kernel
     index = (window_h * columns.out + window_w) * taps + tap_h * columns.kernel + tap_w
     index = xp.where(xp.logical_and(inside_h, inside_w), index, rows.out * columns.out * taps)
@@ -289,24 +287,18 @@ def given_back(parts: list[Array], axis: int, along: Axis, /, *, xp: Namespace) 
             return xp.concat([dx, xp.zeros((*before, n - dx.shape[axis], *after), dtype=dx.dtype)], axis=axis)
         return dx if dx.shape[axis] == n else dx[(*(slice(None),) * axis, slice(n), ...)]
     given = xp.concat([*parts, xp.zeros((*before, 1, *after), dtype=parts[0].dtype)], axis=axis)
-    ways = _places(along, xp=xp)
+    ways = kept(_places, along, xp)
     dx = xp.take(given, ways[0], axis=axis)
     for way in ways[1:]:
         dx += xp.take(given, way, axis=axis)
     return dx
 
 
-@_kept
-def _places(along: Axis, /, *, xp: Namespace) -> list[Array]:
+def _places(along: Axis, xp: Namespace) -> list[Array]:
     """Return for each way to be seen along an axis: tap · out + window for each pixel, out · kernel for none."""
     window, tap, inside = seers_along(along, xp=xp)
     index = xp.where(inside, tap * along.out + window, along.out * along.kernel)
     return [index[way, :] for way in range(index.shape[0])]
-
-
-def each_once(grid: Grid) -> bool:
-    """Return whether every pixel is seen by exactly one window."""
-    return all(a.kernel == a.stride and a.dilation == 1 and a.n + a.before + a.after == a.out * a.stride for a in grid)
 
 
 def with_zeros(rows: Array, /, *, xp: Namespace) -> Array:

@@ -79,8 +79,7 @@ ROOMS = {
     "images": Room(
         ["bpxp/nn/conv.py", "bpxp/nn/pooling.py", "bpxp/nn/windows.py"],
         [
-            "tests/nn/test_conv.py",
-            "tests/nn/test_pooling.py",
+            *(f"tests/nn/test_{name}.py" for name in ("windows", "conv", "conv_ways", "pooling")),
             "tests/operations/test_bad_inputs.py",
             "tests/operations/test_values.py::test_layers_agree_with_numpy",
             "tests/operations/test_gradients.py::test_layers",

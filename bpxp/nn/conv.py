@@ -170,7 +170,9 @@ class Conv2D:
         index = self._index(x, grid, xp)
         parts = []
         for block in self._blocks(x, grid, xp):
-            z = self._ungrouped(xp.matmul(self._patches(x[block, ...], grid, index, xp), matrix), xp)
+            z = xp.matmul(self._patches(x[block, ...], grid, index, xp), matrix)
+            if self.groups > 1:
+                z = xp.permute_dims(z, (1, 0, 2))
             if biases is not None:
                 z = xp.reshape(z, (-1, width * filters))
                 z += biases
@@ -267,12 +269,6 @@ class Conv2D:
             return rows
         batch, n, c = rows.shape
         return xp.permute_dims(xp.reshape(rows, (batch, n, self.groups, c // self.groups)), (2, 0, 1, 3))
-
-    def _ungrouped(self, rows: Array, xp: Namespace) -> Array:
-        """Return ([groups,] n, c/groups) as (n, c)."""
-        if self.groups == 1:
-            return rows
-        return xp.reshape(xp.permute_dims(rows, (1, 0, 2)), (rows.shape[1], -1))
 
 
 def _taps(grid: Grid) -> int:

@@ -281,7 +281,7 @@ def given_back(parts: list[Array], axis: int, along: Axis, /, *, xp: Namespace) 
     """
     shape, n = parts[0].shape, along.n
     before, after = shape[:axis], shape[axis + 1 :]
-    if along.kernel == along.stride and along.before == 0:  # side by side: the taps take turns
+    if along.kernel == along.stride and along.dilation == 1 and along.before == 0:  # side by side: the taps take turns
         dx = xp.reshape(xp.stack(parts, axis=axis + 1), (*before, along.out * along.kernel, *after))
         if dx.shape[axis] < n:  # pixels that no window sees
             return xp.concat([dx, xp.zeros((*before, n - dx.shape[axis], *after), dtype=dx.dtype)], axis=axis)

@@ -11,8 +11,8 @@ import pytest
 import bpxp
 import bpxp.backends
 from bpxp import registry
-from bpxp.errors import InvalidTypeError, InvalidValueError
-from bpxp.nn import Conv2D, ConvParams, ConvWeights, Dense, DenseParams, HeNormal
+from bpxp.errors import InvalidTypeError, InvalidValueError, ParameterMemoryError
+from bpxp.nn import Conv2D, ConvParams, ConvWeights, Dense, DenseParams, HeNormal, Normal, Tanh
 from bpxp.nn.windows import grid
 from bpxp.random import HostRandom
 
@@ -106,6 +106,7 @@ LAYERS = {
     "stride beyond the kernel": (Conv2D(3, 2, stride=3, padding=1), (8, 7, 5)),
     "colours": (Conv2D(2, 3, stride=2, padding=(1, 0), dilation=2), (8, 9, 3)),
     "depthwise": (Conv2D(10, 3, padding="same", groups=5), (5, 4, 5)),
+    "groups": (Conv2D(4, 3, padding="same", groups=2), (5, 4, 6)),
     "pointwise": (Conv2D(3, 1), (4, 5, 6)),
     "pointwise groups": (Conv2D(4, 1, groups=2), (4, 5, 6)),
     "pointwise strided": (Conv2D(3, 1, stride=2), (4, 5, 6)),
@@ -178,7 +179,7 @@ def test_blocks_of_the_batch_change_nothing(name, rng):
     layer, shape = LAYERS[name]
     x, delta, W, b = example(layer, shape, 7, rng)
     whole = run(layer, ConvParams(W, b), x, delta, SimpleNamespace(**{**vars(XP), "workspace": 1 << 30}))
-    for samples in (0, 1, 3):
+    for samples in (0, 1, 3, 4):
         taps = layer.kernel[0] * layer.kernel[1] * shape[2]
         room = samples * 8 * taps * delta.shape[1] * delta.shape[2]
         z, dx, grads = run(layer, ConvParams(W, b), x, delta, SimpleNamespace(**{**vars(XP), "workspace": room}))
@@ -200,8 +201,21 @@ def test_init_draws_with_the_fans_of_the_kernel():
     expected = HeNormal().draw(HostRandom(3).at(0), (3, 2, 2, 6), fan_in=12, fan_out=18)
     np.testing.assert_array_equal(params.W, expected)
     np.testing.assert_array_equal(params.b, np.zeros(6))
-    params, _ = Conv2D(6, (3, 2), groups=2, initializer="glorot_uniform").init(HostRandom(3), (7, 9, 4))
-    assert 0.9 < np.max(np.abs(params.W)) / np.sqrt(6.0 / (12 + 18)) <= 1.0
+    for initializer in ("glorot_uniform", None):
+        params, _ = Conv2D(6, (3, 2), groups=2, initializer=initializer).init(HostRandom(3), (7, 9, 4))
+        assert 0.9 < np.max(np.abs(params.W)) / np.sqrt(6.0 / (12 + 18)) <= 1.0
+    params, _ = Conv2D(6, (3, 2), initializer="normal").init(HostRandom(3), (7, 9, 4))
+    np.testing.assert_array_equal(params.b, Normal().bias(HostRandom(3).at(1), (6,)))
+    assert params.b.any()
+
+
+def test_a_kernel_that_is_too_large(room_for):
+    layer = Conv2D(6, (3, 2), groups=2)
+    room_for(3 * 2 * 2 * 6)
+    layer.init(HostRandom(3), (7, 9, 4))
+    room_for(3 * 2 * 2 * 6 - 1)
+    with pytest.raises(ParameterMemoryError, match=r"^Conv2D\(6, \(3, 2\)\): "):
+        layer.init(HostRandom(3), (7, 9, 4))
 
 
 def test_backward_writes_into_nothing_and_results_are_new(rng, readonly):
@@ -241,26 +255,40 @@ def test_what_does_not_fit_is_the_equation_that_fails(arguments, shape, equation
 @pytest.mark.parametrize(
     ("arguments", "error", "match"),
     [
-        (dict(filters=0, kernel=3), InvalidValueError, r"Conv2D\(filters=…\)"),
-        (dict(filters=4, kernel=0), InvalidValueError, r"Conv2D\(kernel=…\)"),
-        (dict(filters=4, kernel=(3, 3, 3)), InvalidValueError, r"Conv2D\(kernel=…\)"),
-        (dict(filters=4, kernel=3, stride=1.5), InvalidTypeError, r"Conv2D\(stride=…\)"),
-        (dict(filters=4, kernel=3, dilation=0), InvalidValueError, r"Conv2D\(dilation=…\)"),
+        (dict(filters=0, kernel=3), InvalidValueError, r"^Conv2D\(filters=…\): "),
+        (dict(filters=4, kernel=3, groups=0), InvalidValueError, r"^Conv2D\(groups=…\): "),
+        (dict(filters=4, kernel=0), InvalidValueError, r"^Conv2D\(kernel=…\): "),
+        (dict(filters=4, kernel=(3, 3, 3)), InvalidValueError, r"^Conv2D\(kernel=…\): "),
+        (dict(filters=4, kernel=3, stride=1.5), InvalidTypeError, r"^Conv2D\(stride=…\): "),
+        (dict(filters=4, kernel=3, dilation=0), InvalidValueError, r"^Conv2D\(dilation=…\): "),
         (
             dict(filters=4, kernel=3, padding="full"),
             InvalidValueError,
-            r"Conv2D\(padding=…\): not a padding: got 'full'",
+            r"^Conv2D\(padding=…\): not a padding: got 'full'",
         ),
-        (dict(filters=4, kernel=3, padding=-1), InvalidValueError, r"Conv2D\(padding=…\)"),
-        (dict(filters=4, kernel=3, padding=(1, 2, 3)), InvalidTypeError, r"Conv2D\(padding=…\)"),
-        (dict(filters=4, kernel=3, padding=True), InvalidTypeError, r"Conv2D\(padding=…\)"),
-        (dict(filters=4, kernel=3, groups=3), InvalidValueError, r"filters mod groups = 4 mod 3 = 1"),
+        (dict(filters=4, kernel=3, padding=-1), InvalidValueError, r"^Conv2D\(padding=…\): "),
+        (dict(filters=4, kernel=3, padding=(1, 2, 3)), InvalidTypeError, r"^Conv2D\(padding=…\): "),
+        (dict(filters=4, kernel=3, padding=True), InvalidTypeError, r"^Conv2D\(padding=…\): "),
+        (
+            dict(filters=4, kernel=3, groups=3),
+            InvalidValueError,
+            r"filters mod groups = 4 mod 3 = 1.*filters=6, or groups=1",
+        ),
         (dict(filters=4, kernel=3, activation="rulu"), InvalidValueError, r"relu"),
     ],
 )
 def test_hyper_parameters_are_checked_where_they_are_written(arguments, error, match):
     with pytest.raises(error, match=match):
         Conv2D(**arguments)
+
+
+def test_what_is_written_is_kept_in_one_form():
+    layer = Conv2D(np.int64(4), np.int64(3), groups=np.int64(2), activation="tanh", initializer="normal")
+    assert layer == Conv2D(4, (3, 3), (1, 1), "valid", (1, 1), 2, activation=Tanh(), initializer=Normal())
+    assert type(layer.filters) is int
+    assert type(layer.groups) is int
+    assert isinstance(layer.activation, Tanh)
+    assert isinstance(layer.initializer, Normal)
 
 
 def test_within_a_network(tmp_path, rng):

@@ -158,6 +158,9 @@ def test_windows_that_do_not_fit():
         ({"stride": 0}, InvalidValueError),
         ({"padding": "round"}, InvalidValueError),
         ({"padding": ((0, 2), (0, 0))}, InvalidValueError),
+        ({"padding": (0, 2)}, InvalidValueError),
+        ({"padding": (2, 0), "pool": (2, 4)}, InvalidValueError),
+        ({"padding": (0, 2), "pool": (4, 2)}, InvalidValueError),
     ]:
         with pytest.raises(error, match=rf"^MaxPool2D\({next(iter(arguments))}=…\): "):
             MaxPool2D(**arguments)

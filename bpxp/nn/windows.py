@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from bpxp.errors import InvalidTypeError, InvalidValueError, message
 from bpxp.nn.checks import positive_int
@@ -241,7 +241,8 @@ def seers(grid: Grid, /, *, xp: Namespace) -> list[Array]:
     where the kernel is dilated): once where windows lie side by side. So the sum over what a scatter would add becomes
     a sum of a few gathers.
     """
-    return cast(list[Array], kept(_seers, grid, xp))
+    ways: list[Array] = kept(_seers, grid, xp)
+    return ways
 
 
 def _seers(grid: Grid, xp: Namespace) -> list[Array]:

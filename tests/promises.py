@@ -2,7 +2,8 @@
 
 The tests that count something run to their full number, and write down what they counted; the speed of saving is
 measured here. A promise that is broken ends with exit code 1, and the page stays as it was. With the names of some
-tests, ``nox -s promises -- tests/test_atomic.py``, only their rows are measured anew; each row has its date.
+tests, ``nox -s promises -- tests/test_atomic.py``, only their rows are measured anew; each row has its date. The rows of
+fuzzing are written by ``nox -s fuzz -- idx 10000000 --publish``.
 """
 
 from __future__ import annotations
@@ -33,7 +34,6 @@ TESTS = [
     "tests/test_streaming.py",
     "tests/test_checkpoint.py",
     "tests/data/test_idx.py",
-    "tests/fuzz",
     "tests/museum/test_museum.py",
     "tests/test_mutation.py",
 ]
@@ -44,13 +44,14 @@ TESTS += ["tests/oracles/test_four_ways.py"]
 TESTS += ["tests/test_divergence.py"]
 TESTS += ["tests/test_certify.py", "tests/test_bisect.py"]
 HERE = "tests/promises.py"
+FUZZ = "python -m fuzz"  # has its own hours, and its own rows: see `publish`
 LIBRARIES = ["numpy", "torch", "jax", "array-api-strict", "safetensors"]
 
 TEXT = """# Promises
 
 What bpxp promises, as it was measured. `nox -s promises` measures it all again and writes this page, or the rows of some
-tests; a broken promise ends it with an error. A few of each run in every test run. Times vary with the disk, and with
-who else wants the core.
+tests (those of fuzzing: `nox -s fuzz -- all 10000000 --publish`); a broken promise ends it with an error. A few of each
+run in every test run. Times vary with the disk, and with who else wants the core.
 
 Last written with bpxp {version}, Python {python}, {libraries}; {machine}.
 
@@ -72,9 +73,17 @@ def main(names: list[str]) -> int:
         found += counted(tests)
     if not all(found):
         return 1
+    publish(found, lambda row: row["test"].startswith(tuple(names)))
+    print(PAGE.read_text(encoding="utf-8"))
+    return 0
+
+
+def publish(found: list[dict[str, str]], old: Callable[[dict[str, str]], bool]) -> None:
+    """Write the page with these rows, and those of the rows of the page that are not `old`."""
     lines = [line | {"date": datetime.date.today().isoformat()} for line in found]
-    lines += [row for row in written() if not row["test"].startswith(tuple(names))]
-    lines.sort(key=lambda line: next(i for i, name in enumerate([HERE, *TESTS]) if line["test"].startswith(name)))
+    lines += [row for row in written() if not old(row)]
+    order = [HERE, *TESTS, FUZZ]
+    lines.sort(key=lambda line: next(i for i, name in enumerate(order) if line["test"].startswith(name)))
     rows = "\n".join(f"| {line['what']} | {line['figure']} | {line['date']} | `{line['test']}` |" for line in lines)
     versions = [f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES if installed(name)]
     PAGE.write_text(
@@ -87,8 +96,6 @@ def main(names: list[str]) -> int:
         ),
         encoding="utf-8",
     )
-    print(PAGE.read_text(encoding="utf-8"))
-    return 0
 
 
 def written() -> list[dict[str, str]]:

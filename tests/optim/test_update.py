@@ -255,7 +255,8 @@ class Whole(Adam):
 def test_a_large_leaf_is_updated_some_rows_at_a_time_to_the_same_bits(backend, rng, rule, monkeypatch):
     if not hasattr(backend.xp, "workspace"):
         pytest.skip("the namespace does not say what is large")
-    params = (rng.normal(size=(37, 4)), rng.normal(size=50), rng.normal(size=(2, 3, 4)), rng.normal(size=1))
+    shapes = [(37, 4), (81,), (20, 4), (3, 40), (2, 3, 4)]
+    params = tuple(rng.normal(size=shape) for shape in shapes)
     problem = params, [tuple(rng.normal(size=a.shape) for a in params) for _ in range(3)]
     options = {"weight_decay": 0.01, "average": 0.9} | ({"momentum": 0.9} if rule is SGD else {})
     optimizer = rule(0.1, **options)
@@ -273,10 +274,13 @@ def test_a_large_leaf_is_updated_some_rows_at_a_time_to_the_same_bits(backend, r
     parts = run(backend, Watched(0.1, **options), *problem)
     assert equal(parts, whole)
     if rule is Whole:
-        assert sizes[:4] == [a.shape for a in params]
+        assert sizes[: len(shapes)] == shapes
     else:
-        assert sizes[:20] == [*[(2, 4)] * 18, (1, 4), (50,)]  # 50 numbers are no more than the workspace
-        assert sizes[20:22] == [(2, 3, 4), (1,)]
+        assert sizes[:19] == [*[(2, 4)] * 18, (1, 4)]
+        assert sizes[19:28] == [*[(10,)] * 8, (1,)]  # one number more than the workspace has room for
+        assert sizes[28] == (20, 4)  # as many
+        assert sizes[29:32] == [(1, 40)] * 3  # a row is more than a share
+        assert sizes[32] == (2, 3, 4)
 
 
 def address(a):

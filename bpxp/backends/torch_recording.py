@@ -72,6 +72,11 @@ class Tape(TorchDispatchMode):  # type: ignore[misc]
         self.bytes = 0
         self._filled = set(map(_memory, own))  # by a call, or by whoever gives the state
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Else PyTorch keeps its compiler away from the method below, for which it imports it: seconds, and 70 MB.
+        return False
+
     def __torch_dispatch__(
         self, function: Any, types: Any, arguments: tuple[Any, ...] = (), options: dict[str, Any] | None = None
     ) -> Any:

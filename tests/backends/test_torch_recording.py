@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import subprocess
+import sys
 
 import pytest
 
@@ -89,3 +91,15 @@ def test_a_step_of_one_operation_is_recorded(name, turned):
 
 def test_what_takes_numbers_is_what_is_called_again():
     assert {name.removesuffix("_") for name in WITH_NUMBERS} <= set(WITH_OUT)
+
+
+def test_recording_imports_no_compiler():
+    program = """
+import sys, torch, bpxp
+net = bpxp.Network([4, 3], backend="torch", seed=0)
+data = torch.ones((60, 4)), torch.ones(60, dtype=torch.int64)
+bpxp.Trainer(net, bpxp.optim.SGD(0.1), progress=False).fit(data, epochs=2, batch_size=2)
+assert any(run.plays for run in net._compiled.values()), net.eager_steps
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from bpxp.backends.base import Array, State
-from bpxp.backends.replay import NotRecordable, Play, Replay
+from bpxp.backends.replay import Call, NotRecordable, Play, Replay, repeated
 from bpxp.tree import leaves, tree_map, unflatten
 
 # Beyond so many bytes of results a step is not kept back by Python, and fresh memory that is soon given back is nearer
@@ -25,8 +25,6 @@ from bpxp.tree import leaves, tree_map, unflatten
 ROOM = 16 << 20
 
 COPIED = 64 << 10  # bytes that are sooner copied twice than their indices looked through
-
-Call = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 class Tape:
@@ -76,11 +74,14 @@ class Tape:
             self.call(function, *inputs, target)
 
     def before_writing(self, a: np.ndarray) -> None:
-        """Let a buffer that no call fills, such as zeros made by the step, have its numbers again in every step."""
+        """Let a buffer that no call fills, such as zeros made by the step, have its numbers again in every step.
+
+        From its beginning: they may have been read before they are written for the first time.
+        """
         owner = _owner(a)
         if _address(owner) not in self.known:
             self.known.add(_address(owner))
-            self.call(np.copyto, owner, owner.copy())
+            self.calls.insert(0, (np.copyto, (owner, owner.copy())))
 
 
 class Recorded(np.ndarray):
@@ -283,11 +284,4 @@ class Recording(Replay):
             for buffer, a in self.changed([_plain(a) for a in leaves(self.step(own, seen))]):
                 tape.call(np.copyto, buffer, a)
                 np.copyto(buffer, a)
-        calls = tape.calls
-
-        def play(times: int) -> None:
-            for _ in range(times):
-                for function, arguments in calls:
-                    function(*arguments)
-
-        return play
+        return repeated(tape.calls)

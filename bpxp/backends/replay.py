@@ -18,10 +18,22 @@ from bpxp.tree import leaves, unflatten
 NO_STATE = "it has no state"  # a function, called when its value is wanted
 
 Play = Callable[[int], None]  # do what was recorded so many times
+Call = tuple[Callable[..., Any], tuple[Any, ...]]  # a function, and its arguments
 
 
 class NotRecordable(Exception):
     """The step does what cannot be repeated without Python: the text says what."""
+
+
+def repeated(calls: list[Call]) -> Play:
+    """Return what makes these calls again, in their order."""
+
+    def play(times: int) -> None:
+        for _ in range(times):
+            for function, arguments in calls:
+                function(*arguments)
+
+    return play
 
 
 class Replay:

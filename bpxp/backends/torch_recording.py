@@ -17,11 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bpxp.backends.base import Array, State
 from bpxp.backends.recording import ROOM
-from bpxp.backends.replay import NotRecordable, Play
+from bpxp.backends.replay import Call, NotRecordable, Play, repeated
 from bpxp.backends.torch_replay import TorchReplay
 from bpxp.tree import leaves
-
-Call = tuple[Callable[..., Any], tuple[Any, ...]]
 
 # Functions that write where `out` says what they return without it.
 WITH_OUT = {
@@ -126,20 +124,19 @@ class Tape(TorchDispatchMode):  # type: ignore[misc]
         return a
 
     def _before_writing(self, a: Array) -> None:
-        """Let what the step makes of nothing, such as zeros, begin anew in every step."""
+        """Let what the step makes of nothing, such as zeros, have its numbers again when the next step begins."""
         if _memory(a) in self._filled:
             return
         whole = self.constants.pop(_memory(a), None)
         if whole is None:
             raise NotRecordable("it writes into what is not its own")
-        self._call(whole.copy_, (whole.clone(),), {})
+        self.calls.insert(0, (whole.copy_, (whole.clone(),)))
         self._filled.add(_memory(a))
 
 
 class TorchRecording(TorchReplay):
     """A compiled step of PyTorch on the CPU: the calls of one step, made again."""
 
-    WORTH = 8  # as for NumPy
     STATE = 4 * ROOM
     FAILURES = (Exception,)  # a function may refuse its `out`; what the step itself does wrong, it does again
 
@@ -156,14 +153,7 @@ class TorchRecording(TorchReplay):
                         buffer.copy_(a)
         finally:
             del _here.tape
-        calls = tape.calls
-
-        def play(times: int) -> None:
-            for _ in range(times):
-                for function, arguments in calls:
-                    function(*arguments)
-
-        return play
+        return repeated(tape.calls)
 
 
 def opaque(function: Callable[..., tuple[Array, ...]]) -> Callable[..., tuple[Array, ...]]:

@@ -77,7 +77,8 @@ class Optimizer:
     decoupled decay, the rule, average, t ← t + 1. An option that is off costs nothing.
 
     A subclass whose rule acts on each number by itself says ``elementwise = True``: of a leaf that is larger than what
-    a core has near it the rule then gets some rows at a time, where the backend says how much that is.
+    a core has near it the rule then gets some rows at a time, where the backend says how much that is. Who writes
+    another `rule` says it again, or gets whole leaves.
 
     In the equations i runs over all parameters, and d[i] is 1 for those on which penalties and decay act. `before`
     says what comes before the rule, which then takes c in the place of g and r in that of p; `after` what follows. A
@@ -107,6 +108,11 @@ class Optimizer:
     clip_norm: float | None = None
     clip_value: float | None = None
     average: float | None = None
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "rule" in vars(cls) and "elementwise" not in vars(cls):
+            cls.elementwise = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.learning_rate, Schedule):

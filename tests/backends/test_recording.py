@@ -162,6 +162,26 @@ def test_memory_that_the_step_makes_and_fills_begins_anew_in_every_step(lab):
     assert lab.agree(step).plays
 
 
+def test_what_is_read_before_it_is_written_begins_anew_too(lab):
+    xp = lab.xp
+
+    def step(state, data):
+        carried = xp.zeros((4,), dtype=xp.float64)
+        before = carried + state.w  # nothing else shows in the first steps, where w is 0 and nothing is carried
+        carried += xp.maximum(state.w - 1.0, xp.zeros((4,), dtype=xp.float64))
+        return State(before + data, state.total + xp.sum(carried))
+
+    def begin():
+        return State(lab.array(np.zeros(4)), lab.array(np.zeros(1)))
+
+    small = lab.array(np.full(4, 1 / 16))
+    replay = lab.recording(step)
+    recorded, plain = replay(begin(), small, count=40), eager(step)(begin(), small, count=40)
+    assert replay.plays, replay.reason
+    for own, other in zip(leaves(recorded), leaves(plain), strict=True):
+        np.testing.assert_array_equal(lab.host(own), lab.host(other))
+
+
 def test_views_stay_views_and_new_arrays_are_carried_over(lab):
     xp = lab.xp
 

@@ -242,9 +242,7 @@ def test_state_keeps_shapes_dtypes_and_structure(backend, rng, rule):
 
 
 class Whole(Adam):
-    """Needs all numbers of a leaf at once."""
-
-    elementwise = False
+    """Needs all numbers of a leaf at once, and does not say so: Adam's rule acts on each by itself."""
 
     def rule(self, p, g, slots, factors, /, *, xp):
         g /= xp.sqrt(xp.sum(xp.square(g)))
@@ -262,9 +260,11 @@ def test_a_large_leaf_is_updated_some_rows_at_a_time_to_the_same_bits(backend, r
     optimizer = rule(0.1, **options)
     whole = run(backend, optimizer, *problem)
 
-    sizes = []
+    sizes, by_itself = [], rule.elementwise
 
     class Watched(rule):
+        elementwise = by_itself
+
         def rule(self, p, g, slots, factors, /, *, xp):
             assert all(a.shape == p.shape for a in (g, *slots))
             sizes.append(p.shape)

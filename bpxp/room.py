@@ -66,7 +66,7 @@ class Room:
         if self.keeps and self._kept(self._costs(self.work.size)) >= needed - self.memory.free:
             self.keeps = False  # that the fit goes on is worth more than to know, if it should diverge, where
             return
-        if needed > self.memory.total and not getattr(self.net.backend, "fuses", False):
+        if needed > self.memory.total and not getattr(self.net.backend.xp, "fuses", False):
             raise self.error("Nothing was changed")
         what = f"a step needs about {gib(needed)}, {gib(self.memory.free)} of {gib(self.memory.total)} are free"
         warn(f"fit(batch_size={self.work.size})", what, code="W008", fix=self._fix(self.largest()))

@@ -134,7 +134,7 @@ def test_an_error_before_anything_is_taken(backend, plenty, monkeypatch):
     net = bpxp.Network([12, 50, 3], backend=backend, seed=0)
     needed = {size: room(net, optim.Adam(0.01), size).needed(size) for size in (1, 10, 11, 40)}
     plenty(math.ceil(needed[10] / MARGIN), needed[40] - 1)
-    monkeypatch.setattr(type(backend), "fuses", False, raising=False)
+    monkeypatch.setattr(backend.xp, "fuses", False, raising=False)
     before = bits(net)
     trainer = bpxp.Trainer(net, optim.Adam(0.01), progress=False)
     with pytest.raises(DeviceMemoryError, match=r"batch_size=40.*batch_size=10, the largest that fits") as caught:
@@ -162,7 +162,7 @@ def test_a_warning_where_others_have_taken_it(backend, plenty):
 def test_where_a_compiler_makes_less_of_a_step_the_estimate_is_a_warning(backend, plenty, monkeypatch):
     net = bpxp.Network([12, 50, 3], backend=backend, seed=0)
     plenty(1000, 1000)
-    monkeypatch.setattr(type(backend), "fuses", True, raising=False)
+    monkeypatch.setattr(backend.xp, "fuses", True, raising=False)
     with pytest.warns(BpxpWarning, match="a step needs about"):
         bpxp.Trainer(net, progress=False).fit((X, Y), epochs=0, batch_size=40)
 
@@ -185,7 +185,7 @@ def test_no_copy_is_kept_for_which_there_is_no_room(monkeypatch):
 def test_a_network_that_never_fits(backend, plenty, monkeypatch):
     net = bpxp.Network([12, 50, 3], backend=backend, seed=0)
     plenty(1000, 1000)
-    monkeypatch.setattr(type(backend), "fuses", False, raising=False)
+    monkeypatch.setattr(backend.xp, "fuses", False, raising=False)
     with pytest.raises(DeviceMemoryError, match="a smaller network") as caught:
         bpxp.Trainer(net, progress=False).fit((X, Y), epochs=1, batch_size=40)
     assert caught.value.largest_batch == 0

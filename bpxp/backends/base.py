@@ -42,18 +42,21 @@ KERNELS = ["threefry"]
 
 # And what it may tell. `workspace`: how many bytes the mathematics may take at a time for what it makes only to
 # multiply it, or works on in place. A backend of the CPU says what a core has near it; where none is told, the
-# mathematics takes more: a GPU and a compiler are better with few large pieces.
-HINTS = ["workspace"]
+# mathematics takes more: a GPU and a compiler are better with few large pieces. `fuses`: whether a compiled step does
+# several operations at once: what is gathered, and added up, is not stored in between, and it may take less memory than
+# the step as it is written.
+HINTS = ["workspace", "fuses"]
 CACHE = 1 << 20
 
 # And for data larger than the device. `ring(kinds, rows)`: buffers through which the samples travel, see
 # `bpxp.backends.rings`; `piece`: how many bytes of them at a time. `shares_memory`: whether `asarray` takes an array of
-# NumPy as it is, so that it costs no memory. `fuses`: whether a compiled step may take less memory than the step as it
-# is written.
+# NumPy as it is, so that it costs no memory.
 
-# And what it may keep. `memo`: a dict for what depends on shapes alone, such as tables of indices. A namespace that
-# traces has none: what is made within a trace is not to outlive it.
+# And what it may keep. `memo`: a dict for what depends on shapes alone, such as tables of indices. What is made within
+# a trace is not to outlive it: a namespace that traces has `untraced`, too, a context within which numbers are computed
+# at once, and are constants of what is compiled.
 STORES = ["memo"]
+CONTEXTS = ["untraced"]
 
 
 class RuledNamespace(types.SimpleNamespace):

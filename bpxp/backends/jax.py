@@ -33,8 +33,6 @@ NO_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "Out of memory")  # XLA has 
 class JaxBackend:
     """JAX arrays on one device; float64 needs ``jax.config.update("jax_enable_x64", True)``."""
 
-    fuses = True
-
     def __init__(self, device: str = "") -> None:
         self.name = f"jax:{device}" if device else "jax"
         self.device = find_device(device)
@@ -42,7 +40,9 @@ class JaxBackend:
             self.piece = PIECE
         # On a GPU, JAX itself would multiply in TF32: as everywhere, that is for who asks for it.
         matmul = functools.partial(jnp.matmul, precision="highest")
-        self.xp = namespace(jnp, self.device, from_dlpack=jnp.from_dlpack, matmul=matmul)
+        # Made within the trace, tables of indices would be computed anew for each number that is gathered through them.
+        own = {"memo": {}, "untraced": jax.ensure_compile_time_eval, "fuses": True}
+        self.xp = namespace(jnp, self.device, from_dlpack=jnp.from_dlpack, matmul=matmul, **own)
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
         if isinstance(a, jax.Array):

@@ -19,7 +19,7 @@ from bpxp.random import HostRandom
 
 FEW = 4  # fewer channels than this are too short a row to gather: each tap is copied as an image instead
 STREAMED = 4  # such copies are read and written in long runs: worth so many times the memory near the core
-WASTE = 1.3  # dx as a convolution computes a window per pixel of x, the gathering one per pixel of delta
+WASTE = 1.5  # so many times the numbers of the gathering may be moved for dx as a convolution
 
 
 class ConvParams(NamedTuple):
@@ -68,11 +68,12 @@ class Conv2D:
     neural networks it is a cross-correlation: the kernel is not turned round.
 
     It is computed as a matrix product: a row of the matrix of patches holds what one window sees. Backwards, with
-    stride 1, dx is itself a convolution, of delta with the kernel turned round. With larger strides delta W^T says
-    what each window gives back to each of its taps, and each pixel gathers from the windows that see it; nothing is
-    scattered. Only x is kept for the way back. Patches are made again there, for as many samples at a time as fit the
-    workspace (1 MiB for NumPy, 8 MiB for PyTorch on the CPU, 64 MiB elsewhere; four times as much where x has fewer
-    than four channels; at least one sample), so the memory beyond x, z and their gradients is two such blocks.
+    stride 1 and about as many filters as channels, or fewer, dx is itself a convolution, of delta with the kernel
+    turned round. Elsewhere that would move more numbers: delta W^T says what each window gives back to each of its
+    taps, and each pixel gathers from the windows that see it; nothing is scattered. Only x is kept for the way back.
+    Patches are made again there, for as many samples at a time as fit the workspace (1 MiB for NumPy, 8 MiB for PyTorch
+    on the CPU, 64 MiB elsewhere; four times as much where x has fewer than four channels; at least one sample), so the
+    memory beyond x, z and their gradients is two such blocks.
 
     References
     ----------
@@ -153,7 +154,7 @@ class Conv2D:
 
     def backward(self, params: ConvParams, x: Array, delta: Array, /, *, xp: Namespace) -> tuple[Array, ConvParams]:
         grid = self.grid(x.shape[1:])
-        if self.groups == 1 and _turns_round(grid):
+        if self.groups == 1 and _turns_round(grid, x.shape[3], self.filters, xp):
             # A pixel sees the windows that saw it, through the kernel turned round: dx is a convolution of delta.
             turned = xp.permute_dims(xp.flip(params.W, axis=(0, 1)), (0, 1, 3, 2))
             dx = self._correlate(delta, turned, None, windows.turned_round(grid), xp)
@@ -192,9 +193,7 @@ class Conv2D:
                 rows = windows.with_zeros(rows, xp=xp)  # of delta, so of what it gives back
             given = xp.matmul(xp.reshape(rows, (*self._lead(), -1, rows.shape[-1])), WT)
             given = xp.reshape(given, (*rows.shape[:-2], rows.shape[-2] * taps, channels // self.groups))
-            dx = xp.take(given, ways[0], axis=-2) if ways else given
-            for way in ways[1:]:
-                dx += xp.take(given, way, axis=-2)
+            dx = windows.gathered(given, ways, xp=xp) if ways else given
             if self.groups > 1:
                 dx = xp.permute_dims(dx, (1, 2, 0, 3))
             parts.append(xp.reshape(dx, (-1, height, width, channels)))
@@ -275,11 +274,17 @@ def _taps(grid: Grid) -> int:
     return grid.rows.kernel * grid.columns.kernel
 
 
-def _turns_round(grid: Grid) -> bool:
-    """Return whether dx is computed as a convolution: windows step by one pixel, and not many more are needed."""
+def _turns_round(grid: Grid, channels: int, filters: int, xp: Namespace) -> bool:
+    """Return whether dx is computed as a convolution: windows step by one pixel, and not many more numbers are moved.
+
+    Each tap moves the filters of a pixel of delta for each pixel of x, or the channels of a pixel of x for each of
+    delta. A compiler that adds what it gathers without storing it needs half the time for the latter.
+    """
+    if getattr(xp, "fuses", False):
+        return False
     pixels, seen = grid.rows.n * grid.columns.n, grid.rows.out * grid.columns.out
     whole = all(a.stride == 1 and max(a.before, a.after) <= a.dilation * (a.kernel - 1) for a in grid)
-    return whole and pixels <= WASTE * seen and not _pointwise(grid)
+    return whole and pixels * filters <= WASTE * seen * channels and not _pointwise(grid)
 
 
 def _pointwise(grid: Grid) -> bool:

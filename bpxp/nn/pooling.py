@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
@@ -57,18 +58,17 @@ class _Pool2D:
 
 
 class MaxPoolCache(NamedTuple):
-    """What `MaxPool2D` keeps: who won, a byte for each comparison, and no number.
+    """What `MaxPool2D` keeps: who won, a byte for each tap of each window, and no number.
 
     Attributes
     ----------
-    across, down : tuple of array, bool
-        For each tap but the first, along the rows and then down the columns: whether it beat those before it.
+    first : array, bool, (batch, kh · kw, out_h · out_w, channels)
+        Whether what a window sees through a tap is the first of its largest.
     like : array, (0, height, width, channels)
         The shape of a sample.
     """
 
-    across: tuple[Array, ...]
-    down: tuple[Array, ...]
+    first: Array
     like: Array
 
 
@@ -109,14 +109,35 @@ class MaxPool2D(_Pool2D):
         # the winners of the rows is the first of all, row by row.
         narrow, across = _largest(_taps(x, 2, columns, -xp.inf, xp), xp)
         y, down = _largest(_taps(narrow, 1, rows, -xp.inf, xp), xp)
-        return y, MaxPoolCache(across, down, _shape_of(x, xp))
+        in_row = [_taps(first, 1, rows, False, xp) for first in _firsts(across, narrow, xp)]
+        first = [
+            xp.logical_and(a, b)
+            for a, bs in zip(_firsts(down, y, xp), zip(*in_row, strict=True), strict=True)
+            for b in bs
+        ]
+        batch, height, width, channels = y.shape
+        winners = xp.reshape(xp.stack(first, axis=1), (batch, len(first), height * width, channels))
+        return y, MaxPoolCache(winners, _shape_of(x, xp))
 
     def backward(
         self, params: tuple[()], cache: MaxPoolCache, dy: Array, /, *, xp: Namespace
     ) -> tuple[Array, tuple[()]]:
-        rows, columns = self.grid(cache.like.shape[1:])
-        dx = windows.given_back(_to_the_winners(dy, cache.down, xp), 1, rows, xp=xp)
-        return windows.given_back(_to_the_winners(dx, cache.across, xp), 2, columns, xp=xp), ()
+        _, height, width, channels = cache.like.shape
+        grid = self.grid((height, width))
+        batch, _, count, _ = cache.first.shape
+        dy, first = xp.reshape(dy, (batch, 1, count, channels)), cache.first
+        if not windows.tiling(grid):
+            dy, first = (windows.with_zeros(a, xp=xp) for a in (dy, first))
+        ways, parts = windows.seers_by_tap(grid, xp=xp), []
+        blocks = [slice(batch)]
+        if len(ways) > 1:  # where windows overlap, they give back more numbers than dx has
+            blocks = windows.blocks(batch, math.prod(first.shape[1:]), dy.dtype, xp=xp)
+        for block in blocks:
+            given = xp.astype(first[block, ...], dy.dtype)
+            given *= dy[block, ...]
+            given = xp.reshape(given, (given.shape[0], -1, channels))
+            parts.append(windows.gathered(given, ways, xp=xp))
+        return xp.reshape(windows.joined(parts, xp=xp), (batch, height, width, channels)), ()
 
 
 @dataclass(frozen=True)
@@ -155,10 +176,14 @@ class AvgPool2D(_Pool2D):
         return y, _shape_of(x, xp)
 
     def backward(self, params: tuple[()], like: Array, dy: Array, /, *, xp: Namespace) -> tuple[Array, tuple[()]]:
-        rows, columns = self.grid(like.shape[1:])
-        each = dy * (1.0 / (rows.kernel * columns.kernel))
-        dx = windows.given_back([each] * rows.kernel, 1, rows, xp=xp)
-        return windows.given_back([dx] * columns.kernel, 2, columns, xp=xp), ()
+        _, height, width, channels = like.shape
+        grid = self.grid((height, width))
+        each = dy * (1.0 / (grid.rows.kernel * grid.columns.kernel))
+        each = xp.reshape(each, (dy.shape[0], -1, channels))
+        if not windows.tiling(grid):
+            each = windows.with_zeros(each, xp=xp)
+        dx = windows.gathered(each, windows.windows_of(grid, xp=xp), xp=xp)
+        return xp.reshape(dx, (-1, height, width, channels)), ()
 
 
 @dataclass(frozen=True)
@@ -205,15 +230,15 @@ def _largest(taps: list[Array], xp: Namespace) -> tuple[Array, tuple[Array, ...]
     return y, tuple(beats)
 
 
-def _to_the_winners(dy: Array, beats: tuple[Array, ...], xp: Namespace) -> list[Array]:
-    """Return what each tap gets of dy: the last that beat those before it takes all."""
-    given = []
-    for beat in reversed(beats):
-        taken = xp.astype(beat, dy.dtype)
-        taken *= dy
-        dy = dy - taken  # 0 where it was taken, exactly
-        given.append(taken)
-    return [dy, *reversed(given)]
+def _firsts(beats: tuple[Array, ...], like: Array, xp: Namespace) -> list[Array]:
+    """Return for each tap whether it is the first of the largest: the last that beat those before it."""
+    if not beats:
+        return [xp.ones(like.shape, dtype=xp.bool)]
+    firsts, later = [beats[-1]], beats[-1]
+    for beat in reversed(beats[:-1]):
+        firsts.append(xp.logical_and(beat, xp.logical_not(later)))
+        later = xp.logical_or(later, beat)
+    return [xp.logical_not(later), *reversed(firsts)]
 
 
 def _total(seen: list[Array]) -> Array:

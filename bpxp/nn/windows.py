@@ -10,6 +10,7 @@ of them, with kernel k and padding p' after the last.
 
 from __future__ import annotations
 
+import contextlib
 import numbers
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -164,7 +165,8 @@ def kept(make: Callable[..., Any], windows: Grid | Axis, xp: Namespace) -> Any:
         return make(windows, xp)
     key = make, windows
     if key not in memo:
-        memo[key] = make(windows, xp)
+        with getattr(xp, "untraced", contextlib.nullcontext)():
+            memo[key] = make(windows, xp)
     return memo[key]
 
 
@@ -245,14 +247,53 @@ def seers(grid: Grid, /, *, xp: Namespace) -> list[Array]:
     return ways
 
 
+def seers_by_tap(grid: Grid, /, *, xp: Namespace) -> list[Array]:
+    """Return the same with all windows of a tap in a row, tap · (out_h · out_w + 1) + window.
+
+    In a `tiling` without the 1: there is no window that does not exist.
+    """
+    ways: list[Array] = kept(_seers_by_tap, grid, xp)
+    return ways
+
+
+def windows_of(grid: Grid, /, *, xp: Namespace) -> list[Array]:
+    """Return the same without the taps: which window sees each pixel."""
+    ways: list[Array] = kept(_windows_of, grid, xp)
+    return ways
+
+
+def tiling(grid: Grid) -> bool:
+    """Return whether each pixel is seen by one window."""
+    return all(a.kernel == a.stride and a.dilation == 1 and not a.before and a.out * a.kernel == a.n for a in grid)
+
+
 def _seers(grid: Grid, xp: Namespace) -> list[Array]:
+    window, tap, exists, _, taps = _ways(grid, xp)
+    return _tables(window * taps + tap, exists, grid.rows.out * grid.columns.out * taps, xp)
+
+
+def _seers_by_tap(grid: Grid, xp: Namespace) -> list[Array]:
+    window, tap, exists, count, _ = _ways(grid, xp)
+    return _tables(tap * (count if tiling(grid) else count + 1) + window, exists, count, xp)
+
+
+def _windows_of(grid: Grid, xp: Namespace) -> list[Array]:
+    window, _, exists, count, _ = _ways(grid, xp)
+    return _tables(window, exists, count, xp)
+
+
+def _ways(grid: Grid, xp: Namespace) -> tuple[Array, Array, Array, int, int]:
+    """Return window, tap and whether there is such a window, all (ways, ways, h, w); how many windows, and taps."""
     rows, columns = grid
     window_h, tap_h, inside_h = (xp.reshape(a, (-1, 1, rows.n, 1)) for a in seers_along(rows, xp=xp))
     window_w, tap_w, inside_w = (xp.reshape(a, (1, -1, 1, columns.n)) for a in seers_along(columns, xp=xp))
-    taps = rows.kernel * columns.kernel
-    index = (window_h * columns.out + window_w) * taps + tap_h * columns.kernel + tap_w
-    index = xp.where(xp.logical_and(inside_h, inside_w), index, rows.out * columns.out * taps)
-    index = xp.reshape(index, (-1, rows.n * columns.n))
+    window, tap = window_h * columns.out + window_w, tap_h * columns.kernel + tap_w
+    return window, tap, xp.logical_and(inside_h, inside_w), rows.out * columns.out, rows.kernel * columns.kernel
+
+
+def _tables(index: Array, exists: Array, nobody: int, xp: Namespace) -> list[Array]:
+    *_, h, w = index.shape
+    index = xp.reshape(xp.where(exists, index, nobody), (-1, h * w))
     return [index[way, :] for way in range(index.shape[0])]
 
 
@@ -275,31 +316,12 @@ def seers_along(axis: Axis, /, *, xp: Namespace) -> tuple[Array, Array, Array]:
     return window, tap, inside
 
 
-def given_back(parts: list[Array], axis: int, along: Axis, /, *, xp: Namespace) -> Array:
-    """Return for each pixel along an axis the sum of what comes back to it: part t holds what each window gives tap t.
-
-    The axis has as many entries as there are windows, and in what is returned as many as there are pixels.
-    """
-    shape, n = parts[0].shape, along.n
-    before, after = shape[:axis], shape[axis + 1 :]
-    if along.kernel == along.stride and along.dilation == 1 and along.before == 0:  # side by side: the taps take turns
-        dx = xp.reshape(xp.stack(parts, axis=axis + 1), (*before, along.out * along.kernel, *after))
-        if dx.shape[axis] < n:  # pixels that no window sees
-            return xp.concat([dx, xp.zeros((*before, n - dx.shape[axis], *after), dtype=dx.dtype)], axis=axis)
-        return dx if dx.shape[axis] == n else dx[(*(slice(None),) * axis, slice(n), ...)]
-    given = xp.concat([*parts, xp.zeros((*before, 1, *after), dtype=parts[0].dtype)], axis=axis)
-    ways = kept(_places, along, xp)
-    dx = xp.take(given, ways[0], axis=axis)
+def gathered(rows: Array, ways: list[Array], /, *, xp: Namespace) -> Array:
+    """Return for each pixel the sum of its rows, (…, pixels, c), of what the windows give back, (…, n, c)."""
+    dx = xp.take(rows, ways[0], axis=-2)
     for way in ways[1:]:
-        dx += xp.take(given, way, axis=axis)
+        dx += xp.take(rows, way, axis=-2)
     return dx
-
-
-def _places(along: Axis, xp: Namespace) -> list[Array]:
-    """Return for each way to be seen along an axis: tap · out + window for each pixel, out · kernel for none."""
-    window, tap, inside = seers_along(along, xp=xp)
-    index = xp.where(inside, tap * along.out + window, along.out * along.kernel)
-    return [index[way, :] for way in range(index.shape[0])]
 
 
 def with_zeros(rows: Array, /, *, xp: Namespace) -> Array:

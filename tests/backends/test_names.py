@@ -13,7 +13,7 @@ from bpxp.backends import LIBRARIES, Backend, BackendInfo, Library, available_ba
 from bpxp.errors import BackendNotInstalledError, BackendNotUsableError, BpxpError, InvalidTypeError, InvalidValueError
 
 MEMBERS = {"name", "xp", "device", "asarray", "to_numpy", "compile", "memory", "out_of_memory"}
-TOLD = {"ring", "piece", "shares_memory", "fuses"}  # by some: of data larger than the device, and of memory
+TOLD = {"ring", "piece", "shares_memory"}  # by some: of data larger than the device
 
 
 def installed(name: str) -> bool:
@@ -42,7 +42,7 @@ def test_a_backend_is_made_once(backend):
 
 def test_the_namespace_has_no_name_outside_the_standard(backend):
     standard = {*base.CREATION, *base.FUNCTIONS, *base.CONSTANTS, *base.DTYPES}
-    assert set(vars(backend.xp)) <= standard | {*base.KERNELS, *base.HINTS, *base.STORES}
+    assert set(vars(backend.xp)) <= standard | {*base.KERNELS, *base.HINTS, *base.STORES, *base.CONTEXTS}
 
 
 def test_the_environment_chooses(monkeypatch):

@@ -32,10 +32,13 @@ def spied(**own):
         (Conv2D(2, 3, padding=2), (5, 6, 4), True),  # as much padding as a kernel turned round can have
         (Conv2D(2, 3, padding=3), (5, 6, 4), False),
         (Conv2D(2, 2, dilation=2, padding=2), (5, 6, 4), True),
-        (Conv2D(2, (4, 1)), (13, 2, 4), True),  # 1.3 times as many windows
-        (Conv2D(2, (4, 1)), (12, 2, 4), False),  # more than 1.3 times
-        (Conv2D(2, (1, 4)), (2, 13, 4), True),
-        (Conv2D(2, (1, 4)), (2, 12, 4), False),
+        (Conv2D(4, (4, 1)), (9, 2, 4), True),  # 1.5 times as many windows
+        (Conv2D(4, (4, 1)), (8, 2, 4), False),  # more than 1.5 times
+        (Conv2D(4, (1, 4)), (2, 9, 4), True),
+        (Conv2D(4, (1, 4)), (2, 8, 4), False),
+        (Conv2D(6, 3, padding="same"), (5, 6, 4), True),  # 1.5 times as many filters as channels
+        (Conv2D(7, 3, padding="same"), (5, 6, 4), False),
+        (Conv2D(2, (4, 1)), (8, 2, 4), True),  # more windows, but fewer filters
         (Conv2D(2, 3, padding="same", stride=2), (9, 9, 4), False),
         (Conv2D(2, 3, padding="same", stride=(1, 2)), (9, 9, 4), False),
         (Conv2D(2, 3, padding=2, groups=2), (9, 9, 4), False),
@@ -52,6 +55,8 @@ def test_dx_is_a_convolution_where_that_is_little_work(layer, shape, turned, rng
         return XP.flip(*args, **options)
 
     layer.backward(params, x, delta, xp=spied(flip=flip))
+    assert len(flips) == turned
+    layer.backward(params, x, delta, xp=spied(flip=flip, fuses=True))  # what is gathered costs no memory
     assert len(flips) == turned
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -134,6 +136,28 @@ def test_inputs_are_only_read_and_results_are_new(layer, rng, readonly):
     assert not any(np.shares_memory(a, b) for a, b in itertools.combinations([x, y, dy, dx], 2))
 
 
+@pytest.mark.parametrize(
+    ("layer", "samples"), [(MaxPool2D(3, 2), [4, 4, 1]), (MaxPool2D(2, 1, "same"), [4, 4, 1]), (MaxPool2D(2), [9])]
+)
+def test_what_overlapping_windows_give_back_is_made_for_some_samples_at_a_time(layer, samples, rng):
+    x = rng.standard_normal((9, 6, 6, 3))
+    y, cache = layer.forward((), x, xp=XP)
+    dy, sizes = rng.standard_normal(y.shape), []
+    _, taps, windows, channels = cache.first.shape
+    grid = layer.grid((6, 6))
+    rows = windows if layer == MaxPool2D(2) else windows + 1  # and one of zeros
+    ways = math.prod(-(-axis.kernel // axis.stride) for axis in grid)
+
+    def take(a, *args, **options):
+        sizes.append(a.shape)
+        return XP.take(a, *args, **options)
+
+    own = SimpleNamespace(**{**vars(XP), "take": take, "workspace": (5 * taps * rows * channels - 1) * x.itemsize})
+    dx, _ = layer.backward((), cache, dy, xp=own)
+    assert sizes == [(n, taps * rows, channels) for n in samples for _ in range(ways)]
+    np.testing.assert_array_equal(dx, layer.backward((), cache, dy, xp=XP)[0])
+
+
 def test_averages_keep_no_image_and_a_maximum_keeps_who_won(rng):
     x = rng.standard_normal((2, 6, 8, 3)).astype(np.float32)
     for layer in (AvgPool2D(2), GlobalAvgPool2D()):
@@ -141,8 +165,7 @@ def test_averages_keep_no_image_and_a_maximum_keeps_who_won(rng):
         assert (kept.shape, kept.dtype) == ((0, 6, 8, 3), np.float32)
     kept = MaxPool2D((2, 4)).forward((), x, xp=XP)[1]
     assert (kept.like.shape, kept.like.dtype) == ((0, 6, 8, 3), np.float32)
-    assert [(a.shape, a.dtype) for a in kept.across] == 3 * [((2, 6, 2, 3), np.bool_)]
-    assert [(a.shape, a.dtype) for a in kept.down] == [((2, 3, 2, 3), np.bool_)]
+    assert (kept.first.shape, kept.first.dtype) == ((2, 8, 6, 3), np.bool_)
 
 
 def test_windows_that_do_not_fit():

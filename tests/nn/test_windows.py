@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from types import SimpleNamespace
 
@@ -130,7 +131,8 @@ def test_the_tables_say_who_sees_whom(grid, memo):
     seen, seers = windows.seen(grid, xp=xp), windows.seers(grid, xp=xp)
     assert seen.dtype == np.int32
     assert {way.dtype for way in seers} == {np.dtype(np.int32)}
-    taps, nobody = rows.kernel * columns.kernel, rows.out * columns.out * rows.kernel * columns.kernel
+    taps, count = rows.kernel * columns.kernel, rows.out * columns.out
+    nobody = count * taps
     own, back = np.full(nobody, rows.n * columns.n), [set() for _ in range(rows.n * columns.n)]
     for (o, i, h), (p, j, w) in itertools.product(sight(rows), sight(columns)):
         place = (o * columns.out + p) * taps + i * columns.kernel + j
@@ -145,30 +147,50 @@ def test_the_tables_say_who_sees_whom(grid, memo):
         told = [place for place in found[:, pixel] if place != nobody]
         assert len(told) == len(set(told))
         assert set(told) == places
+    assert windows.tiling(grid) == (len(found) == 1 and nobody not in found)
+    window, tap = found // taps, found % taps
+    in_a_row = count if windows.tiling(grid) else count + 1
+    np.testing.assert_array_equal(np.stack(windows.windows_of(grid, xp=xp)), window)
+    np.testing.assert_array_equal(np.stack(windows.seers_by_tap(grid, xp=xp)), tap * in_a_row + window)
 
 
 def test_a_table_is_made_once_where_there_is_a_memo():
     xp, plain = namespace(memo={}), namespace()
-    for table, grid in itertools.product((windows.seen, windows.seers), GRIDS):
+    tables = windows.seen, windows.seers, windows.seers_by_tap, windows.windows_of
+    for table, grid in itertools.product(tables, GRIDS):
         assert table(grid, xp=xp) is table(grid, xp=xp)
         assert table(grid, xp=plain) is not table(grid, xp=plain)
-    assert len(xp.memo) == 2 * len(GRIDS)
+    assert len(xp.memo) == 4 * len(GRIDS)
 
 
-@pytest.mark.parametrize("axis", sorted({axis for grid in GRIDS for axis in grid}))
-@pytest.mark.parametrize("place", [0, 1, 2])
-def test_what_is_given_back_goes_to_who_was_seen(axis, place, rng):
-    xp = namespace()
-    shape = [2, 3]
-    shape.insert(place, axis.out)
-    parts = [rng.standard_normal(shape) for _ in range(axis.kernel)]
-    expected = np.zeros([axis.n, 2, 3])
-    for window, tap, pixel in sight(axis):
-        if pixel is not None:
-            expected[pixel] += np.moveaxis(parts[tap], place, 0)[window]
-    found = windows.given_back(parts, place, axis, xp=xp)
-    np.testing.assert_allclose(np.moveaxis(found, place, 0), expected, rtol=1e-13, atol=1e-14)
-    assert windows.given_back([a.astype(np.float32) for a in parts], place, axis, xp=xp).dtype == np.float32
+def test_a_table_is_made_outside_of_the_trace_where_the_namespace_says_how():
+    entered = []
+
+    @contextlib.contextmanager
+    def untraced():
+        entered.append(len(xp.memo))
+        yield
+        entered.append(len(xp.memo))
+
+    xp = namespace(memo={}, untraced=untraced)
+    windows.seen(GRIDS[0], xp=xp)
+    windows.seen(GRIDS[0], xp=xp)
+    assert entered == [0, 1]
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_what_windows_give_back_is_gathered_by_the_pixels(grid, rng):
+    xp, (rows, columns) = namespace(), grid
+    given = rng.standard_normal((2, rows.out * columns.out + 1, rows.kernel * columns.kernel, 3))
+    given[:, -1, ...] = 0.0
+    expected = np.zeros((2, rows.n, columns.n, 3))
+    for (o, i, h), (p, j, w) in itertools.product(sight(rows), sight(columns)):
+        if h is not None and w is not None:
+            expected[:, h, w, :] += given[:, o * columns.out + p, i * columns.kernel + j, :]
+    flat = given.reshape(2, -1, 3)
+    found = windows.gathered(flat, windows.seers(grid, xp=xp), xp=xp)
+    np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=1e-13, atol=1e-14)
+    assert windows.gathered(flat.astype(np.float32), windows.seers(grid, xp=xp), xp=xp).dtype == np.float32
 
 
 def test_windows_turned_round_twice_are_what_they_were():

@@ -5,6 +5,7 @@ It is the only object that holds arrays between calls. What can be a function ov
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from bpxp.metrics import Metric, default_metrics, get_metric
 from bpxp.nn import Layer, Loss, get_loss
 from bpxp.nn.checks import number
 from bpxp.nn.layer import Params, Shape
+from bpxp.nn.windows import WORKSPACE
 from bpxp.optim import SGD, Optimizer, OptState
 from bpxp.random import INIT, HostRandom, Seed, make_key, normalize_seed
 from bpxp.step import Data, DescentStep, EvaluationStep, Sums, as_floats, evaluation, loss_and_gradients, training
@@ -30,7 +32,8 @@ from bpxp.tree import named_leaves, tree_map
 if TYPE_CHECKING:
     from bpxp.ledger import Ledger
 
-CHUNK = 1000  # samples that evaluate and predict pass through the network at once
+CHUNK = 1000  # samples that evaluate and predict pass through the network at once, at most
+ROOMS = 32  # and no more images than need so many times the workspace on their way
 
 
 class Network:
@@ -229,7 +232,7 @@ class Network:
         """
         xp, kind = self.xp, getattr(self.xp, self.dtype)
         n = len(batch) if isinstance(batch, samples.Held) else int(batch[0].shape[0])
-        size = min(CHUNK, n)
+        size = min(self._chunk, n)
         if isinstance(batch, samples.Held):
             feed: Feed = batch.stream(self.backend, size)
         else:
@@ -262,7 +265,8 @@ class Network:
         other.dtype = checked_dtype(self.dtype, other.backend)
         other._compiled = {}
         other.optimizer = other.opt_state = None
-        other.__dict__.pop("_plain", None)
+        for name in ("_plain", "_chunk"):
+            other.__dict__.pop(name, None)
         other._params, other.stats = other._adopt(host)
         other.key = other.key_at(self.steps) if self.key else ()
         return other
@@ -310,13 +314,33 @@ class Network:
         """Return (x, y, weight) as checked arrays on the backend, from a Dataset or a pair."""
         return samples.prepare(self, data, weight, class_weight, where)
 
+    @functools.cached_property
+    def _chunk(self) -> int:
+        """How many samples pass through the network at once."""
+        if len(self.input_shape) == 1:  # no layer makes many more numbers of a vector than it has parameters
+            return CHUNK
+        from bpxp.backends.shape_array import Meter
+        from bpxp.backends.shapes import shape_namespace, shape_of
+
+        meter = Meter()
+        xp = shape_namespace(meter, self.xp)
+        params, stats = tree_map(lambda a: shape_of(a, meter), (self._params, self.stats))
+        kept = meter.live
+        x = xp.empty((1, *self.input_shape), dtype=getattr(xp, self.dtype))
+        try:
+            self.model.forward(params, x, xp=xp, **evaluation(self.model, stats))
+        except Exception:  # a layer of the user's own may ask for numbers
+            return CHUNK
+        room: int = getattr(self.xp, "workspace", WORKSPACE)
+        return max(1, min(CHUNK, ROOMS * room // (meter.peak - kept)))
+
     def _forward(self, x: Any, where: str) -> Array:
         x = samples.inputs_or_rows(self, x, where)
         run = self.compiled(self._logits, "forward")
         n = int(x.shape[0])
         parts = []
-        for i in range(0, n, CHUNK):
-            end = min(i + CHUNK, n)
+        for i in range(0, n, self._chunk):
+            end = min(i + self._chunk, n)
             chunk = self.backend.asarray(x.read(i, end)) if isinstance(x, Rows) else x[i:end, ...]
             parts.append(run((), (self._params, self.stats, chunk)))
         return parts[0] if len(parts) == 1 else self.xp.concat(parts, axis=0)

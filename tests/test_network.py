@@ -109,6 +109,48 @@ def test_chunks_of_prediction_and_evaluation_join(backend, rng, n):
     assert found["accuracy"] == pytest.approx(float((proba.argmax(axis=1) == y).mean()))
 
 
+class Asks(bpxp.nn.Flatten):
+    """Asks for a number on its way."""
+
+    def forward(self, params, x, /, *, xp):
+        assert float(x[0, 0, 0, 0]) == float(x[0, 0, 0, 0])
+        return super().forward(params, x, xp=xp)
+
+
+@pytest.mark.parametrize("size", [28, 90])
+def test_no_more_images_at_a_time_than_there_is_room_for(rng, size, monkeypatch):
+    layers = [bpxp.nn.Conv2D(4, 3, padding="same"), bpxp.nn.Flatten(), 3]
+    net = bpxp.Network(layers, input_shape=(size, size, 1), backend="numpy", seed=0)
+    x, y = rng.random((40, size, size, 1)).astype(np.float32), rng.integers(0, 3, 40)
+    shapes = []
+
+    def forward(self, params, x, /, **context):
+        shapes.append(x.shape[0])
+        return right(self, params, x, **context)
+
+    right = bpxp.nn.Sequential.forward
+    each = 4 * size * size * (1 + 4 + 9)  # at least x, z and the patches; the padded image and copies come on top
+    monkeypatch.setattr(net.xp, "workspace", 20 * each // 32)
+    whole = net.to("strict").logits(x)
+    monkeypatch.setattr(bpxp.nn.Sequential, "forward", forward)
+    logits = net.logits(x)
+    assert shapes[0] == 1  # for its shapes
+    assert 8 <= shapes[1] <= 20
+    assert sum(shapes[1:]) == 40
+    np.testing.assert_allclose(logits, net.to("strict").backend.to_numpy(whole), rtol=1e-4, atol=1e-5)
+    shapes.clear()
+    net.evaluate(x, y)
+    assert set(shapes) == {net._chunk}
+    monkeypatch.setattr(net.xp, "workspace", 1)
+    assert net.to(net.backend)._chunk == 1
+    assert net.to("strict")._chunk == 1000
+
+
+def test_a_layer_that_asks_for_numbers_gets_them_when_a_network_predicts(rng):
+    net = bpxp.Network([Asks(), 3], input_shape=(2, 2, 1), backend="numpy", seed=0)
+    assert net.predict(rng.random((1200, 2, 2, 1))).shape == (1200,)
+
+
 def test_evaluation_weighs_the_loss(net, batch):
     x, y = batch
     weight = np.arange(7.0)

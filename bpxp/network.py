@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bpxp import architecture, parameters, samples
 from bpxp.backends import Array, Backend
 from bpxp.choice import Work, choose, why_eager
+from bpxp.chunk import samples_at_a_time
 from bpxp.data.feed import Feed, Resident
 from bpxp.data.rows import Rows
 from bpxp.dtypes import checked_dtype
@@ -22,7 +23,6 @@ from bpxp.metrics import Metric, default_metrics, get_metric
 from bpxp.nn import Layer, Loss, get_loss
 from bpxp.nn.checks import number
 from bpxp.nn.layer import Params, Shape
-from bpxp.nn.windows import WORKSPACE
 from bpxp.optim import SGD, Optimizer, OptState
 from bpxp.random import INIT, HostRandom, Seed, make_key, normalize_seed
 from bpxp.step import Data, DescentStep, EvaluationStep, Sums, as_floats, evaluation, loss_and_gradients, training
@@ -31,9 +31,6 @@ from bpxp.tree import named_leaves, tree_map
 
 if TYPE_CHECKING:
     from bpxp.ledger import Ledger
-
-CHUNK = 1000  # samples that evaluate and predict pass through the network at once, at most
-ROOMS = 32  # and no more images than need so many times the workspace on their way
 
 
 class Network:
@@ -316,23 +313,7 @@ class Network:
 
     @functools.cached_property
     def _chunk(self) -> int:
-        """How many samples pass through the network at once."""
-        if len(self.input_shape) == 1:  # no layer makes many more numbers of a vector than it has parameters
-            return CHUNK
-        from bpxp.backends.shape_array import Meter
-        from bpxp.backends.shapes import shape_namespace, shape_of
-
-        meter = Meter()
-        xp = shape_namespace(meter, self.xp)
-        params, stats = tree_map(lambda a: shape_of(a, meter), (self._params, self.stats))
-        kept = meter.live
-        x = xp.empty((1, *self.input_shape), dtype=getattr(xp, self.dtype))
-        try:
-            self.model.forward(params, x, xp=xp, **evaluation(self.model, stats))
-        except Exception:  # a layer of the user's own may ask for numbers
-            return CHUNK
-        room: int = getattr(self.xp, "workspace", WORKSPACE)
-        return max(1, min(CHUNK, ROOMS * room // (meter.peak - kept)))
+        return samples_at_a_time(self)
 
     def _forward(self, x: Any, where: str) -> Array:
         x = samples.inputs_or_rows(self, x, where)

@@ -35,7 +35,7 @@ IMAGE = [nn.Conv2D(3, 3, activation="relu"), nn.Flatten(), 3]
 def small_pieces(monkeypatch):
     """Let a piece be three mini-batches, and an evaluation take 10 samples at a time: else a few samples are one piece."""
     monkeypatch.setattr(feed, "batches_of_a_piece", lambda *_: 3)
-    monkeypatch.setattr("bpxp.network.CHUNK", 10)
+    monkeypatch.setattr("bpxp.chunk.CHUNK", 10)
 
 
 def mapped(folder: Path, a: np.ndarray, name: str = "x") -> np.ndarray:

@@ -110,11 +110,7 @@ class MaxPool2D(_Pool2D):
         narrow, across = _largest(_taps(x, 2, columns, -xp.inf, xp), xp)
         y, down = _largest(_taps(narrow, 1, rows, -xp.inf, xp), xp)
         in_row = [_taps(first, 1, rows, False, xp) for first in _firsts(across, narrow, xp)]
-        first = [
-            xp.logical_and(a, b)
-            for a, bs in zip(_firsts(down, y, xp), zip(*in_row, strict=True), strict=True)
-            for b in bs
-        ]
+        first = [xp.logical_and(a, taps[i]) for i, a in enumerate(_firsts(down, y, xp)) for taps in in_row]
         batch, height, width, channels = y.shape
         winners = xp.reshape(xp.stack(first, axis=1), (batch, len(first), height * width, channels))
         return y, MaxPoolCache(winners, _shape_of(x, xp))
@@ -129,7 +125,7 @@ class MaxPool2D(_Pool2D):
         if not windows.tiling(grid):
             dy, first = (windows.with_zeros(a, xp=xp) for a in (dy, first))
         ways, parts = windows.seers_by_tap(grid, xp=xp), []
-        blocks = [slice(batch)]
+        blocks = [slice(None)]
         if len(ways) > 1:  # where windows overlap, they give back more numbers than dx has
             blocks = windows.blocks(batch, math.prod(first.shape[1:]), dy.dtype, xp=xp)
         for block in blocks:

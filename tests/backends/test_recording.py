@@ -334,7 +334,7 @@ def test_a_function_behind_the_librarys_back_is_one_call(lab):
 
 
 def test_an_evaluation_of_two_large_data_sets_in_turn_is_recorded_once(monkeypatch):
-    monkeypatch.setattr("bpxp.network.CHUNK", 10)
+    monkeypatch.setattr("bpxp.chunk.CHUNK", 10)
     eager = []
 
     class Counting(bpxp.nn.Activation):

@@ -137,7 +137,13 @@ def test_inputs_are_only_read_and_results_are_new(layer, rng, readonly):
 
 
 @pytest.mark.parametrize(
-    ("layer", "samples"), [(MaxPool2D(3, 2), [4, 4, 1]), (MaxPool2D(2, 1, "same"), [4, 4, 1]), (MaxPool2D(2), [9])]
+    ("layer", "samples"),
+    [
+        (MaxPool2D(3, 2), [4, 4, 1]),
+        (MaxPool2D((3, 2), 2), [4, 4, 1]),
+        (MaxPool2D(2, 1, "same"), [4, 4, 1]),
+        (MaxPool2D(2), [9]),
+    ],
 )
 def test_what_overlapping_windows_give_back_is_made_for_some_samples_at_a_time(layer, samples, rng):
     x = rng.standard_normal((9, 6, 6, 3))

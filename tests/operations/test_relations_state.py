@@ -46,7 +46,7 @@ def test_a_network_from_a_file_says_the_same_bits(given):
 def test_predictions_do_not_depend_on_the_chunk(given, size):
     net, x = given
     whole = net.logits(x)
-    with mock.patch("bpxp.network.CHUNK", size):
+    with mock.patch("bpxp.chunk.CHUNK", size):
         close(bpxp.Network.to(net, "numpy").logits(x), whole, 1e-13)
 
 

@@ -283,7 +283,10 @@ def test_peak_memory_is_that_of_numpy(which, optimizer):
     costs = bpxp.preflight(net, batch_size=64, optimizer=optimizer)
     real = peak_of_a_step(net, optimizer, 128, 64)
     # NumPy reuses some temporaries, and has buffers and Python objects of its own: within 1 % and 16 KiB.
-    assert costs.peak_bytes - costs.resident_bytes == pytest.approx(real, rel=0.01, abs=16 << 10)
+    own = 16 << 10
+    if np.lib.NumpyVersion(np.__version__) < "2.3.0":
+        own += 32 << 10  # a sum had a buffer of 8192 numbers
+    assert costs.peak_bytes - costs.resident_bytes == pytest.approx(real, rel=0.01, abs=own)
 
 
 def test_what_is_resident(backend):

@@ -134,10 +134,14 @@ def build(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def examples(session: nox.Session) -> None:
-    """Run every program in examples/; MNIST is downloaded, unless BPXP_DATA_DIR says where it lies."""
+    """Run every program in examples/, what takes half an hour for one epoch only, unless `-- long` is said.
+
+    MNIST is downloaded, unless BPXP_DATA_DIR says where it lies.
+    """
     session.install("-e", ".[plot,images]", *group("torch-cpu"))
+    short = set() if "long" in session.posargs else {"cnn.py", "lenet.py", "mlp_augmented.py"}
     for program in sorted((ROOT / "examples").glob("*.py")):
-        session.run("python", str(program))
+        session.run("python", str(program), *(["1"] if program.name in short else []))
 
 
 @nox.session(default=False, venv_backend="virtualenv")

@@ -53,10 +53,10 @@ CACHE = 1 << 20
 # NumPy as it is, so that it costs no memory.
 
 # And what it may keep. `memo`: a dict for what depends on shapes alone, such as tables of indices. What is made within
-# a trace is not to outlive it: a namespace that traces has `untraced`, too, a context within which numbers are computed
-# at once, and are constants of what is compiled.
+# a trace is not to outlive it: a namespace that traces says `tables`, too, a namespace with which they are made. Its
+# arrays are constants of what is compiled.
 STORES = ["memo"]
-CONTEXTS = ["untraced"]
+MAKERS = ["tables"]
 
 
 class RuledNamespace(types.SimpleNamespace):

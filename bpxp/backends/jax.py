@@ -40,8 +40,9 @@ class JaxBackend:
             self.piece = PIECE
         # On a GPU, JAX itself would multiply in TF32: as everywhere, that is for who asks for it.
         matmul = functools.partial(jnp.matmul, precision="highest")
-        # Made within the trace, tables of indices would be computed anew for each number that is gathered through them.
-        own = {"memo": {}, "untraced": jax.ensure_compile_time_eval, "fuses": True}
+        # Made within the trace, tables of indices would be computed anew for each number that is gathered through them;
+        # made by JAX outside of it, each of their operations would be compiled.
+        own = {"memo": {}, "tables": np, "fuses": True}
         self.xp = namespace(jnp, self.device, from_dlpack=jnp.from_dlpack, matmul=matmul, **own)
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:

@@ -10,7 +10,6 @@ of them, with kernel k and padding p' after the last.
 
 from __future__ import annotations
 
-import contextlib
 import numbers
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -165,8 +164,7 @@ def kept(make: Callable[..., Any], windows: Grid | Axis, xp: Namespace) -> Any:
         return make(windows, xp)
     key = make, windows
     if key not in memo:
-        with getattr(xp, "untraced", contextlib.nullcontext)():
-            memo[key] = make(windows, xp)
+        memo[key] = make(windows, getattr(xp, "tables", xp))
     return memo[key]
 
 

@@ -42,7 +42,7 @@ def test_a_backend_is_made_once(backend):
 
 def test_the_namespace_has_no_name_outside_the_standard(backend):
     standard = {*base.CREATION, *base.FUNCTIONS, *base.CONSTANTS, *base.DTYPES}
-    assert set(vars(backend.xp)) <= standard | {*base.KERNELS, *base.HINTS, *base.STORES, *base.CONTEXTS}
+    assert set(vars(backend.xp)) <= standard | {*base.KERNELS, *base.HINTS, *base.STORES, *base.MAKERS}
 
 
 def test_the_environment_chooses(monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from types import SimpleNamespace
 
@@ -20,7 +19,7 @@ XP = bpxp.backends.get_backend("numpy").xp
 def namespace(**own):
     """NumPy's namespace without what it keeps and what it tells of memory, unless said here."""
     plain = {name: value for name, value in vars(XP).items() if name not in ("memo", "workspace")}
-    return SimpleNamespace(**plain, **own)
+    return SimpleNamespace(**{**plain, **own})
 
 
 # ---------------------------------------------------------------- what is asked for
@@ -163,19 +162,19 @@ def test_a_table_is_made_once_where_there_is_a_memo():
     assert len(xp.memo) == 4 * len(GRIDS)
 
 
-def test_a_table_is_made_outside_of_the_trace_where_the_namespace_says_how():
-    entered = []
+def test_a_table_is_made_with_another_namespace_where_one_is_told():
+    asked = []
 
-    @contextlib.contextmanager
-    def untraced():
-        entered.append(len(xp.memo))
-        yield
-        entered.append(len(xp.memo))
+    def arange(*args, **options):
+        asked.append(args)
+        return XP.arange(*args, **options)
 
-    xp = namespace(memo={}, untraced=untraced)
-    windows.seen(GRIDS[0], xp=xp)
-    windows.seen(GRIDS[0], xp=xp)
-    assert entered == [0, 1]
+    xp = namespace(memo={}, tables=namespace(arange=arange))
+    first = windows.seen(GRIDS[0], xp=xp)
+    assert asked
+    asked.clear()
+    assert windows.seen(GRIDS[0], xp=xp) is first
+    assert not asked
 
 
 @pytest.mark.parametrize("grid", GRIDS)

@@ -40,7 +40,7 @@ def _memory(c: Any, free: int, total: int) -> None:
 @row(73, MemoryError, "E053", "fit(batch_size=20) on ", "the device has too little memory: got about ",
     "0.000977 MiB of 0.000977 MiB free", "Fix: batch_size=", "the largest that fits", kind="backend")
 def a_small_device(c):
-    c.patch.setattr(type(c.backend), "fuses", False, raising=False)  # where a compiler may make do with less, it is W008
+    c.patch.setattr(c.backend.xp, "fuses", False, raising=False)  # where a compiler may make do with less, it is W008
     _memory(c, 1024, 1024)
     c.fit()
 

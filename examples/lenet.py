@@ -6,7 +6,7 @@ kernels, each followed by pooling, and two dense layers; ReLU where LeNet-5 had 
 Run:  python examples/lenet.py [EPOCHS] [SEED]      (MNIST is downloaded once; see BPXP_DATA_DIR)
 
 Printed: (1 of 2 CPU cores, NumPy 2.4.6)
-    117,078 parameters, float32, backend numpy; per sample 2.6 MFLOP forward, 4.76 MFLOP backward, 67 kB kept for it
+    117,078 parameters, float32, backend numpy; per sample 2.6 MFLOP forward, 4.76 MFLOP backward, 29.2 kB kept for it
     epoch  1/12  loss 0.2621  validation loss 0.0999  validation accuracy 0.9658  35.2 s
     …
     epoch 12/12  loss 0.0010  validation loss 0.0221  validation accuracy 0.9930  44.5 s

@@ -158,7 +158,10 @@ def image_shape(in_shape: Shape, where: str) -> tuple[int, int, int]:
 
 
 def kept(make: Callable[..., Any], windows: Grid | Axis, xp: Namespace) -> Any:
-    """Return what `make` makes of the windows alone: once, where the namespace has a `memo`."""
+    """Return what `make` makes of the windows alone: once, where the namespace has a `memo`.
+
+    A namespace that traces says with which other one, its `tables`.
+    """
     memo: dict[Any, Any] | None = getattr(xp, "memo", None)
     if memo is None:
         return make(windows, xp)

@@ -67,7 +67,7 @@ def lowest(session: nox.Session) -> None:
 def promises(session: nox.Session) -> None:
     """Count kills, interrupts, cut points and more to the full number, and write what came out to docs/promises.md."""
     session.install("-e", ".[jax]", *group("test", "torch-cpu"))
-    session.run("python", "tests/promises.py", *session.posargs)
+    session.run("python", "tests/promises/measure.py", *session.posargs)
 
 
 @nox.session(default=False)
@@ -81,7 +81,7 @@ def fuzz(session: nox.Session) -> None:
 def mutation(session: nox.Session) -> None:
     """Change the mathematics one thing at a time, and see that a test fails: hours on one core, a room some minutes."""
     session.install("-e", ".", *group("test", "mutation"))
-    session.run("python", "tests/mutation.py", *session.posargs)
+    session.run("python", "tests/mutation/measure.py", *session.posargs)
 
 
 def pytest(session: nox.Session, backends: str, **environment: str) -> None:

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bpxp import callbacks, data, errors, metrics, nn, optim, verify
     from bpxp.backends import available_backends, get_backend
-    from bpxp.bundle import replay
-    from bpxp.costs import preflight
     from bpxp.errors import BpxpError, BpxpWarning
-    from bpxp.history import History
-    from bpxp.network import Network
-    from bpxp.trainer import Trainer
+    from bpxp.network.network import Network
+    from bpxp.network.preflight import preflight
+    from bpxp.training.divergence.replay import replay
+    from bpxp.training.history import History
+    from bpxp.training.trainer import Trainer
 
 __all__ = [
     "BpxpError",
@@ -50,13 +50,13 @@ __version__ = "0.1.0"
 _HOME = {
     "BpxpError": "bpxp.errors",
     "BpxpWarning": "bpxp.errors",
-    "History": "bpxp.history",
-    "Network": "bpxp.network",
-    "Trainer": "bpxp.trainer",
+    "History": "bpxp.training.history",
+    "Network": "bpxp.network.network",
+    "Trainer": "bpxp.training.trainer",
     "available_backends": "bpxp.backends",
     "get_backend": "bpxp.backends",
-    "preflight": "bpxp.costs",
-    "replay": "bpxp.bundle",
+    "preflight": "bpxp.network.preflight",
+    "replay": "bpxp.training.divergence.replay",
 }
 
 

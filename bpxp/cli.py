@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bpxp
-from bpxp.atomic import check_writable
+from bpxp.core.atomic import check_writable
 from bpxp.errors import BpxpError, InvalidValueError, message
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ def predict(options: argparse.Namespace) -> int:
     """Print the class of each picture, and its probability."""
     import numpy as np
 
-    from bpxp.images import load_digit
+    from bpxp.data.images import load_digit
 
     net = bpxp.Network.load(options.model, backend=options.backend)
     x = np.stack([load_digit(path, net.input_shape, prepare=not options.as_is) for path in options.images])
@@ -291,9 +291,9 @@ def replay(options: argparse.Namespace) -> int:
 
 def verify(options: argparse.Namespace) -> int:
     """Check gradients and equations: of a saved network, or of everything."""
-    from bpxp.dtypes import has_float64
+    from bpxp.backends.dtypes import has_float64
     from bpxp.verify import check_equations
-    from bpxp.verify.catalogue import check_all
+    from bpxp.verify.equations.catalogue import check_all
     from bpxp.verify.survey import check_model, survey
 
     gradients = "gradients, against the loss:"

@@ -11,8 +11,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from bpxp.core.checks import named, positive_int
 from bpxp.errors import InvalidTypeError, InvalidValueError, message
-from bpxp.nn.checks import named, positive_int
 from bpxp.nn.losses import Loss, one_hot
 
 Array = Any

@@ -11,8 +11,8 @@ from mistakes import ROWS, Row
 
 import bpxp
 from bpxp.backends import Backend, get_backend
+from bpxp.core.tree import leaves
 from bpxp.errors import BpxpError, BpxpWarning
-from bpxp.tree import leaves
 
 MISTAKES = 76  # that the rows are about, by their numbers
 

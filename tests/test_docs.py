@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bpxp import optim
-from bpxp.equations import Equations
-from bpxp.verify.catalogue import catalogue
+from bpxp.equations.notation import Equations
+from bpxp.verify.equations.catalogue import catalogue
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(page for page in DOCS.rglob("*.md") if "generated" not in page.parts and "_build" not in page.parts)

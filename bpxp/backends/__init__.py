@@ -199,7 +199,7 @@ def _made(name: str, where: str) -> Backend:
             )
         )
     try:
-        module = importlib.import_module(f"bpxp.backends.{library}")
+        module = importlib.import_module(f"bpxp.backends.{library}.backend")
         module.check_device(device)
         backend: Backend = getattr(module, known.backend)(device)
         _probe(backend)

@@ -12,8 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from bpxp.core.memory import Memory
 from bpxp.errors import DeviceMismatchError, InvalidTypeError, InvalidValueError, ShapeRuleError, message
-from bpxp.memory import Memory
 
 Array = Any
 Namespace = Any
@@ -49,8 +49,8 @@ HINTS = ["workspace", "fuses"]
 CACHE = 1 << 20
 
 # And for data larger than the device. `ring(kinds, rows)`: buffers through which the samples travel, see
-# `bpxp.backends.rings`; `piece`: how many bytes of them at a time. `shares_memory`: whether `asarray` takes an array of
-# NumPy as it is, so that it costs no memory.
+# `bpxp.backends.prefetch`; `piece`: how many bytes of them at a time. `shares_memory`: whether `asarray` takes an array
+# of NumPy as it is, so that it costs no memory.
 
 # And what it may keep. `memo`: a dict for what depends on shapes alone, such as tables of indices. What is made within
 # a trace is not to outlive it: a namespace that traces says `tables`, too, a namespace with which they are made. Its

@@ -75,7 +75,7 @@ def with_products(backend: Backend, precision: str, where: str = "matmul") -> Ba
 
 
 def _product(library: str, backend: Backend, precision: str, where: str) -> Product:
-    name = f"bpxp.backends.{library}_products"
+    name = f"bpxp.backends.{library}.matmul"
     known = importlib.import_module(name).products(backend) if importlib.util.find_spec(name) else {}
     if precision not in known:
         raise InvalidValueError(

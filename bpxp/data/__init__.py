@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bpxp.data import augment
 from bpxp.data.dataset import Dataset, as_dataset
-from bpxp.data.digits import digits
-from bpxp.data.folder import folder_dataset
-from bpxp.data.idx import map_idx, read_idx, write_idx
 from bpxp.data.loader import Loader
-from bpxp.data.mnist import fashion_mnist, mnist
 from bpxp.data.order import epoch_order
+from bpxp.data.sources.digits import digits
+from bpxp.data.sources.folder import folder_dataset
+from bpxp.data.sources.idx import map_idx, read_idx, write_idx
+from bpxp.data.sources.mnist import fashion_mnist, mnist
 
 __all__ = [
     "Dataset",

@@ -11,10 +11,10 @@ import numpy as np
 
 from bpxp.backends import Array, Backend, get_backend
 from bpxp.backends.base import is_host_array
+from bpxp.core.checks import number, positive_int
+from bpxp.core.random import SPLIT, HostRandom, Seed, normalize_seed
+from bpxp.data.validation.inputs import as_host, taken
 from bpxp.errors import InvalidTypeError, InvalidValueError, message
-from bpxp.inputs import as_host, taken
-from bpxp.nn.checks import number, positive_int
-from bpxp.random import SPLIT, HostRandom, Seed, normalize_seed
 
 
 @dataclass(frozen=True, eq=False, repr=False)

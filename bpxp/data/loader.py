@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bpxp.backends import Array, Backend, get_backend
+from bpxp.core.random import Seed, normalize_seed
 from bpxp.data.dataset import Dataset, as_dataset
 from bpxp.data.order import epoch_order, usable_batch_size
-from bpxp.random import Seed, normalize_seed
 
 Batch = tuple[Array, ...]
 

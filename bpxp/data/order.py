@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from bpxp.core.checks import positive_int
+from bpxp.core.random import ORDER, HostRandom
 from bpxp.errors import warn
-from bpxp.nn.checks import positive_int
-from bpxp.random import ORDER, HostRandom
 
 
 def epoch_order(seed: int, epoch: int, n: int, batch_size: int, shuffle: bool = True) -> np.ndarray:

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
-from bpxp.equations import Equations
+from bpxp.core.checks import fits_in_memory, positive_int
+from bpxp.core.random import HostRandom
+from bpxp.equations.notation import Equations
 from bpxp.errors import InvalidValueError, Message, message
 from bpxp.nn import windows
 from bpxp.nn.activations import Activation, get_activation
-from bpxp.nn.checks import fits_in_memory, positive_int
 from bpxp.nn.initializers import Initializer, get_initializer
 from bpxp.nn.layer import Array, Namespace, Shape
 from bpxp.nn.windows import Grid, Pair
-from bpxp.random import HostRandom
 
 FEW = 4  # fewer channels than this are too short a row to gather: each tap is copied as an image instead
 STREAMED = 4  # such copies are read and written in long runs: worth so many times the memory near the core

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from bpxp.equations import Equations
+from bpxp.core.checks import fits_in_memory, positive_int
+from bpxp.core.random import HostRandom
+from bpxp.equations.notation import Equations
 from bpxp.errors import InvalidValueError, message
 from bpxp.nn.activations import Activation, get_activation
-from bpxp.nn.checks import fits_in_memory, positive_int
 from bpxp.nn.initializers import Initializer, get_initializer
 from bpxp.nn.layer import Array, Namespace, Shape
-from bpxp.random import HostRandom
 
 
 class DenseParams(NamedTuple):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bpxp.equations import Equations
+from bpxp.core.checks import number
+from bpxp.core.random import HostRandom, Key
+from bpxp.core.threefry import LEVELS, bernoulli, level
+from bpxp.equations.notation import Equations
 from bpxp.errors import InvalidValueError, message
-from bpxp.nn.checks import number
 from bpxp.nn.layer import Array, Namespace, Shape
-from bpxp.random import HostRandom, Key
-from bpxp.threefry import LEVELS, bernoulli, level
 
 
 @dataclass(frozen=True)

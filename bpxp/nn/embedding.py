@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from bpxp.equations import Equations
+from bpxp.core.checks import fits_in_memory, positive_int
+from bpxp.core.random import HostRandom
+from bpxp.equations.notation import Equations
 from bpxp.errors import InvalidValueError, message
-from bpxp.nn.checks import fits_in_memory, positive_int
 from bpxp.nn.functions import constant
 from bpxp.nn.initializers import Initializer, get_initializer
 from bpxp.nn.layer import Array, Namespace, Shape
-from bpxp.random import HostRandom
 
 EXACT = 2**24  # float32 counts no further
 ONE_HOT = 2**24  # numbers in one block of the one-hot matrix: 64 MiB in float32

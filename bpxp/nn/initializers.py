@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from bpxp.core.checks import named, number
+from bpxp.core.random import HostRandom
 from bpxp.errors import InvalidTypeError, message
-from bpxp.nn.checks import named, number
 from bpxp.nn.layer import Shape
-from bpxp.random import HostRandom
 
 
 class Initializer:

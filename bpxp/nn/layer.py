@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
-from bpxp.random import HostRandom
+from bpxp.core.random import HostRandom
 
 Array = Any
 Namespace = Any
@@ -33,7 +33,7 @@ class Layer(Protocol):
         ``"training"``
             bool: whether this is a training step.
         ``"key"``
-            `bpxp.random.Key` or None: the place of the layer's random numbers; None where nothing is random.
+            `bpxp.core.random.Key` or None: the place of the layer's random numbers; None where nothing is random.
         ``"stats"``
             The layer's running statistics, a (named) tuple of arrays.
         ``"present"``

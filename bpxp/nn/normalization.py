@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from bpxp.equations import Equations
+from bpxp.core.checks import fits_in_memory, number
+from bpxp.core.random import HostRandom
+from bpxp.equations.notation import Equations
 from bpxp.errors import InvalidValueError, message
-from bpxp.nn.checks import fits_in_memory, number
 from bpxp.nn.functions import constant
 from bpxp.nn.initializers import Zeros
 from bpxp.nn.layer import Array, Namespace, Shape
-from bpxp.random import HostRandom
 
 
 class NormParams(NamedTuple):

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
-from bpxp.equations import Equations
+from bpxp.core.random import HostRandom
+from bpxp.equations.notation import Equations
 from bpxp.errors import InvalidValueError, message
 from bpxp.nn import windows
 from bpxp.nn.layer import Array, Namespace, Shape
 from bpxp.nn.windows import Axis, Grid, Pair
-from bpxp.random import HostRandom
 
 
 @dataclass(frozen=True)

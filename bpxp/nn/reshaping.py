@@ -11,10 +11,10 @@ import numbers
 from dataclasses import dataclass
 from typing import Any
 
-from bpxp.equations import Equations
+from bpxp.core.random import HostRandom
+from bpxp.equations.notation import Equations
 from bpxp.errors import InvalidTypeError, InvalidValueError, message
 from bpxp.nn.layer import Array, Namespace, Shape
-from bpxp.random import HostRandom
 
 
 @dataclass(frozen=True)

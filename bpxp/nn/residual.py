@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bpxp.equations import Equations
+from bpxp.core.random import HostRandom
+from bpxp.equations.notation import Equations
 from bpxp.errors import InvalidTypeError, InvalidValueError, Message, message
 from bpxp.nn.layer import Array, Layer, Namespace, Params, Shape
 from bpxp.nn.sequential import Sequential
-from bpxp.random import HostRandom
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
+from bpxp.core.random import HostRandom
 from bpxp.nn.activations import Activation, Identity
 from bpxp.nn.layer import Array, Layer, Namespace, Params, Shape
-from bpxp.random import HostRandom
 
 
 @dataclass(frozen=True)

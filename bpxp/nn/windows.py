@@ -14,8 +14,8 @@ import numbers
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from bpxp.core.checks import positive_int
 from bpxp.errors import InvalidTypeError, InvalidValueError, message
-from bpxp.nn.checks import positive_int
 from bpxp.nn.layer import Array, Namespace, Shape
 
 Pair = tuple[int, int]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from bpxp.core.checks import named
 from bpxp.errors import InvalidTypeError, message
-from bpxp.nn.checks import named
 from bpxp.optim.adagrad import Adagrad
 from bpxp.optim.adam import Adam
 from bpxp.optim.adamw import AdamW

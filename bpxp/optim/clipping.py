@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bpxp.tree import leaves, tree_map
+from bpxp.core.tree import leaves, tree_map
 
 Array = Any
 Namespace = Any

@@ -13,12 +13,12 @@ from dataclasses import KW_ONLY, dataclass
 from itertools import repeat
 from typing import Any, NamedTuple
 
-from bpxp.equations import Equations
+from bpxp.core.checks import number
+from bpxp.core.tree import leaves, tree_map, unflatten
+from bpxp.equations.notation import Equations
 from bpxp.errors import InvalidValueError, Message, message
-from bpxp.nn.checks import number
 from bpxp.optim.clipping import clip_by_norm, clip_by_value
 from bpxp.optim.schedules import Constant, Schedule, ScheduleState, as_schedule
-from bpxp.tree import leaves, tree_map, unflatten
 
 Array = Any
 Namespace = Any

@@ -10,9 +10,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from bpxp.equations import Equations
+from bpxp.core.checks import number, positive_int
+from bpxp.equations.notation import Equations
 from bpxp.errors import InvalidTypeError, InvalidValueError, message, suggestion
-from bpxp.nn.checks import number, positive_int
 
 Array = Any
 Namespace = Any

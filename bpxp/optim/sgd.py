@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from bpxp.equations import Equations
+from bpxp.core.tree import tree_map
+from bpxp.equations.notation import Equations
 from bpxp.errors import InvalidValueError, message
 from bpxp.optim.optimizer import Array, Namespace, Optimizer, Params
 from bpxp.optim.schedules import Schedule
-from bpxp.tree import tree_map
 
 
 @dataclass(frozen=True)

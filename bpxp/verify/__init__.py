@@ -1,12 +1,12 @@
 """Proof that gradients are right, and that the code is its derivation: for users, and used by the tests."""
 
-from bpxp.verify.certificate import Certificate, ParityRow, ParityRun
-from bpxp.verify.derivations import DerivationReport, EquationCheck, check_equations
+from bpxp.verify.equations.check_equations import DerivationReport, EquationCheck, check_equations
 from bpxp.verify.gradients import GradientReport, ParameterCheck, check_gradients
-from bpxp.verify.lockstep import Bisection, Difference, bisect
-from bpxp.verify.own_layer import LayerReport, RuleCheck, check_layer
-from bpxp.verify.parity import certify
-from bpxp.verify.xray import PrecisionReport, PrecisionRow, xray
+from bpxp.verify.layer.check_layer import LayerReport, RuleCheck, check_layer
+from bpxp.verify.parity.bisect import Bisection, Difference, bisect
+from bpxp.verify.parity.certificate import Certificate, ParityRow, ParityRun
+from bpxp.verify.parity.certify import certify
+from bpxp.verify.parity.xray import PrecisionReport, PrecisionRow, xray
 
 __all__ = [
     "Bisection",

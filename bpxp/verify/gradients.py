@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bpxp.backends import get_backend
-from bpxp.dtypes import has_float64
+from bpxp.backends.dtypes import has_float64
+from bpxp.core.checks import positive_int
+from bpxp.core.random import DIRECTION, HostRandom
+from bpxp.core.tree import named_leaves, tree_map, unflatten
 from bpxp.errors import GradientCheckError, message
-from bpxp.network import Network, checked_network
-from bpxp.nn.checks import positive_int
+from bpxp.network.network import Network, checked_network
+from bpxp.network.step import as_floats, training
 from bpxp.nn.sequential import activation_of
 from bpxp.optim import Optimizer
-from bpxp.random import DIRECTION, HostRandom
-from bpxp.step import as_floats, training
-from bpxp.tree import named_leaves, tree_map, unflatten
 
 Vector = dict[str, np.ndarray]  # one host array per quantity: "0/W", "0/b", …, and "x"
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bpxp.network import Network
+from bpxp.network.network import Network
 from bpxp.nn import ACTIVATIONS, LOSSES
 from bpxp.verify.gradients import GradientReport, check_gradients
-from bpxp.verify.trial import samples
+from bpxp.verify.parity.run import samples
 
 BATCH = 5
 

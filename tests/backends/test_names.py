@@ -120,10 +120,10 @@ def test_a_library_that_is_not_installed(monkeypatch):
 
 def fake_library(monkeypatch, name, check_device):
     """Make a backend of this name, of a library that is installed (json) and does what `check_device` does."""
-    module = types.ModuleType(f"bpxp.backends.{name}")
+    module = types.ModuleType(f"bpxp.backends.{name}.backend")
     module.check_device = check_device
     monkeypatch.setitem(LIBRARIES, name, Library("json", "Fake", "pip install fake"))
-    monkeypatch.setitem(sys.modules, f"bpxp.backends.{name}", module)
+    monkeypatch.setitem(sys.modules, f"bpxp.backends.{name}.backend", module)
 
 
 def test_a_library_that_is_installed_and_does_not_work(monkeypatch):
@@ -146,7 +146,7 @@ def test_a_library_that_computes_nonsense_is_not_usable(monkeypatch):
     xp = types.SimpleNamespace(**{**vars(numpy.xp), "matmul": lambda a, b: a})
     wrong = types.SimpleNamespace(name="wrong", xp=xp, device="", asarray=numpy.asarray, to_numpy=numpy.to_numpy)
     fake_library(monkeypatch, "wrong", lambda device: None)
-    monkeypatch.setattr(sys.modules["bpxp.backends.wrong"], "Fake", lambda device: wrong, raising=False)
+    monkeypatch.setattr(sys.modules["bpxp.backends.wrong.backend"], "Fake", lambda device: wrong, raising=False)
     with pytest.raises(BackendNotUsableError, match="matrix product gave"):
         get_backend("wrong")
 

@@ -209,7 +209,7 @@ def test_a_network_of_float64_has_no_rounded_products(narrow):
 
 def test_torch_has_its_switch_back_after_each_product():
     torch = pytest.importorskip("torch")
-    from bpxp.backends import torch_products
+    from bpxp.backends.torch import matmul as torch_products
 
     seen, settings = [], types.SimpleNamespace(fp32_precision="none")
     gpu = types.SimpleNamespace(device=types.SimpleNamespace(type="cuda"))
@@ -232,7 +232,7 @@ def test_torch_has_its_switch_back_after_each_product():
 @pytest.mark.parametrize("shapes", [((3, 4), (4, 5)), ((2, 3, 4), (2, 4, 5)), ((2, 3, 4), (4, 5))])
 def test_torchs_products_of_16_bits_return_float32(shapes):
     torch = pytest.importorskip("torch")
-    from bpxp.backends import torch_products
+    from bpxp.backends.torch import matmul as torch_products
 
     a, b = (torch.empty(shape, device="meta") for shape in shapes)
     product = torch_products._narrow(torch.bfloat16, a, b)
@@ -242,7 +242,7 @@ def test_torchs_products_of_16_bits_return_float32(shapes):
 
 def test_a_processor_without_bfloat16_gets_the_same_numbers(rng):
     torch = pytest.importorskip("torch")
-    from bpxp.backends import torch_products
+    from bpxp.backends.torch import matmul as torch_products
 
     a, b = (torch.from_numpy(rng.random((50, 50)).astype(np.float32)) for _ in range(2))
     exact = a.bfloat16().double() @ b.bfloat16().double()

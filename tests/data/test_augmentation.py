@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 import bpxp
-import bpxp.threefry
+import bpxp.core.threefry
 from bpxp.backends import get_backend
+from bpxp.core.random import make_key
+from bpxp.core.tree import tree_map
 from bpxp.data import augment as A
 from bpxp.data.augment.affine import affine
 from bpxp.data.augment.elastic import smoothing
@@ -18,8 +20,6 @@ from bpxp.data.augment.mixup import symmetric_beta
 from bpxp.data.augment.pixels import normal
 from bpxp.data.augment.resample import Motion, places, resample
 from bpxp.errors import InvalidTypeError, InvalidValueError
-from bpxp.random import make_key
-from bpxp.tree import tree_map
 
 NUMPY = get_backend("numpy")
 
@@ -245,7 +245,7 @@ def test_a_bright_middle_keeps_its_mass(on):
 
 def drawn(transform, batch=8192):
     xp = NUMPY.xp
-    words = bpxp.threefry.random_bits(key_on(NUMPY), transform.words(batch, (28, 28, 1)), xp=xp)
+    words = bpxp.core.threefry.random_bits(key_on(NUMPY), transform.words(batch, (28, 28, 1)), xp=xp)
     return transform.motion(words, batch, dtype=xp.float32, xp=xp)
 
 
@@ -295,7 +295,7 @@ def test_whole_shifts_and_flips_are_drawn_evenly():
 @pytest.mark.parametrize(("sigma", "height"), [(4.0, 28), (2.5, 20), (1.0, 9)])
 def test_displacements_are_a_smooth_random_field(sigma, height):
     transform, xp, shape = A.ElasticDistortion(20.0, sigma), NUMPY.xp, (height, 17, 1)
-    words = bpxp.threefry.random_bits(key_on(NUMPY), transform.words(600, shape), xp=xp)
+    words = bpxp.core.threefry.random_bits(key_on(NUMPY), transform.words(600, shape), xp=xp)
     field = transform.field(words, 600, shape, dtype=xp.float64, xp=xp).reshape(2, 600, height, 17)
     std = 20.0 / (2 * sigma * math.sqrt(3 * math.pi))
     assert field.mean() == pytest.approx(0.0, abs=0.1 * std)
@@ -392,7 +392,7 @@ def test_a_traced_key_is_traced_once(on, rng):
     @jax.jit
     def run(x, y, k0, k1, step):
         traces.append(1)
-        return transform(x, y, bpxp.threefry.Key(k0, k1, step), xp=backend.xp)
+        return transform(x, y, bpxp.core.threefry.Key(k0, k1, step), xp=backend.xp)
 
     x = images_of(rng)
     for step in range(3):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from bpxp.backends import Backend
+from bpxp.core.random import ORDER, HostRandom
 from bpxp.data import Dataset, Loader, digits, epoch_order
 from bpxp.errors import BpxpWarning, InvalidTypeError, InvalidValueError
-from bpxp.random import ORDER, HostRandom
 
 N, BATCH = 23, 5
 

@@ -12,7 +12,7 @@ import signal
 import sys
 import warnings
 
-import promises
+from promises import measure as promises
 
 from bpxp.errors import BpxpWarning
 from fuzz import TARGETS

@@ -17,8 +17,9 @@ import numpy as np
 
 import bpxp
 import bpxp.backends
-from bpxp import cli, nn, registry
+from bpxp import cli, nn
 from bpxp.errors import BpxpError, BpxpWarning
+from bpxp.saving import registry
 from fuzz.engine import Target
 from fuzz.mutate import pick
 

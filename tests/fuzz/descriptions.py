@@ -11,11 +11,15 @@ from pathlib import Path
 import numpy as np
 
 import bpxp
-from bpxp import checkpoint, model_file, nn, registry, run_file
+from bpxp import nn
 from bpxp.backends import get_backend
 from bpxp.callbacks import Checkpoint, EarlyStopping
 from bpxp.errors import BpxpWarning, CheckpointError
-from bpxp.work import Work
+from bpxp.saving import format as checkpoint
+from bpxp.saving import network as model_file
+from bpxp.saving import registry
+from bpxp.training import resume as run_file
+from bpxp.training.setup import Work
 from fuzz.engine import Target
 from fuzz.mutate import Texts, pick
 

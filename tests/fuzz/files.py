@@ -16,14 +16,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as other_reader
 
 import bpxp
-from bpxp.checkpoint import Opened
-from bpxp.data.idx import DTYPES, read_idx
+from bpxp.data.sources.idx import DTYPES, read_idx
 from bpxp.errors import CheckpointError, DatasetFormatError
-from bpxp.header import seal
+from bpxp.saving.format import Opened
+from bpxp.saving.header import seal
 from fuzz.engine import Target
 from fuzz.mutate import NUMBERS, Texts, changed, pick
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[1] / "saving"
 
 
 def idx(dtype: int, *shape: int) -> bytes:

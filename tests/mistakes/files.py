@@ -71,7 +71,7 @@ def no_permission(c):
     def refuse(path: Any, *args: Any) -> Any:
         raise PermissionError(13, "Permission denied", str(path))
 
-    c.patch.setattr(bpxp.checkpoint, "open", refuse, raising=False)  # root may read everything
+    c.patch.setattr(bpxp.saving.format, "open", refuse, raising=False)  # root may read everything
     bpxp.Network.load(path, backend="numpy")
 
 
@@ -119,7 +119,7 @@ def the_run_of_another_network(c):
 @row(65, ValueError, "E064", "missing params/1/W", "unexpected params/2/W",
     "params/0/W is (4, 5), the layers need (4, 3)")
 def other_tensors(c):
-    from bpxp.checkpoint import check_shapes
+    from bpxp.saving.format import check_shapes
 
     found = {"params/0/W": (4, 5), "params/2/W": (1,)}
     check_shapes(found, {"params/0/W": (4, 3), "params/1/W": (3, 2)}, "load('net.bpxp')")
@@ -187,7 +187,7 @@ def other_bytes(c):
 def no_network(c):
     c.patch.delenv("BPXP_DATA_DIR", raising=False)
     c.patch.setattr("platformdirs.user_cache_path", lambda *args, **options: c.folder)
-    room = sys.modules["bpxp.data.mnist"]
+    room = sys.modules["bpxp.data.sources.mnist"]
     c.patch.setattr(room, "MNIST", room.MNIST._replace(system=()))
     data.mnist(download=False)
 

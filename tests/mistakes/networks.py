@@ -58,13 +58,13 @@ def backend_of_another_type(c):
 
 def fake_cupy(c: Any, check_device: Callable[[str], None]) -> None:
     """Let CuPy 14.2.0 be installed, with a device that does what `check_device` does."""
-    module = types.ModuleType("bpxp.backends.cupy")
+    module = types.ModuleType("bpxp.backends.cupy.backend")
     module.check_device = check_device  # type: ignore[attr-defined]
     library = types.ModuleType("cupy")
     library.__version__, library.__spec__ = "14.2.0", importlib.machinery.ModuleSpec("cupy", None)  # type: ignore
     c.patch.setattr(bpxp.backends, "_found", {})
     c.patch.setitem(sys.modules, "cupy", library)
-    c.patch.setitem(sys.modules, "bpxp.backends.cupy", module)
+    c.patch.setitem(sys.modules, "bpxp.backends.cupy.backend", module)
 
 
 @row(10, ImportError, "E021", "'cupy' needs cupy, which is not installed", "pip install 'bpxp[cuda13]'",

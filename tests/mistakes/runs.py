@@ -8,8 +8,8 @@ import numpy as np
 
 import bpxp
 from bpxp import optim
+from bpxp.core.memory import Memory
 from bpxp.errors import BpxpWarning
-from bpxp.memory import Memory
 from mistakes.rows import row
 from mistakes.samples import CuPy
 

@@ -12,7 +12,7 @@ from museum.instruments import Cell, cases
 
 import bpxp
 from bpxp import nn, optim
-from bpxp.verify.catalogue import catalogue
+from bpxp.verify.equations.catalogue import catalogue
 
 TORCH = "PyTorch"
 LAYERS = {name: thing for name, thing in catalogue().items() if isinstance(thing, nn.Layer)}
@@ -109,8 +109,8 @@ def optimizers() -> Iterator[Cell]:
 def purity() -> Iterator[Cell]:
     for name, layer in LAYERS.items():
         yield Cell(name, lambda layer=layer: own.pure(layer))
-    yield from cases("test_network.test_loss_and_gradients_change_nothing")
-    yield from cases("test_trainer.test_inputs_are_not_written")
+    yield from cases("network.test_network.test_loss_and_gradients_change_nothing")
+    yield from cases("training.test_trainer.test_inputs_are_not_written")
     yield from cases("optim.test_update.test_init_only_reads")
     yield from cases(
         "optim.test_update.test_updates_write_in_place_and_buffers_are_disjoint", rule=["nesterov", "adam"]
@@ -130,7 +130,7 @@ def evaluation() -> Iterator[Cell]:
         "evaluation_is_deterministic_and_independent_of_the_batch",
         "training_moves_statistics_and_key_and_evaluation_does_not",
     ):
-        yield from cases(f"test_stateful_layers.test_{name}")
+        yield from cases(f"nn.test_stateful_layers.test_{name}")
     yield from cases("nn.test_dropout.test_the_mean_stays")
     yield from cases("nn.test_dropout.test_evaluation_does_not_depend_on_the_batch")
     yield from cases("nn.test_dropout.test_evaluation_and_rate_zero_change_nothing")
@@ -157,20 +157,22 @@ def loop() -> Iterator[Cell]:
         "one_fit_of_four_epochs_is_four_fits_of_one",
         "plateau_sees_the_validation_loss",
     ):
-        yield from cases(f"test_trainer.test_{name}")
-    yield from cases("test_callbacks.test_early_stopping_counts")
+        yield from cases(f"training.test_trainer.test_{name}")
+    yield from cases("callbacks.test_callbacks.test_early_stopping_counts")
     for name in ("by_hand", "plateau_by_hand", "plateau_options"):
         yield from cases(f"optim.test_schedules.test_{name}")
-    yield from cases("test_stateful_layers.test_samples_that_fill_up_the_last_batch_do_not_count")
+    yield from cases("nn.test_stateful_layers.test_samples_that_fill_up_the_last_batch_do_not_count")
 
 
 def files() -> Iterator[Cell]:
     yield from cases(
-        "test_checkpoint.test_what_is_saved_comes_back_on_any_backend", backend=["numpy", "strict:device1"]
+        "saving.test_format.test_what_is_saved_comes_back_on_any_backend", backend=["numpy", "strict:device1"]
     )
-    yield from cases("test_checkpoint.test_training_goes_on_after_loading")
-    yield from cases("test_stateful_layers.test_saved_and_loaded_it_goes_on_as_if_nothing_had_happened")
-    yield from cases("test_network.test_to_another_backend_keeps_the_parameters", backend=["numpy", "strict:device1"])
+    yield from cases("saving.test_format.test_training_goes_on_after_loading")
+    yield from cases("nn.test_stateful_layers.test_saved_and_loaded_it_goes_on_as_if_nothing_had_happened")
+    yield from cases(
+        "network.test_network.test_to_another_backend_keeps_the_parameters", backend=["numpy", "strict:device1"]
+    )
     yield Cell("what is set is there", own.set_and_get)
     yield Cell("cut and resumed", own.cut_and_resumed)
 
@@ -181,8 +183,8 @@ def relations() -> Iterator[Cell]:
         "weights_count_like_repeated_samples",
         "pixels_are_scaled_wherever_they_enter",
     ):
-        yield from cases(f"test_network.test_{name}")
-    yield from cases("test_network.test_chunks_of_prediction_and_evaluation_join", n=[1001])
+        yield from cases(f"network.test_network.test_{name}")
+    yield from cases("network.test_network.test_chunks_of_prediction_and_evaluation_join", n=[1001])
     yield from (Cell(name, lambda loss=loss: own.parts_add_up(loss)) for name, loss in nn.LOSSES.items())
     yield from cases("optim.test_update.test_neutral_options_change_no_bit")
     yield from cases("optim.test_update.test_equal_ways_to_say_the_same")
@@ -194,9 +196,9 @@ def relations() -> Iterator[Cell]:
 
 def options() -> Iterator[Cell]:
     yield from cases("operations.test_options.test_each_option_has_an_effect")
-    yield from cases("test_network.test_seed_changes_parameters_and_none_draws_one")
-    yield from cases("test_trainer.test_same_seed_same_run_and_shuffle_has_an_effect")
-    yield from cases("test_stateful_layers.test_other_seed_other_masks")
+    yield from cases("network.test_network.test_seed_changes_parameters_and_none_draws_one")
+    yield from cases("training.test_trainer.test_same_seed_same_run_and_shuffle_has_an_effect")
+    yield from cases("nn.test_stateful_layers.test_other_seed_other_masks")
     yield from cases("nn.test_dropout.test_masks_differ_between_steps_seeds_and_layers")
 
 

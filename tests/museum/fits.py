@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from museum.exhibit import Exhibit
 
-from bpxp import model_file
 from bpxp.callbacks import EarlyStopping
-from bpxp.callbacks.stopping import Best
-from bpxp.network import Network
+from bpxp.callbacks.early_stopping import Best
+from bpxp.network.network import Network
+from bpxp.network.step import TrainingStep
 from bpxp.nn import Conv2D, Embedding, pooling
-from bpxp.step import TrainingStep
-from bpxp.work import Work
+from bpxp.saving import network as model_file
+from bpxp.training.setup import Work
 
 
 def told(change: Any) -> Any:

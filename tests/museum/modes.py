@@ -6,10 +6,10 @@ from typing import Any
 
 from museum.exhibit import Exhibit
 
+from bpxp.core.random import make_key
+from bpxp.core.threefry import LEVELS, level
+from bpxp.core.tree import tree_map
 from bpxp.nn import BatchNorm, Dense, Dropout, Mish, Sigmoid
-from bpxp.random import make_key
-from bpxp.threefry import LEVELS, level
-from bpxp.tree import tree_map
 
 
 def biased(right: Any) -> Any:

@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import test_resume
+from helpers.small_runs import Cut
 from museum.instruments import call
 from optim import test_update
-from runs import Cut
+from training import test_resume
 
 import bpxp
 from bpxp import nn
 from bpxp.callbacks import Checkpoint
-from bpxp.random import DIRECTION, HostRandom
-from bpxp.tree import leaves, named_leaves, tree_map
-from bpxp.verify.comparison import Comparison
-from bpxp.verify.layers import contexts
-from bpxp.verify.small import small
+from bpxp.core.random import DIRECTION, HostRandom
+from bpxp.core.tree import leaves, named_leaves, tree_map
+from bpxp.verify.equations.comparison import Comparison
+from bpxp.verify.equations.layers import contexts
+from bpxp.verify.equations.small_inputs import small
 
 XP = bpxp.get_backend("numpy").xp
 VIEWS = (nn.Flatten, nn.Reshape)  # they return their input under another shape

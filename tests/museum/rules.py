@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from museum.exhibit import Exhibit
 
-from bpxp import targets
+from bpxp.core.random import HostRandom
+from bpxp.core.tree import leaves, tree_map
+from bpxp.data.validation import targets
 from bpxp.nn import LeakyReLU
 from bpxp.nn.losses import regression
 from bpxp.optim import Adam, Optimizer
 from bpxp.optim import optimizer as update
-from bpxp.random import HostRandom
-from bpxp.tree import leaves, tree_map
 
 
 def twice_l2(right: Any) -> Any:

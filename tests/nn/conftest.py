@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import bpxp.backends
-from bpxp.memory import Memory
-from bpxp.nn import checks
-from bpxp.tree import leaves, tree_map
+from bpxp.core import checks
+from bpxp.core.memory import Memory
+from bpxp.core.tree import leaves, tree_map
 
 EPS = 1e-3
 

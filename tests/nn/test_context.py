@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 import bpxp
+from bpxp.core.random import HostRandom, make_key
 from bpxp.nn import Activation, BatchNorm, Dense, Dropout, Embedding, LayerNorm, Residual, Sequential
-from bpxp.random import HostRandom, make_key
 
 XP = bpxp.backends.get_backend("numpy").xp
 
@@ -106,7 +106,7 @@ def test_training_is_the_same_on_every_backend(backend, rng):
     nets = [network(name) for name in ("numpy", backend.name)]
     for net in nets:
         bpxp.Trainer(net, bpxp.optim.SGD(0.1), progress=False).fit((x, y), epochs=3, batch_size=8)
-    for a, b in zip(*(bpxp.tree.leaves((net.params, net.stats)) for net in nets), strict=True):
+    for a, b in zip(*(bpxp.core.tree.leaves((net.params, net.stats)) for net in nets), strict=True):
         np.testing.assert_allclose(nets[1].backend.to_numpy(b), a, rtol=1e-4, atol=1e-5)
     whole = nets[1].backend.to_numpy(nets[1].predict_proba(x))
     one = nets[1].backend.to_numpy(nets[1].predict_proba(x[:1]))
@@ -123,5 +123,5 @@ def test_a_saved_network_goes_on_with_the_same_masks_and_statistics(tmp_path, rn
     np.testing.assert_array_equal(again.predict_proba(x), net.predict_proba(x))
     for one in (net, again):
         one.gradient_descent((x, y), 0.1)
-    for a, b in zip(*(bpxp.tree.leaves((n.params, n.stats)) for n in (net, again)), strict=True):
+    for a, b in zip(*(bpxp.core.tree.leaves((n.params, n.stats)) for n in (net, again)), strict=True):
         np.testing.assert_array_equal(a, b)

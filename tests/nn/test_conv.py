@@ -10,11 +10,11 @@ import pytest
 
 import bpxp
 import bpxp.backends
-from bpxp import registry
+from bpxp.core.random import HostRandom
 from bpxp.errors import InvalidTypeError, InvalidValueError, ParameterMemoryError
 from bpxp.nn import Conv2D, ConvParams, ConvWeights, Dense, DenseParams, HeNormal, Normal, Tanh
 from bpxp.nn.windows import grid
-from bpxp.random import HostRandom
+from bpxp.saving import registry
 
 XP = bpxp.backends.get_backend("numpy").xp
 

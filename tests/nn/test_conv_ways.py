@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 import bpxp.backends
+from bpxp.core.random import HostRandom
 from bpxp.nn import Conv2D, ConvParams
-from bpxp.random import HostRandom
 
 XP = bpxp.backends.get_backend("numpy").xp
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bpxp.core.random import HostRandom
 from bpxp.errors import InvalidValueError, ParameterMemoryError
 from bpxp.nn import Dense, HeUniform, Normal
-from bpxp.random import HostRandom
 
 
 def test_parameters_are_drawn_at_their_places():

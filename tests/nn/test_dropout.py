@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import bpxp.backends
+from bpxp.core.random import HostRandom, make_key
+from bpxp.core.threefry import LEVELS, bernoulli, level
 from bpxp.errors import InvalidTypeError, InvalidValueError
 from bpxp.nn import Dense, Dropout, Sequential
-from bpxp.random import HostRandom, make_key
-from bpxp.threefry import LEVELS, bernoulli, level
 
 NUMPY = bpxp.backends.get_backend("numpy")
 XP = NUMPY.xp

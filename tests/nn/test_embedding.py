@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import bpxp.backends
+from bpxp.core.random import HostRandom
 from bpxp.errors import InvalidTypeError, InvalidValueError, ParameterMemoryError
 from bpxp.nn import Embedding, EmbeddingParams, GlorotUniform, HeNormal, Normal
 from bpxp.nn import embedding as module
-from bpxp.random import HostRandom
 
 NUMPY = bpxp.backends.get_backend("numpy")
 XP = NUMPY.xp

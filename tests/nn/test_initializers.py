@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 
+from bpxp.core.random import INIT, HostRandom
 from bpxp.errors import InvalidTypeError, InvalidValueError
 from bpxp.nn import (
     INITIALIZERS,
@@ -21,7 +22,6 @@ from bpxp.nn import (
     Zeros,
     get_initializer,
 )
-from bpxp.random import INIT, HostRandom
 
 
 def draw(name, shape=(300, 200), seed=0):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import bpxp.backends
+from bpxp.core.random import HostRandom
+from bpxp.core.tree import leaves, tree_map
 from bpxp.errors import InvalidTypeError, InvalidValueError, ParameterMemoryError
 from bpxp.nn import BatchNorm, LayerNorm, NormParams, RunningStats
-from bpxp.random import HostRandom
-from bpxp.tree import leaves, tree_map
 
 NUMPY = bpxp.backends.get_backend("numpy")
 XP = NUMPY.xp

@@ -11,9 +11,9 @@ import pytest
 
 import bpxp
 import bpxp.backends
+from bpxp.core.random import HostRandom
 from bpxp.errors import InvalidTypeError, InvalidValueError
 from bpxp.nn import AvgPool2D, GlobalAvgPool2D, MaxPool2D
-from bpxp.random import HostRandom
 
 XP = bpxp.backends.get_backend("numpy").xp
 

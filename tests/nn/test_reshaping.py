@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import bpxp.backends
-from bpxp import registry
+from bpxp.core.random import HostRandom
 from bpxp.errors import InvalidTypeError, InvalidValueError
 from bpxp.nn import Flatten, Reshape
-from bpxp.random import HostRandom
+from bpxp.saving import registry
 
 XP = bpxp.backends.get_backend("numpy").xp
 

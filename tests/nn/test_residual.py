@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import bpxp.backends
+from bpxp.core.random import HostRandom, make_key
+from bpxp.core.tree import leaves, tree_map
 from bpxp.errors import InvalidTypeError, InvalidValueError
 from bpxp.nn import BatchNorm, Conv2D, Dense, Dropout, Flatten, LayerNorm, Residual, Sequential, Sigmoid, Tanh
-from bpxp.random import HostRandom, make_key
-from bpxp.tree import leaves, tree_map
 
 NUMPY = bpxp.backends.get_backend("numpy")
 XP = NUMPY.xp

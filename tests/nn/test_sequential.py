@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import bpxp.backends
+from bpxp.core.random import HostRandom
+from bpxp.core.tree import leaves, tree_map
 from bpxp.errors import InvalidTypeError, InvalidValueError
 from bpxp.nn import (
     LOSSES,
@@ -23,8 +25,6 @@ from bpxp.nn import (
     Tanh,
 )
 from bpxp.nn.sequential import activation_of
-from bpxp.random import HostRandom
-from bpxp.tree import leaves, tree_map
 
 NUMPY = bpxp.backends.get_backend("numpy")
 KINKS = {"relu": (0.0,), "leaky_relu": (0.0,), "selu": (0.0,), "hard_sigmoid": (-3.0, 3.0)}

@@ -6,7 +6,7 @@ import numpy as np
 from operations.record import COUNTS, Kink, OfLayer, Refusal, numbers
 
 from bpxp import nn
-from bpxp.random import HostRandom
+from bpxp.core.random import HostRandom
 
 IMAGES = (4, 5, 2)
 PAIRS = (0, -1, 2.5, "3", (1, 2, 3), (2, 0), True)  # what no kernel, stride, dilation or window may be

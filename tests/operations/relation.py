@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from operations.table import ACTIVATIONS, LOSSES
 from operations.ways import NUMPY
 
+from bpxp.core.random import HostRandom
+from bpxp.core.tree import leaves, tree_map
 from bpxp.nn import Dense, Sequential
-from bpxp.random import HostRandom
-from bpxp.tree import leaves, tree_map
 
 NIGHTLY = bool(os.environ.get("BPXP_NIGHTLY"))
 EXAMPLES = 2000 if NIGHTLY else 100

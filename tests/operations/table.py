@@ -18,7 +18,7 @@ to, where its derivative jumps and what it is there, and a reference with any nu
 ===================  ==================================================================================================
 
 `tests/oracles/test_four_ways.py` differentiates the same records with torch and JAX. What `bpxp verify` runs, one of
-everything beside its equations, is `bpxp.verify.catalogue`; the table holds each thing of it.
+everything beside its equations, is `bpxp.verify.equations.catalogue`; the table holds each thing of it.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from operations.table import RECORDS
 from operations.ways import NUMPY, cases_of_layer, cases_of_loss, direction, moved, put
 
 from bpxp.backends.base import namespace
-from bpxp.tree import leaves, tree_map
+from bpxp.core.tree import leaves, tree_map
 
 XP = namespace(mparray, None)
 DIGITS, STEP, LIMIT = 50, "1e-15", 1e-30

@@ -23,9 +23,9 @@ from operations.ways import (
 
 import bpxp
 from bpxp import nn, optim
+from bpxp.core.random import HostRandom
+from bpxp.network.step import loss_and_gradients
 from bpxp.nn import Dense, Sequential
-from bpxp.random import HostRandom
-from bpxp.step import loss_and_gradients
 
 LIMITS = {"differences": 1e-7, "complex step": 1e-12}
 BATCHES, FEATURES, OUTPUTS = (1, 2, 5, 7), (1, 3, 8), (1, 2, 3, 5)
@@ -110,7 +110,7 @@ def network(loss, hidden, batch, n_in, n_out, optimizer):
         dx, grads = model.backward(params, caches, loss(logits, *rest, xp=xp)[1], xp=xp)
         _, alone, _ = loss_and_gradients(model, loss, params, x, *rest, None, {}, xp=xp)
         # The way of a training step, which spares dx, has to end at the same bits.
-        for a, b in zip(bpxp.tree.leaves(grads), bpxp.tree.leaves(alone), strict=True):
+        for a, b in zip(bpxp.core.tree.leaves(grads), bpxp.core.tree.leaves(alone), strict=True):
             assert np.array_equal(a, b)
         return optimizer.add_penalty_gradient(params, grads, xp=xp), dx
 

@@ -8,11 +8,11 @@ import numpy as np
 from operations.table import TABLE, over
 from operations.ways import NUMPY, parameters
 
+from bpxp.core.random import HostRandom, make_key
+from bpxp.core.tree import leaves, tree_map
 from bpxp.nn import Layer, Loss, Sequential
 from bpxp.nn.initializers import Initializer
 from bpxp.optim import Optimizer, Schedule
-from bpxp.random import HostRandom, make_key
-from bpxp.tree import leaves, tree_map
 
 STEPS, RATES = 3, 40
 

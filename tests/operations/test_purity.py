@@ -7,7 +7,7 @@ import pytest
 from operations.table import ACTIVATIONS, FUNCTIONS, LAYERS, LOSSES, METRICS, over
 from operations.ways import put, samples
 
-from bpxp.tree import leaves, tree_map
+from bpxp.core.tree import leaves, tree_map
 
 # A new shape for the same numbers: what comes out may be what went in, and nobody writes into either.
 VIEWS = {"Flatten", "Reshape"}

@@ -11,8 +11,8 @@ from operations.table import ACTIVATIONS, LAYERS, LOSSES, RECORDS
 from operations.ways import COMPLEX_STEP, NUMPY, both_ways, samples
 
 from bpxp import nn
+from bpxp.core.tree import leaves, tree_map
 from bpxp.nn import Dense, DenseParams, Sequential
-from bpxp.tree import leaves, tree_map
 
 # Numbers of every kind: zeros of both signs, subnormals, and half the largest of all.
 NUMBERS = st.floats(-(2.0**1022), 2.0**1022, allow_nan=False)

@@ -11,9 +11,9 @@ from operations.relation import SEEDS, close, equal, relation
 from operations.ways import NUMPY, both_ways
 
 from bpxp import nn
+from bpxp.core.random import HostRandom
 from bpxp.errors import InvalidValueError
 from bpxp.nn import AvgPool2D, Conv2D, ConvParams, Dense, DenseParams, MaxPool2D
-from bpxp.random import HostRandom
 
 SMALL = st.integers(1, 3)
 

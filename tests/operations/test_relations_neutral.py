@@ -12,9 +12,9 @@ from operations.table import LOSSES, OPTIMIZERS
 from operations.ways import NUMPY, Leaves, both_ways
 
 from bpxp import nn, optim
+from bpxp.core.random import make_key
+from bpxp.core.tree import leaves, tree_map
 from bpxp.nn import Conv2D, Dropout, Huber, LeakyReLU, MeanSquaredError, NormParams, ReLU, RunningStats
-from bpxp.random import make_key
-from bpxp.tree import leaves, tree_map
 
 STEPS = 3
 RULES = [

@@ -46,7 +46,7 @@ def test_a_network_from_a_file_says_the_same_bits(given):
 def test_predictions_do_not_depend_on_the_chunk(given, size):
     net, x = given
     whole = net.logits(x)
-    with mock.patch("bpxp.chunk.CHUNK", size):
+    with mock.patch("bpxp.network.inference_batch.CHUNK", size):
         close(bpxp.Network.to(net, "numpy").logits(x), whole, 1e-13)
 
 
@@ -55,12 +55,12 @@ def test_predictions_do_not_depend_on_the_chunk(given, size):
 def test_float32_is_float64_to_its_rounding(given, seed):
     net, x = given
     rng = np.random.default_rng(seed)
-    params = bpxp.tree.tree_map(lambda a: rng.standard_normal(a.shape).astype("float32"), net.params)
+    params = bpxp.core.tree.tree_map(lambda a: rng.standard_normal(a.shape).astype("float32"), net.params)
     net.params = params
     wide = bpxp.Network(
         [*net.input_shape, *net.layers], loss=net.loss, backend="numpy", dtype="float64", seed=0
     )  # the same layers: they know their activations
-    wide.params = bpxp.tree.tree_map(lambda a: a.astype("float64"), params)
+    wide.params = bpxp.core.tree.tree_map(lambda a: a.astype("float64"), params)
     close(net.logits(x), wide.logits(x), 2e-5)
 
 

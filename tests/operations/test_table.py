@@ -10,7 +10,7 @@ from operations.table import ACTIVATIONS, LOSSES, TABLE, over
 
 from bpxp import metrics, nn, optim
 from bpxp.nn import activations, functions, initializers, losses
-from bpxp.verify.catalogue import catalogue
+from bpxp.verify.equations.catalogue import catalogue
 
 PROTOCOLS = {"Layer", "Loss", "Metric", "Schedule", "Optimizer", "Initializer", "Activation"}
 ROOMS = [nn, activations, losses, initializers, functions, optim, metrics]

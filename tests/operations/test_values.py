@@ -7,9 +7,9 @@ import pytest
 from operations.table import ACTIVATIONS, FUNCTIONS, INITIALIZERS, LAYERS, LOSSES, METRICS, over
 from operations.ways import NUMPY, put, samples, split
 
+from bpxp.core.random import INIT, HostRandom
+from bpxp.core.tree import leaves, tree_map
 from bpxp.nn import INITIALIZERS as BY_NAME
-from bpxp.random import INIT, HostRandom
-from bpxp.tree import leaves, tree_map
 
 LIMITS = {"float64": 1e-12, "float32": 1e-5}
 

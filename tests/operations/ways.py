@@ -14,10 +14,10 @@ import numpy as np
 from operations.record import OfLayer, OfLoss
 
 import bpxp.backends
-from bpxp.random import HostRandom
-from bpxp.tree import leaves, tree_map, unflatten
-from bpxp.verify.comparison import Comparison
-from bpxp.verify.layers import contexts
+from bpxp.core.random import HostRandom
+from bpxp.core.tree import leaves, tree_map, unflatten
+from bpxp.verify.equations.comparison import Comparison
+from bpxp.verify.equations.layers import contexts
 
 NUMPY = bpxp.backends.get_backend("numpy").xp
 STEPS = (1e-3, 1e-5)  # a kink that is within reach of the first is out of reach of the second

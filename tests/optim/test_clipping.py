@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bpxp.core.tree import leaves
 from bpxp.optim import clip_by_norm, clip_by_value
-from bpxp.tree import leaves
 
 
 def bring(backend, *arrays, dtype="float64"):

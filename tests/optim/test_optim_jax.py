@@ -8,8 +8,8 @@ import pytest
 jax = pytest.importorskip("jax")
 
 import bpxp.backends  # noqa: E402
+from bpxp.core.tree import leaves  # noqa: E402
 from bpxp.optim import SGD, Adam, CosineDecay, Plateau  # noqa: E402
-from bpxp.tree import leaves  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
+from bpxp.core.tree import tree_map
 from bpxp.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from bpxp.optim.adam import one_minus_power
-from bpxp.tree import tree_map
 
 
 def walk(optimizer: Optimizer, backend, gradients, start=1.0, dtype="float64"):

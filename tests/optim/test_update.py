@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from bpxp.core.tree import leaves, named_leaves, tree_map
 from bpxp.errors import InvalidValueError
 from bpxp.nn.dense import DenseParams
 from bpxp.optim import (
@@ -23,7 +24,6 @@ from bpxp.optim import (
     StepDecay,
     WarmUp,
 )
-from bpxp.tree import leaves, named_leaves, tree_map
 
 RULES = {
     "sgd": SGD,

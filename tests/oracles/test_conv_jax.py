@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import bpxp.backends
+from bpxp.core.random import HostRandom
 from bpxp.nn import AvgPool2D, Conv2D, ConvParams, MaxPool2D
-from bpxp.random import HostRandom
 
 jax = pytest.importorskip("jax")
 XP = bpxp.backends.get_backend("numpy").xp

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import bpxp.backends
+from bpxp.core.random import HostRandom
+from bpxp.core.tree import leaves
 from bpxp.errors import InvalidValueError
 from bpxp.nn import AvgPool2D, Conv2D, ConvParams, Dense, Flatten, MaxPool2D, Sequential, SoftmaxCrossEntropy
-from bpxp.random import HostRandom
-from bpxp.tree import leaves
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional

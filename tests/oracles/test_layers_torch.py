@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import bpxp.backends
+from bpxp.core.random import HostRandom, make_key
 from bpxp.nn import BatchNorm, Dense, Dropout, Embedding, EmbeddingParams, LayerNorm, NormParams, Residual
-from bpxp.random import HostRandom, make_key
 
 torch = pytest.importorskip("torch")
 XP = bpxp.backends.get_backend("numpy").xp

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import bpxp.backends
+from bpxp.core.random import HostRandom
+from bpxp.core.tree import leaves, tree_map
 from bpxp.nn import (
     ACTIVATIONS,
     ELU,
@@ -18,8 +20,6 @@ from bpxp.nn import (
     Sequential,
     SoftmaxCrossEntropy,
 )
-from bpxp.random import HostRandom
-from bpxp.tree import leaves, tree_map
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional

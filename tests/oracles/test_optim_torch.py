@@ -7,8 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from bpxp.core.tree import leaves  # noqa: E402
 from bpxp.optim import SGD, Adagrad, Adam, AdamW, OneCycle, RMSprop  # noqa: E402
-from bpxp.tree import leaves  # noqa: E402
 
 STEPS = 50
 SHAPES = [(6, 4), (4,)]

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from bpxp.core.checks import number
 from bpxp.data.augment.geometric import Geometric, unit
 from bpxp.data.augment.resample import Motion
 from bpxp.errors import InvalidTypeError, InvalidValueError, message
-from bpxp.nn.checks import number
 from bpxp.nn.layer import Array, Namespace, Shape
 
 

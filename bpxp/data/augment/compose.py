@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from bpxp.core.threefry import Key
 from bpxp.data.augment.geometric import Geometric, warp
 from bpxp.data.augment.shapes import image_shape
 from bpxp.errors import InvalidTypeError, message
 from bpxp.nn.layer import Array, Namespace, Shape
-from bpxp.threefry import Key
 
 Transform = Callable[..., tuple[Array, Array]]
 

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from bpxp.core.checks import number
 from bpxp.data.augment.geometric import Geometric
-from bpxp.nn.checks import number
 from bpxp.nn.layer import Array, Namespace, Shape
 
 BYTE_STD = math.sqrt((256**2 - 1) / 12.0)  # of a uniform byte

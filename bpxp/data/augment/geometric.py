@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
+from bpxp.core.threefry import Key, random_bits
 from bpxp.data.augment.resample import Motion, places, resample
 from bpxp.data.augment.shapes import checked_shape, image_shape
 from bpxp.nn.layer import Array, Namespace, Shape
-from bpxp.threefry import Key, random_bits
 
 
 @dataclass(frozen=True)

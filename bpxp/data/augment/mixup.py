@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from bpxp.core.checks import number
+from bpxp.core.threefry import Key, uniform
 from bpxp.errors import InvalidTypeError, message
-from bpxp.nn.checks import number
 from bpxp.nn.layer import Array, Namespace
-from bpxp.threefry import Key, uniform
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
+from bpxp.core.checks import number, positive_int
+from bpxp.core.threefry import Key, uniform
 from bpxp.data.augment.shapes import checked_shape, image_shape
-from bpxp.nn.checks import number, positive_int
 from bpxp.nn.layer import Array, Namespace, Shape
-from bpxp.threefry import Key, uniform
 
 
 @dataclass(frozen=True)

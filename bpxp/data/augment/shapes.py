@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from bpxp.core.checks import positive_int
 from bpxp.errors import InvalidTypeError, InvalidValueError, message
-from bpxp.nn.checks import positive_int
 from bpxp.nn.layer import Shape
 
 

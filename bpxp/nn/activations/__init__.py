@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from bpxp.core.checks import named
 from bpxp.errors import InvalidTypeError, InvalidValueError, message
 from bpxp.nn.activations.activation import Activation, Identity
 from bpxp.nn.activations.gated import GELU, Mish, SiLU
 from bpxp.nn.activations.rectifying import ELU, SELU, LeakyReLU, ReLU, Softplus
 from bpxp.nn.activations.saturating import HardSigmoid, Sigmoid, Softsign, Tanh
-from bpxp.nn.checks import named
 
 __all__ = [
     "ACTIVATIONS",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bpxp.equations import Equations
+from bpxp.core.random import HostRandom
+from bpxp.equations.notation import Equations
 from bpxp.nn.layer import Array, Cache, Namespace, Shape
-from bpxp.random import HostRandom
 
 
 class Activation:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from bpxp.equations import Equations
+from bpxp.equations.notation import Equations
 from bpxp.errors import InvalidValueError, message
 from bpxp.nn.activations.activation import Activation
 from bpxp.nn.functions import constant, decay, logistic, logistic_pair, normal_tail, positive

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bpxp.equations import Equations
+from bpxp.core.checks import number
+from bpxp.equations.notation import Equations
 from bpxp.nn.activations.activation import Activation
-from bpxp.nn.checks import number
 from bpxp.nn.functions import constant, positive, softplus
 from bpxp.nn.layer import Array, Namespace
 

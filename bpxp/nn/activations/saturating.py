@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bpxp.equations import Equations
+from bpxp.equations.notation import Equations
 from bpxp.nn.activations.activation import Activation
 from bpxp.nn.functions import constant
 from bpxp.nn.layer import Array, Namespace

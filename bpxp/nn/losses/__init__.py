@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from bpxp.core.checks import named
 from bpxp.errors import InvalidTypeError, message
-from bpxp.nn.checks import named
 from bpxp.nn.losses.binary_cross_entropy import BinaryCrossEntropy
 from bpxp.nn.losses.loss import Loss
 from bpxp.nn.losses.regression import Huber, MeanAbsoluteError, MeanSquaredError, Poisson

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bpxp.equations import Equations
-from bpxp.nn.checks import number
+from bpxp.core.checks import number
+from bpxp.equations.notation import Equations
 from bpxp.nn.functions import constant, sign
 from bpxp.nn.losses.loss import Array, Namespace, sample_weights, targets_like, weighted_mean
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bpxp.equations import Equations
+from bpxp.core.checks import number
+from bpxp.equations.notation import Equations
 from bpxp.errors import InvalidValueError, message
-from bpxp.nn.checks import number
 from bpxp.nn.losses.loss import Array, Namespace, sample_weights, targets_like, weighted_mean
 
 

@@ -1,0 +1,1 @@
+"""Arrays that have a shape and a dtype, and no numbers."""

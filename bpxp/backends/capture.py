@@ -1,0 +1,272 @@
+"""Run a step as it is written until it is worth recording, then from a recording that has proved to do the same.
+
+What NumPy's recording and the CUDA graphs of CuPy and PyTorch have in common: buffers of their own, the proof, and the
+way back to the step as it is written, with a reason. A recording is never taken at its word: the first times it runs,
+the step runs beside it on a copy, and where a single bit differs the recording is given up.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+from bpxp.backends.base import Array, State, StepFunction
+from bpxp.core.tree import leaves, unflatten
+
+NO_STATE = "it has no state"  # a function, called when its value is wanted
+
+Play = Callable[[int], None]  # do what was recorded so many times
+Call = tuple[Callable[..., Any], tuple[Any, ...]]  # a function, and its arguments
+
+
+class NotRecordable(Exception):
+    """The step does what cannot be repeated without Python: the text says what."""
+
+
+def repeated(calls: list[Call]) -> Play:
+    """Return what makes these calls again, in their order."""
+
+    def play(times: int) -> None:
+        for _ in range(times):
+            for function, arguments in calls:
+                function(*arguments)
+
+    return play
+
+
+class Replay:
+    """A compiled step: ``state = replay(state, data, count=n)``.
+
+    Parameters
+    ----------
+    step : callable
+        ``state = step(state, data)``.
+
+    Attributes
+    ----------
+    plays : dict of int to callable
+        The recordings that are proved, by the number of steps that each of them does.
+    reason : str
+        Why the step runs as it is written; empty where it is recorded, or where it was not tried yet.
+
+    Notes
+    -----
+    A recording knows addresses, not arrays. So the state gets buffers of its own, and what is given in other arrays is
+    copied into them: a new order of the samples, say. Of the data large arrays have to be the same ones in every call,
+    else all begins anew; what is small and was seen to change is copied, too.
+
+    The state that is returned stands in these buffers: it is good until the next call.
+    """
+
+    WORTH = 8  # steps that run as they are written before one is recorded
+    SIZES: tuple[int, ...] = (1,)  # how many steps a recording does, the largest first, the last 1
+    PROOFS = 1  # how often a recording runs beside the step as it is written
+    RUNS = True  # whether recording does the step, or only writes it down
+    FAILURES: tuple[type[Exception], ...] = (NotRecordable,)  # what ends the attempt; anything else is the step's own
+    FED = 1 << 20  # bytes of an array of the data that is sooner copied than waited for
+    STATE = math.inf  # bytes of a state that is not copied for it
+
+    def __init__(self, step: StepFunction, /) -> None:
+        self.step, self.reason = step, ""
+        self.plays: dict[int, Play] = {}
+        self._moving: set[int] = set()
+        self._forget([])
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Replay:
+        # Another object has other arrays: it finds out for itself.
+        other = copy.copy(self)
+        other.reason, other._moving = "", set()
+        other._forget([])
+        return other
+
+    # ---------------------------------------------------------------- what a library has to say
+
+    def is_array(self, a: Any) -> bool:
+        """Return whether `a` is an array of this library, on the device of the step."""
+        raise NotImplementedError
+
+    def own(self, a: Array) -> Array:
+        """Return a copy of `a` that shares its memory with nothing, in C order."""
+        raise NotImplementedError
+
+    def copy(self, into: Array, a: Array) -> None:
+        """Write the numbers of `a` into an array of the same kind."""
+        raise NotImplementedError
+
+    def place(self, a: Array) -> tuple[int, Any]:
+        """Return where the memory of `a` begins, of which it may be a view, and which view."""
+        raise NotImplementedError
+
+    def same(self, a: Array, b: Array) -> bool:
+        """Return whether two arrays of the same kind hold the same bits."""
+        raise NotImplementedError
+
+    def capture(self, state: State, data: Any, size: int) -> Play:
+        """Record `size` steps on the buffers of the state."""
+        raise NotImplementedError
+
+    def wait(self) -> None:
+        """Let what is on its way be done, before its memory goes."""
+
+    # ---------------------------------------------------------------- running
+
+    def __call__(self, state: State, data: Any, /, *, count: int = 1) -> State:
+        if not self.reason:
+            state = self._ready(state, data)
+        while count > 0:
+            done, state = self._some(state, data, count)
+            count -= done
+        return state
+
+    def _some(self, state: State, data: Any, count: int) -> tuple[int, State]:
+        """Do one step or more, and return how many and the state after them; or none, but prepare for it."""
+        if self.reason:
+            return 1, self.step(state, data)
+        size = next(size for size in self.SIZES if size <= count)
+        play = self.plays.get(size)
+        if play is not None:
+            play(count // size)
+            return count - count % size, state
+        if size in self._unproved:
+            return self._prove(state, data, size)
+        if self._seen < self.WORTH:
+            self._seen += 1
+            return 1, self.step(state, data)
+        return self._record(state, data, size)
+
+    def _ready(self, state: State, data: Any) -> State:
+        """Return the state in the recorded buffers, if there are any that fit."""
+        given = leaves(data)
+        if not self._fits(leaves(state), given):
+            self._forget(given)
+        elif self._state:
+            for i in self._moving:
+                self.copy(self._data[i], given[i])
+            return self._adopted(state)
+        return state
+
+    def _fits(self, now: list[Any], given: list[Any]) -> bool:
+        if len(given) != len(self._data):
+            return False
+        fits = True
+        for i, (a, b) in enumerate(zip(given, self._data, strict=True)):
+            if a is not b and (i not in self._moving or not self._same_kind(a, b)):
+                fits = False
+                if self._small(a) and self._same_kind(a, b):
+                    self._moving.add(i)
+        if not self._state or not fits:
+            return fits
+        return len(now) == len(self._state) and all(map(self._same_kind, now, self._state))
+
+    def _forget(self, given: list[Any]) -> None:
+        """Begin anew, with these data."""
+        if self.plays:
+            self.wait()
+        self.plays = {}
+        self._unproved: dict[int, tuple[Play, int]] = {}
+        self._state: list[Array] = []
+        self._homes: dict[int, int] = {}
+        self._data = given
+        self._moving = {i for i in self._moving if i < len(given) and self._small(given[i])}
+        self._seen = 0
+
+    def _adopted(self, state: State) -> State:
+        moved = [(own, a) for own, a in zip(self._state, leaves(state), strict=True) if own is not a]
+        if not moved:
+            return state
+        if any(self.place(a)[0] in self._homes for _, a in moved):
+            moved = [(own, self.own(a)) for own, a in moved]  # two may have changed places
+        for own, a in moved:
+            self.copy(own, a)
+        return unflatten(state, self._state)
+
+    # ---------------------------------------------------------------- recording
+
+    def _record(self, state: State, data: Any, size: int) -> tuple[int, State]:
+        try:
+            if not self._state:
+                self._settle(leaves(state), leaves(data))
+            play = self.capture(unflatten(state, self._state), unflatten(data, self._data), size)
+        except self.FAILURES as error:
+            return 0, self._give_up(error, state)
+        self._unproved[size] = play, self.PROOFS
+        return size if self.RUNS else 0, unflatten(state, self._state)
+
+    def _settle(self, before: list[Any], given: list[Any]) -> None:
+        """Give state, and those data that change, buffers: what is given may be a view, or read-only."""
+        if not before:
+            raise NotRecordable(NO_STATE)
+        if not all(map(self.is_array, before)):
+            raise NotRecordable("its state holds more than arrays")
+        if sum(map(_bytes, before)) > self.STATE:
+            raise NotRecordable(f"its state takes more than {int(self.STATE) >> 20} MiB")
+        self._state = [self.own(a) for a in before]
+        self._homes = {self.place(a)[0]: i for i, a in enumerate(self._state) if _any(a)}
+        self._data = [self.own(a) if i in self._moving else a for i, a in enumerate(given)]
+
+    def changed(self, after: list[Any]) -> list[tuple[Array, Array]]:
+        """Return (buffer, array) for each part of a state that a step returned in a new array.
+
+        Raises
+        ------
+        NotRecordable
+            If it could not be given to the next step in the same buffers.
+        """
+        if len(after) != len(self._state) or not all(map(self._same_kind, after, self._state)):
+            raise NotRecordable("its state changes its structure")
+        new = []
+        for i, (own, a) in enumerate(zip(self._state, after, strict=True)):
+            if not _any(a):
+                continue
+            home = self._homes.get(self.place(a)[0])
+            if home is None:
+                new.append((own, a))
+            elif home != i or self.place(a) != self.place(own):
+                raise NotRecordable("its state trades places")
+        return new
+
+    def _prove(self, state: State, data: Any, size: int) -> tuple[int, State]:
+        """Run steps as they are written and from the recording; return how many, and the state after them."""
+        play, left = self._unproved.pop(size)
+        try:
+            expected = unflatten(state, [self.own(a) for a in self._state])
+        except self.FAILURES as error:
+            return 0, self._give_up(error, state)
+        for _ in range(size):
+            expected = self.step(expected, data)
+        try:
+            play(1)
+            after = leaves(expected)
+            if not all(map(self._same_kind, after, self._state)) or not all(map(self.same, after, self._state)):
+                raise NotRecordable("the recording did not repeat the step to the bit")
+        except self.FAILURES as error:
+            return size, self._give_up(error, expected)
+        if left > 1:
+            self._unproved[size] = play, left - 1
+        else:
+            self.plays[size] = play
+        return size, state
+
+    def _give_up(self, error: Exception, state: State) -> State:
+        self.reason = " ".join(str(error).split())[:300]
+        if not isinstance(error, NotRecordable):
+            self.reason = f"{type(error).__name__}: {self.reason}"
+        self._forget(self._data)
+        return state
+
+    def _same_kind(self, a: Any, b: Any) -> bool:
+        alike: bool = self.is_array(a) and self.is_array(b) and a.shape == b.shape and a.dtype == b.dtype
+        return alike
+
+    def _small(self, a: Any) -> bool:
+        return self.is_array(a) and _bytes(a) <= self.FED
+
+
+def _bytes(a: Array) -> int:
+    return int(math.prod(a.shape) * a.dtype.itemsize)
+
+
+def _any(a: Array) -> bool:
+    return bool(math.prod(a.shape) > 0)

@@ -1,0 +1,142 @@
+"""JAX arrays: a step is traced once and compiled by XLA, its state donated."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import array_api_compat
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bpxp.backends.base import (
+    DLPACK_DEVICES,
+    Array,
+    State,
+    Step,
+    StepFunction,
+    foreign,
+    host,
+    is_host_array,
+    namespace,
+    no_such_device,
+)
+from bpxp.backends.prefetch import PIECE
+from bpxp.core.memory import Memory, host_memory
+from bpxp.errors import InvalidValueError, message
+
+ALIGNMENT = 64  # bytes: JAX shares host memory only at such addresses
+NO_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "Out of memory")  # XLA has one type for all that goes wrong
+
+
+class JaxBackend:
+    """JAX arrays on one device; float64 needs ``jax.config.update("jax_enable_x64", True)``."""
+
+    def __init__(self, device: str = "") -> None:
+        self.name = f"jax:{device}" if device else "jax"
+        self.device = find_device(device)
+        if self.device.platform != "cpu":
+            self.piece = PIECE
+        # On a GPU, JAX itself would multiply in TF32: as everywhere, that is for who asks for it.
+        matmul = functools.partial(jnp.matmul, precision="highest")
+        # Made within the trace, tables of indices would be computed anew for each number that is gathered through them;
+        # made by JAX outside of it, each of their operations would be compiled.
+        own = {"memo": {}, "tables": np, "fuses": True}
+        self.xp = namespace(jnp, self.device, from_dlpack=jnp.from_dlpack, matmul=matmul, **own)
+
+    def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
+        if isinstance(a, jax.Array):
+            if self.device not in a.devices():
+                foreign(a, self, jnp.from_dlpack, self._dlpack_device)  # raises, naming both devices
+            return a if dtype is None or a.dtype == dtype else a.astype(dtype)
+        if is_host_array(a):
+            return self._from_host(host(a), dtype)
+        own = foreign(a, self, _from_dlpack, self._dlpack_device)
+        return own if dtype is None or own.dtype == dtype else own.astype(dtype)
+
+    def _from_host(self, a: np.ndarray, dtype: Any) -> Array:
+        if self.device.platform != "cpu":
+            return jnp.array(a, dtype=dtype, device=self.device)
+        # On the CPU `device_put` shares aligned memory, and would see later writes to it: give it a copy that nobody
+        # else has. That is one copy; `jnp.array` needs room for two.
+        kind = a.dtype if dtype is None else np.dtype(dtype)
+        memory = np.empty(a.size * kind.itemsize + ALIGNMENT, np.uint8)
+        begin = -memory.ctypes.data % ALIGNMENT
+        copy = memory[begin : begin + a.size * kind.itemsize].view(kind).reshape(a.shape)
+        np.copyto(copy, a, casting="unsafe")
+        return jax.device_put(copy, self.device)
+
+    @property
+    def _dlpack_device(self) -> tuple[int, int]:
+        kind = {name: kind for kind, name in DLPACK_DEVICES.items()}["cuda" if self.device.platform == "gpu" else "cpu"]
+        return kind, self.device.id if kind != 1 else 0
+
+    def to_numpy(self, a: Array, /) -> np.ndarray:
+        return np.array(a)
+
+    def compile(self, step: StepFunction, /) -> Step:
+        once = jax.jit(step, donate_argnums=0)
+
+        def repeat(state: State, data: Any, count: Array) -> State:
+            return jax.lax.fori_loop(0, count, lambda _, current: step(current, data), state)
+
+        # The count is an argument of the compiled loop, so that another count is no recompilation. Who gives one gets
+        # the loop, also for one step: the compiler may round otherwise outside of it, and however steps are divided
+        # among calls, the bits shall be the same.
+        many = jax.jit(repeat, donate_argnums=0)
+
+        def run(state: State, data: Any, /, *, count: int | None = None) -> State:
+            return once(state, data) if count is None else many(state, data, np.int32(count))
+
+        return run
+
+    def memory(self) -> Memory | None:
+        stats = self.device.memory_stats()
+        if not stats or "bytes_limit" not in stats:
+            return host_memory() if self.device.platform == "cpu" else None
+        # Of a GPU it is what XLA may take, most of which it has taken already.
+        return Memory(stats["bytes_limit"] - stats["bytes_in_use"], stats["bytes_limit"])
+
+    def out_of_memory(self, error: BaseException, /) -> bool:
+        if isinstance(error, MemoryError):
+            return True
+        text = str(error)
+        return isinstance(error, jax.errors.JaxRuntimeError) and any(said in text for said in NO_MEMORY)
+
+
+def _from_dlpack(a: Any) -> Array:
+    try:
+        return jnp.from_dlpack(a)
+    except jax.errors.JaxRuntimeError:  # JAX shares only compact memory: a strided view is copied where it lives
+        return jnp.from_dlpack(array_api_compat.array_namespace(a).asarray(a, copy=True))
+
+
+def find_device(device: str) -> Any:
+    """Return the JAX device called ``"cpu"``, ``"gpu"`` or ``"gpu:1"``; "" is JAX's default."""
+    if not device:
+        return jax.devices()[0]
+    kind, _, index = device.partition(":")
+    kind = {"cuda": "gpu"}.get(kind, kind)
+    try:
+        found = jax.devices(kind)
+    except RuntimeError as error:
+        platforms = sorted({d.platform for d in jax.devices()} | {"cpu"})
+        raise InvalidValueError(
+            message(
+                "backend",
+                "JAX has no such platform here",
+                code="E023",
+                got=repr(f"jax:{device}"),
+                expected=" or ".join(f"jax:{p}" for p in platforms),
+            )
+        ) from error
+    position = int(index) if index.isdigit() else 0
+    if (index and not index.isdigit()) or position >= len(found):
+        raise no_such_device("JAX", f"jax:{kind}:{index}", len(found), kind)
+    return found[position]
+
+
+def check_device(device: str) -> None:
+    """Raise if `device` is not one that JAX has here."""
+    find_device(device)

@@ -1,0 +1,159 @@
+"""How many threads BLAS may take in a step on NumPy: no more than its matrix products are worth.
+
+A thread that BLAS wakes for a small product has to be waited for. On an idle machine that costs little and gains
+little; where another process wants the core it costs a time slice of the scheduler, thousands of times the product.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from bpxp.backends.base import Namespace, State, Step, StepFunction, eager
+from bpxp.core.tree import tree_map
+from bpxp.errors import InvalidValueError, message
+
+ENVIRONMENT = "BPXP_THREADS"
+# Who sets one of these has decided.
+OF_BLAS = (
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "OMP_NUM_THREADS",
+)
+
+# Multiply-adds for which a further thread is woken: about 0.1 ms of a core. Measured with OpenBLAS 0.3.31 in float32,
+# which itself takes a second thread from about a million on. (64, 784) times (784, 256), 12.8 million, took 430 µs with
+# one thread and 244 µs with two on two idle cores; (10, 784) times (784, 30), a quarter of a million, the same with
+# both. With both threads on one core, as beside another program, products of 1.6 to 12.8 million took about 100 ms
+# instead of 0.06 to 0.4. So at most 0.1 ms is given away where one thread is kept, and a factor of 1000 is avoided.
+GRAIN = 4_000_000
+
+
+def worth(product: int, available: int) -> int:
+    """Return the threads that a product of so many multiply-adds is worth, at least one."""
+    return max(1, min(available, product // GRAIN))
+
+
+class LimitedStep:
+    """A step of NumPy during which BLAS has the threads that the largest matrix product of the step is worth.
+
+    Parameters
+    ----------
+    step : callable
+    run : callable, optional
+        What runs it, ``run(state, data, count=n)``; None runs it as it is.
+
+    Attributes
+    ----------
+    threads : int or None
+        The limit; None before the first run, and 0 where BLAS is left as it is.
+
+    Notes
+    -----
+    The limit is a function of the shapes and of the number of threads that there are, not of a clock: with other
+    threads OpenBLAS sums in another order, and a measurement would make a second run differ in its last bits. The
+    shapes are those of a run without numbers (`bpxp.backends.abstract.namespace`), before the first real one.
+
+    Needs threadpoolctl (``pip install 'bpxp[threads]'``); without it nothing is limited. The environment variable
+    ``BPXP_THREADS`` is ``auto``, ``keep`` (leave BLAS as it is) or a number. BLAS has one number of threads for the
+    whole process: while a step runs, the limit holds for other Python threads too.
+    """
+
+    def __init__(self, step: StepFunction, run: Step | None = None, /) -> None:
+        self.step, self.run = step, run or eager(step)
+        self.asked = asked()
+        self.threads: int | None = 0 if self.asked == "keep" else None
+
+    def __call__(self, state: State, data: Any, /, *, count: int = 1) -> State:
+        if self.threads is None:
+            self.threads = self._decide(state, data)
+        if not self.threads:
+            return self.run(state, data, count=count)
+        with limited(self.threads):
+            return self.run(state, data, count=count)
+
+    def _decide(self, state: State, data: Any) -> int:
+        pools = blas_pools()
+        available = max((pool.num_threads for pool in pools), default=1)
+        if available == 1:
+            return 0
+        threads = worth(largest_product(self.step, state, data), available) if self.asked == "auto" else int(self.asked)
+        return threads if threads < available else 0
+
+
+def asked() -> str:
+    """Return ``"auto"``, ``"keep"`` or a number in digits, as the environment has it.
+
+    Raises
+    ------
+    InvalidValueError
+        If it is something else.
+    """
+    value = os.environ.get(ENVIRONMENT, "").strip().lower() or "auto"
+    if value == "auto" and any(name in os.environ for name in OF_BLAS):
+        return "keep"
+    if value not in ("auto", "keep") and not (value.isdecimal() and int(value) > 0):
+        raise InvalidValueError(
+            message(
+                f"the environment variable {ENVIRONMENT}",
+                "not a number of threads",
+                code="E003",
+                got=repr(value),
+                expected="auto, keep, or a number >= 1",
+            )
+        )
+    return value
+
+
+def largest_product(step: StepFunction, state: State, data: Any) -> int:
+    """Return the multiply-adds of the largest matrix product of a step that says in `xp` where it computes.
+
+    Of a step that does not, or that has a layer which needs numbers, nothing is known: that is the largest number.
+    """
+    unknown = 1 << 62
+    if not dataclasses.is_dataclass(step) or not hasattr(step, "xp"):
+        return unknown
+    # Not imported by those who have one core, or have decided.
+    from bpxp.backends.abstract.array import Meter
+    from bpxp.backends.abstract.namespace import shape_namespace, shape_of
+
+    meter = Meter()
+    namespace: Namespace = shape_namespace(meter, step.xp)
+    bare = tree_map(lambda a: shape_of(a, meter) if hasattr(a, "shape") else a, (state, data))
+    try:
+        dataclasses.replace(step, xp=namespace)(*bare)  # type: ignore[type-var]
+    except Exception:  # a layer of the user's own may ask for anything
+        return unknown
+    return max((m * k * n for m, k, n in meter.products), default=0)
+
+
+_pools: list[Any] = []
+
+
+def blas_pools() -> list[Any]:
+    """Return threadpoolctl's handles of the BLAS libraries in this process; none without threadpoolctl."""
+    if not _pools:
+        try:
+            import threadpoolctl
+        except ImportError:
+            return []
+        _pools.extend(threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers)
+    return _pools
+
+
+@contextlib.contextmanager
+def limited(threads: int) -> Iterator[None]:
+    """Let BLAS take at most so many threads, and as many as before afterwards: two calls of 2 µs."""
+    before = [(pool, pool.num_threads) for pool in blas_pools()]
+    try:
+        for pool, had in before:
+            pool.set_num_threads(min(threads, had))
+        yield
+    finally:
+        for pool, had in before:
+            pool.set_num_threads(had)

@@ -1,0 +1,1 @@
+"""array-api-strict: the standard held to the letter, for tests."""

@@ -1,0 +1,76 @@
+"""array-api-strict: NumPy that refuses everything the standard does not promise; for tests.
+
+``strict`` computes on the host, ``strict:device1`` on a make-believe device that mixes with nothing else,
+``strict:no_float64`` on one without float64. A layer that runs here runs on any conforming library.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import array_api_strict as strict
+import numpy as np
+
+from bpxp.backends.base import Array, Step, StepFunction, eager, foreign, host, is_host_array, namespace
+from bpxp.core.memory import Memory, host_memory
+from bpxp.errors import DeviceMismatchError, InvalidValueError, message
+
+HOST = strict.Device("CPU_DEVICE")
+
+
+class StrictBackend:
+    """Arrays of array-api-strict on one of its devices."""
+
+    def __init__(self, device: str = "") -> None:
+        self.name = f"strict:{device}" if device else "strict"
+        self.device = strict.Device(device or "CPU_DEVICE")
+        self.xp = namespace(strict, self.device)
+
+    def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
+        if isinstance(a, type(self.xp.zeros(1))):
+            if a.device != self.device:
+                raise DeviceMismatchError(
+                    message(
+                        f"{self.name}.asarray",
+                        "the array is on another device",
+                        code="E025",
+                        got=str(a.device),
+                        expected=str(self.device),
+                        fix="net.to(…), where the array is; or pass a NumPy array",
+                    )
+                )
+            return a if dtype is None or a.dtype == dtype else strict.astype(a, dtype)
+        own = host(a) if is_host_array(a) else foreign(a, self, np.from_dlpack, (1, 0))
+        if own.dtype == np.float16:
+            own = own.astype(np.float32)  # the standard has no half precision
+        array = strict.asarray(own, device=HOST)
+        if dtype is not None:
+            array = strict.astype(array, dtype, copy=False)
+        return array.to_device(self.device)
+
+    def to_numpy(self, a: Array, /) -> np.ndarray:
+        return np.array(a.to_device(HOST))
+
+    def compile(self, step: StepFunction, /) -> Step:
+        return eager(step)
+
+    def memory(self) -> Memory | None:
+        return host_memory()
+
+    def out_of_memory(self, error: BaseException, /) -> bool:
+        return isinstance(error, MemoryError)
+
+
+def check_device(device: str) -> None:
+    """Raise if array-api-strict has no device of this name."""
+    names = ("device1", "device2", "no_float64", "no_x64", "CPU_DEVICE")
+    if device and device not in names:
+        raise InvalidValueError(
+            message(
+                "backend",
+                "array-api-strict has no such device",
+                code="E023",
+                got=repr(device),
+                expected=", ".join(names),
+            )
+        )

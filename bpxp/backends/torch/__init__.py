@@ -1,0 +1,1 @@
+"""PyTorch's tensors, on the CPU or CUDA."""

@@ -1,0 +1,159 @@
+"""Checkpoints: the run, to go on with, or the network at its best; a disk that fails costs a warning, not the fit."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bpxp.callbacks.early_stopping import Best
+from bpxp.core.atomic import check_writable
+from bpxp.core.checks import as_path, positive_int
+from bpxp.errors import InvalidValueError, message, warn
+from bpxp.training import resume as run_file
+from bpxp.training.callback import Callback
+
+if TYPE_CHECKING:
+    from bpxp.training.trainer import Trainer
+
+EPOCH = "{epoch}"
+
+
+class Checkpoint(Callback):
+    """Save the run after each epoch, so that ``fit(…, resume=path)`` goes on from there, to the same bits.
+
+    Parameters
+    ----------
+    path : path
+        Where to. The file is replaced as a whole: at any time there is a good one. ``{epoch}`` in its name is replaced
+        by the number of epochs done, ``3``, and within an epoch by ``3+120``, three epochs and 120 steps.
+    steps : int, optional
+        Save after every so many steps, too.
+    keep : int, optional
+        Keep the newest of the files and remove the others; for a path with ``{epoch}``.
+    monitor : str, optional
+        Column of the history: save the network alone, after each epoch in which that has improved.
+    mode : {"min", "max"}, optional
+        As in `EarlyStopping`.
+
+    Attributes
+    ----------
+    saved : Path or None
+        The file that was written last.
+
+    Notes
+    -----
+    Before the first step `fit` tries whether the file can be written and whether there is room for two. If a save
+    fails later, there is a warning, the file of before stays as it was, and training goes on; if the last of a fit
+    fails, `fit` raises its error at the end. A network with a parameter that is not finite is not saved.
+
+    Also the file of a run can be opened with `Network.load`.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        steps: int | None = None,
+        keep: int | None = None,
+        monitor: str | None = None,
+        mode: str | None = None,
+    ) -> None:
+        self.path, self.monitor, self.mode = str(as_path(path, "Checkpoint(path=…)")), monitor, mode
+        self.steps = None if steps is None else positive_int(steps, "Checkpoint(steps=…)")
+        self.keep = None if keep is None else positive_int(keep, "Checkpoint(keep=…)")
+        if steps is not None and monitor is not None:
+            raise InvalidValueError(
+                message(
+                    "Checkpoint(steps=…)",
+                    f"{monitor!r} is known at the end of an epoch",
+                    code="E005",
+                    got="steps and monitor",
+                )
+            )
+        if EPOCH in str(Path(path).parent) or (keep is not None and EPOCH not in Path(path).name):
+            raise InvalidValueError(
+                message(
+                    "Checkpoint(path=…)",
+                    f"{EPOCH} belongs into the file's name",
+                    code="E005",
+                    got=repr(self.path),
+                    fix=FIX,
+                )
+            )
+        self.saved: Path | None = None
+        self._written: list[Path] = []
+
+    def on_fit_begin(self, trainer: Trainer) -> None:
+        self.failure, self.saved = None, None
+        self._best = None if self.monitor is None else Best(self.monitor, self.mode, 0.0)
+        # Of a run that is resumed, what was written before its place; not what an older run left behind.
+        self._written = [
+            path for place, path in self._found() if place <= self._place(trainer) and trainer.resumed_from
+        ]
+        check_writable(self._path(trainer), 2 * run_file.size(trainer.run))
+
+    def on_epoch_end(self, trainer: Trainer, row: dict[str, Any]) -> None:
+        if self._best is not None and self._best.improved(row):
+            self._save(trainer)
+
+    def on_pause(self, trainer: Trainer, why: str) -> None:
+        if self._best is not None:
+            return
+        if why != "steps" or (self.steps is not None and trainer.run.steps % self.steps == 0):
+            self._save(trainer)
+
+    def state(self, trainer: Trainer) -> dict[str, Any]:
+        return {} if self._best is None else self._best.state()
+
+    def resume(self, trainer: Trainer, state: dict[str, Any]) -> None:
+        assert self._best is not None
+        self._best.resume(state)
+
+    def newest(self) -> Path | None:
+        """Return the file to resume from, if there is one."""
+        found = [] if self.monitor is not None else self._found()
+        return max(found)[1] if found else None
+
+    def beside(self, word: str) -> Path:
+        """Return the path of a file of another kind: ``run.diverged.bpxp`` beside ``run-{epoch}.bpxp``."""
+        path = Path(self.path)
+        stem = path.stem.replace(EPOCH, "").strip("-_. ") or "run"
+        return path.with_name(f"{stem}.{word}{path.suffix}")
+
+    def _save(self, trainer: Trainer) -> None:
+        path = self._path(trainer)
+        try:
+            if not run_file.save(trainer, path, whole=self._best is None):
+                what = f"{trainer.where}: a parameter is not finite; {path} is not written"
+                warn("Checkpoint", what, code="W005")
+                return
+        except OSError as error:
+            self.failure = error
+            what = f"{trainer.where} could not be saved ({error}); training goes on"
+            warn("Checkpoint", what, code="W006")
+            return
+        self.failure, self.saved = None, path
+        if self.keep is not None:
+            self._written = [*(old for old in self._written if old != path), path]
+            while len(self._written) > self.keep:
+                self._written.pop(0).unlink(missing_ok=True)
+
+    @staticmethod
+    def _place(trainer: Trainer) -> tuple[int, int]:
+        return trainer.net.epoch, trainer.run.done
+
+    def _path(self, trainer: Trainer) -> Path:
+        epoch, done = self._place(trainer)
+        return Path(self.path.replace(EPOCH, f"{epoch}+{done}" if done else str(epoch)))
+
+    def _found(self) -> list[tuple[tuple[int, int], Path]]:
+        """Return the files of this name that are there, each with the place that it was saved at, in order."""
+        whole = Path(self.path)
+        pattern = re.compile(re.escape(whole.name).replace(re.escape(EPOCH), r"(\d+)(?:\+(\d+))?"))
+        names = [(pattern.fullmatch(path.name), path) for path in whole.parent.glob("*") if path.is_file()]
+        places = [(tuple(int(n or 0) for n in (match.groups() or (0, 0))), path) for match, path in names if match]
+        return sorted((place[:2], path) for place, path in places)  # type: ignore[misc]
+
+
+FIX = "Checkpoint('run-{epoch}.bpxp', keep=3)"

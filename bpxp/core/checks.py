@@ -1,0 +1,109 @@
+"""Checks of hyper-parameters: a wrong one is refused where it is written, with the fix."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bpxp.core.memory import host_memory
+from bpxp.errors import InvalidTypeError, InvalidValueError, ParameterMemoryError, message, suggestion
+
+PLENTY = 1 << 26  # bytes that are there
+T = TypeVar("T")
+
+
+def positive_int(value: Any, where: str) -> int:
+    """Return `value` as an int >= 1; floats, bools and strings are refused."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise InvalidTypeError(
+            message(where, "not an int", code="E001", got=f"{type(value).__name__} {value!r}", expected="an int >= 1")
+        )
+    if value < 1:
+        raise InvalidValueError(message(where, "must be >= 1", code="E002", got=str(value), expected=">= 1"))
+    return int(value)
+
+
+def number(
+    value: Any,
+    where: str,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    low_open: bool = False,
+    high_open: bool = False,
+) -> float:
+    """Return `value` as a finite float within the bounds (closed, unless said otherwise).
+
+    Raises
+    ------
+    InvalidTypeError
+        If it is not a real number (a bool, a string, an array).
+    InvalidValueError
+        If it is NaN, infinite or out of bounds.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise InvalidTypeError(
+            message(where, "not a number", code="E001", got=f"{type(value).__name__} {value!r}", expected="a number")
+        )
+    try:
+        x = float(value)
+    except OverflowError:  # an int beyond all floats
+        x = math.inf if value > 0 else -math.inf  # type: ignore[operator]
+    below = x <= low if low_open else x < low
+    above = x >= high if high_open else x > high
+    if not math.isfinite(x) or below or above:
+        raise InvalidValueError(
+            message(where, "out of range", code="E002", got=repr(x), expected=_range(low, high, low_open, high_open))
+        )
+    return x
+
+
+def _range(low: float, high: float, low_open: bool, high_open: bool) -> str:
+    if math.isinf(high):
+        return "a finite number" + ("" if math.isinf(low) else f" {'>' if low_open else '>='} {low:g}")
+    return f"a number in {'(' if low_open else '['}{low:g}, {high:g}{')' if high_open else ']'}"
+
+
+def as_path(value: Any, where: str) -> Path:
+    """Return `value` as a path; what is neither text nor a path is refused: an int would be the number of a file."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise InvalidTypeError(
+            message(where, "not a path", code="E001", got=type(value).__name__, expected="a str or a Path")
+        )
+    return Path(value)
+
+
+def named(name: str, where: str, table: Mapping[str, T]) -> T:
+    """Return ``table[name]``.
+
+    Raises
+    ------
+    InvalidValueError
+        If there is none of this name; the message lists those that there are, and the nearest.
+    """
+    if name not in table:
+        raise InvalidValueError(
+            message(
+                where,
+                "unknown name",
+                code="E003",
+                got=repr(name),
+                expected=f"one of {', '.join(table)}",
+                first=suggestion(name, table),
+            )
+        )
+    return table[name]
+
+
+def fits_in_memory(parameters: int, where: str) -> None:
+    """Raise before drawing more float64 parameters than this machine has free memory for."""
+    if 8 * parameters < PLENTY:  # asking the system takes longer than drawing so few
+        return
+    memory = host_memory()
+    if memory is not None and 8 * parameters > memory.free:
+        needed, free = (f"{(n + (1 << 29)) >> 30:,} GiB" for n in (8 * parameters, memory.free))
+        raise ParameterMemoryError(message(where, f"needs {needed} of parameters, {free} available", code="E011"))

@@ -1,0 +1,1 @@
+"""Where data sets come from: files in known formats, folders of images, downloads."""

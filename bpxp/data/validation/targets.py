@@ -1,0 +1,260 @@
+"""What users pass as y and as weights becomes arrays that the loss understands, or an error that names the bad entry.
+
+Everything is checked on the host before the first step: an array library may wrap, clamp or zero a label that is out
+of range, and each does another of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from bpxp.backends import Array, Backend
+from bpxp.backends.base import is_host_array
+from bpxp.data.validation.inputs import BLOCK, as_host, taken
+from bpxp.errors import InvalidTypeError, InvalidValueError, Message, message, warn
+from bpxp.nn.losses.weights import class_weights_to_sample_weights
+
+
+def as_targets(y: Any, kind: str, samples: int, n_out: int, backend: Backend, dtype: str, where: str) -> Array:
+    """Return y on the backend: int32 class indices (n,), or (n, n_out) in the network's dtype.
+
+    Parameters
+    ----------
+    y : array_like
+    kind : str
+        What the loss takes: ``"classes"``, ``"labels"``, ``"values"`` or ``"counts"``; see `bpxp.nn.Loss`.
+    samples : int
+        Length of x.
+    n_out : int
+        Outputs of the network.
+    """
+    host = host_targets(y, kind, samples, n_out, backend, where)
+    return backend.asarray(host if host.ndim == 1 else host.astype(dtype))
+
+
+def host_targets(y: Any, kind: str, samples: int, n_out: int, backend: Backend, where: str) -> np.ndarray:
+    """Return y on the host, checked: int32 class indices (n,), or (n, n_out) as it was given."""
+    if not is_host_array(y):
+        y = backend.to_numpy(taken(y, backend, where))
+    host = as_host(y, where) if not _is_text(y) else _refuse_text(y, where)
+    if host.ndim == 0:
+        raise InvalidTypeError(message(where, "a single number", code="E030", expected=f"{samples} targets"))
+    if len(host) != samples:
+        raise InvalidValueError(message(where, f"{samples} samples but {len(host)} labels", code="E040"))
+    if kind == "classes" and (host.ndim == 1 or (host.ndim == 2 and host.shape[1] == 1 and n_out > 1)):
+        return _class_indices(host, n_out, where)
+    return _rows(host, kind, n_out, where)
+
+
+def _is_text(y: Any) -> bool:
+    sample = y if isinstance(y, np.ndarray) else np.asarray(y[:1] if isinstance(y, (list, tuple)) else y)
+    objects = sample.dtype.kind == "O" and sample.size > 0  # as a column of a data frame has them
+    return sample.dtype.kind in "US" or (objects and isinstance(sample.flat[0], str))
+
+
+def _refuse_text(y: Any, where: str) -> np.ndarray:
+    raise InvalidTypeError(
+        message(
+            where,
+            "text labels",
+            code="E043",
+            expected="class indices 0 … n-1",
+            fix="names, y = np.unique(y, return_inverse=True)",
+        )
+    )
+
+
+def _class_indices(host: np.ndarray, classes: int, where: str) -> np.ndarray:
+    """Return labels as int32, each in 0 … classes - 1."""
+    if host.ndim == 2:
+        warn(where, f"y is a column vector of shape {host.shape}; using y[:, 0]", code="W001")
+        host = host[:, 0]
+    if host.dtype.kind == "f":
+        bad = np.flatnonzero(np.isnan(host))
+        if bad.size:
+            raise InvalidValueError(message(where, f"{bad.size} NaN labels", code="E045", first=f"First at [{bad[0]}]"))
+        bad = np.flatnonzero(host != np.floor(host))
+        if bad.size:
+            raise InvalidTypeError(
+                message(
+                    where,
+                    "integer class ids are expected",
+                    code="E042",
+                    first=f"y[{bad[0]}] = {host[bad[0]]:g}, {bad.size} in all",
+                )
+            )
+    bad = np.flatnonzero((host < 0) | (host >= classes))
+    if bad.size:
+        hint = "Labels 1..n? Use y - 1" if host.min() == 1 and host.max() == classes else ""
+        raise InvalidValueError(
+            message(
+                where,
+                f"y[{bad[0]}] = {host[bad[0]]:g}, but {classes} classes need 0..{classes - 1}",
+                code="E041",
+                first=f"{bad.size} of {len(host)} labels are out of range",
+                fix=hint,
+            )
+        )
+    return host.astype(np.int32)
+
+
+def _rows(host: np.ndarray, kind: str, n_out: int, where: str) -> np.ndarray:
+    """Check targets with one row of n_out numbers per sample."""
+    expected = f"(n, {n_out})"
+    if host.ndim == 1 and n_out == 1:
+        raise InvalidValueError(
+            message(where, f"y has shape {host.shape}, the predictions ({len(host)}, 1)", code="E044", fix="y[:, None]")
+        )
+    if host.ndim != 2 or host.shape[1] != n_out:
+        fix = ""
+        if kind == "labels" and host.ndim == 1:
+            fix = "one column of 0/1 per label; for one class per sample use loss='softmax_cross_entropy'"
+        raise InvalidValueError(
+            message(
+                where,
+                f"y has shape {host.shape}, the network has {n_out} outputs",
+                code="E044",
+                expected=expected,
+                fix=fix,
+            )
+        )
+    found: dict[str, tuple[int, list[int]]] = {}  # how many there are of each, and where the first is
+    for begin in range(0, len(host), rows := max(1, BLOCK // n_out)):
+        for what, bad in _mistakes(host[begin : begin + rows].astype(np.float64), kind):
+            if bad.any():
+                row, *column = (int(i) for i in np.argwhere(bad)[0])
+                count, first = found.get(what, (0, [begin + row, *column]))
+                found[what] = count + int(bad.sum()), first
+    if found:
+        what = min(found, key=MISTAKES.index)
+        raise InvalidValueError(_mistaken(host, what, *found[what], where))
+    return host
+
+
+MISTAKES = NAN, INFINITE, OUTSIDE, NEGATIVE, SUM = "NaN", "infinite", "outside [0, 1]", "negative", "sum"
+
+
+def _mistakes(values: np.ndarray, kind: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield where rows of targets are what a loss of this kind does not take."""
+    if kind != "labels":  # where NaN says that the label is missing
+        yield NAN, np.isnan(values)
+    yield INFINITE, np.isinf(values)
+    if kind in ("classes", "labels"):
+        yield OUTSIDE, (values < 0.0) | (values > 1.0)
+    if kind == "counts":
+        yield NEGATIVE, values < 0.0
+    if kind == "classes":
+        with np.errstate(invalid="ignore"):
+            yield SUM, np.abs(values.sum(axis=1) - 1.0) > 1e-3
+
+
+def _mistaken(host: np.ndarray, what: str, count: int, first: list[int], where: str) -> Message:
+    if what == SUM:
+        return message(
+            where,
+            f"row {first[0]} sums to {host[first[0]].astype(np.float64).sum():g}",
+            code="E046",
+            expected="one-hot or soft rows that sum to 1",
+            first=f"{count} such rows",
+            fix="for independent labels use loss='binary_cross_entropy'",
+        )
+    value = float(host[tuple(first)])
+    code = "E045" if what in (NAN, INFINITE) else "E046"
+    return message(where, f"{count} values are {what}", code=code, first=f"First at {first}: {value:g}")
+
+
+def warn_single_class(y: np.ndarray, where: str) -> None:
+    """Warn if all labels are the same class: a network can only learn to say so."""
+    if y.ndim == 1 and y.dtype.kind in "iu" and len(y) > 1 and (y == y[0]).all():
+        warn(where, f"all {len(y)} labels are class {int(y[0])}", code="W002")
+
+
+def as_weights(
+    weight: Any, class_weight: Any, y: Array, n_out: int, backend: Backend, dtype: str, where: str
+) -> Array | None:
+    """Return one weight per sample, weights of classes multiplied in, or None where nothing is weighted.
+
+    Parameters
+    ----------
+    weight : array_like, (n,), or None
+    class_weight : dict, sequence of n_out numbers, ``"balanced"`` or None
+        ``"balanced"`` gives class k the weight n/(n_out n_k).
+    y : array
+        Checked targets on the backend.
+    """
+    total: np.ndarray | None = None
+    n = int(y.shape[0])
+    if weight is not None:
+        if not is_host_array(weight):
+            weight = backend.to_numpy(taken(weight, backend, f"{where}: weight"))
+        host = as_host(weight, f"{where}: weight")
+        if host.shape != (n,):
+            raise InvalidValueError(
+                message(f"{where}: weight", f"{n} samples", code="E047", got=f"shape {host.shape}", expected=f"({n},)")
+            )
+        bad = np.flatnonzero(~(host >= 0) | np.isinf(host))
+        if bad.size:
+            raise InvalidValueError(
+                message(
+                    f"{where}: weight",
+                    "weights are finite and >= 0",
+                    code="E047",
+                    first=f"weight[{bad[0]}] = {host[bad[0]]:g}, {bad.size} in all",
+                )
+            )
+        if not host.any():
+            raise InvalidValueError(
+                message(f"{where}: weight", "all weights are zero", code="E047", expected="at least one > 0")
+            )
+        total = host.astype(np.float64)
+    if class_weight is not None:
+        labels = backend.to_numpy(y)
+        table = _class_table(class_weight, labels, n_out, f"{where}: class_weight")
+        own = np.asarray(class_weights_to_sample_weights(labels, table, xp=np))
+        total = own if total is None else total * own
+    return None if total is None else backend.asarray(_in_dtype(total, dtype, f"{where}: weight"))
+
+
+def _in_dtype(weights: np.ndarray, dtype: str, where: str) -> np.ndarray:
+    """Return weights in the network's dtype, if their sum, by which the loss is divided, is a number > 0 there."""
+    with np.errstate(over="ignore", under="ignore"):
+        cast = weights.astype(dtype)
+        whole = float(cast.sum(dtype=dtype))
+    if not 0.0 < whole < np.inf:
+        raise InvalidValueError(
+            message(
+                where,
+                f"the sum of the weights has to be a number > 0 in {dtype}",
+                code="E047",
+                got=f"{float(weights.sum()):g}",
+                fix="weight / weight.mean()",
+            )
+        )
+    return cast
+
+
+def _class_table(class_weight: Any, labels: np.ndarray, classes: int, where: str) -> np.ndarray:
+    if isinstance(class_weight, str):
+        if class_weight != "balanced":
+            raise InvalidValueError(
+                message(where, "unknown name", code="E048", got=repr(class_weight), expected="'balanced'")
+            )
+        counts = np.bincount(labels, minlength=classes) if labels.ndim == 1 else labels.sum(axis=0)
+        return np.where(counts > 0, len(labels) / (classes * np.maximum(counts, 1e-300)), 0.0)
+    if isinstance(class_weight, dict):
+        unknown = [k for k in class_weight if k not in range(classes)]
+        if unknown:
+            what = f"{unknown[0]!r} is none of the classes 0..{classes - 1}"
+            raise InvalidValueError(message(where, what, code="E048", got=", ".join(map(repr, class_weight))))
+        class_weight = [class_weight.get(k, 1.0) for k in range(classes)]
+    table = as_host(class_weight, where).astype(np.float64)
+    if table.shape != (classes,) or not (np.isfinite(table).all() and (table >= 0).all()):
+        raise InvalidValueError(
+            message(
+                where, f"one finite weight >= 0 for each of {classes} classes", code="E048", got=f"shape {table.shape}"
+            )
+        )
+    return table

@@ -1,0 +1,217 @@
+"""Which backend a network lives on, and why: asked for, found, or measured to be the fastest of those installed."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bpxp.backends import ENVIRONMENT, FASTEST, LIBRARIES, Backend, available_backends, get_backend
+from bpxp.backends.capture import NO_STATE
+from bpxp.backends.dtypes import checked_dtype
+from bpxp.core.random import make_key
+from bpxp.core.tree import tree_map
+from bpxp.errors import BackendNotInstalledError, BpxpError, InvalidValueError, message
+from bpxp.network.step import Data, State, TrainingStep
+from bpxp.nn import Loss, Sequential
+from bpxp.nn.layer import Params, Shape
+from bpxp.optim import SGD
+
+CANDIDATES = ("numpy", "cupy", "torch", "torch:cuda", "jax")
+BUDGET = 1.0 / len(CANDIDATES)  # seconds of measured steps for each: one second for all
+MOST = 64  # steps at a time
+BATCH = 64
+
+
+class BackendReport(NamedTuple):
+    """Why a network lives on its backend.
+
+    Attributes
+    ----------
+    backend : str
+        Its name.
+    reason : str
+        Who decided, or what was found.
+    seconds : dict of str to float
+        Of one training step, by backend; empty if nothing was measured.
+    excluded : dict of str to str
+        What could not be measured, and why not.
+    """
+
+    backend: str
+    reason: str
+    seconds: dict[str, float]
+    excluded: dict[str, str]
+
+    def __str__(self) -> str:
+        rows = [f"  {name}: {1e6 * t:,.0f} µs per step" for name, t in sorted(self.seconds.items(), key=lambda r: r[1])]
+        rows += [f"  {name}: {reason}" for name, reason in self.excluded.items()]
+        return "\n".join([f"{self.backend}: {self.reason}", *rows])
+
+
+class Work(NamedTuple):
+    """What is measured: the training step of a network, with its parameters on the host."""
+
+    model: Sequential
+    loss: Loss
+    params: Params
+    input_shape: Shape
+    output_shape: Shape
+    dtype: str
+
+
+def choose(asked: str | Backend | None, matmul: str | None, work: Work) -> tuple[Backend, BackendReport]:
+    """Return the backend that was asked for, and why it is this one.
+
+    Parameters
+    ----------
+    asked : str, Backend or None
+        As for `get_backend`; or ``"fastest"``, ``"fastest:128"``, which measures steps of so many samples.
+    matmul : str or None
+        As for `get_backend`.
+    work : Work
+
+    Notes
+    -----
+    Parameters, order of the samples and masks are the same on every backend; the last bits of what is computed with
+    them are not. Who wants these to repeat names the backend.
+    """
+    named = (os.environ.get(ENVIRONMENT) or "auto") if asked is None else asked
+    if isinstance(named, str) and named.partition(":")[0] == FASTEST:
+        return fastest(work, _batch(named), matmul)
+    backend = get_backend(asked, matmul=matmul)
+    return backend, BackendReport(backend.name, _reason(asked, named, backend), {}, {})
+
+
+def _batch(name: str) -> int:
+    _, colon, batch = name.partition(":")
+    if colon and not (batch.isdecimal() and int(batch) > 0):
+        raise InvalidValueError(
+            message("backend", "not a batch size", code="E003", got=repr(name), expected="'fastest:64', say")
+        )
+    return int(batch or BATCH)
+
+
+def _reason(asked: Any, named: Any, backend: Backend) -> str:
+    if not isinstance(named, str):
+        return "given as an object"
+    if named.partition("+")[0] != "auto":
+        return "asked for" if asked is not None else f"the environment variable {ENVIRONMENT} names it"
+    return "a CUDA device answers CuPy" if backend.name.startswith("cupy") else f"no CUDA device answers CuPy ({why()})"
+
+
+def why_eager(compiled: dict[Any, Any]) -> dict[str, str]:
+    """Return the reasons of those compiled steps that gave up recording, or a CUDA graph, by the step's name."""
+    found = {}
+    for key, run in compiled.items():
+        reason = getattr(getattr(run, "run", run), "reason", "")
+        if reason and reason != NO_STATE:
+            found[key if isinstance(key, str) else type(key[0] if isinstance(key, tuple) else key).__name__] = reason
+    return found
+
+
+@functools.cache
+def why() -> str:
+    """Return why CuPy does not work here: asked once."""
+    return available_backends(["cupy"])["cupy"].reason
+
+
+# ---------------------------------------------------------------- measuring
+
+
+def fastest(work: Work, batch: int, matmul: str | None = None) -> tuple[Backend, BackendReport]:
+    """Measure a few training steps on every library that works here, and return the backend with the least time.
+
+    Parameters
+    ----------
+    work : Work
+    batch : int
+        Samples per step; their numbers are random, since only their shape matters.
+    matmul : str, optional
+        Only libraries that have this precision take part.
+
+    Raises
+    ------
+    InvalidValueError
+        If none does.
+
+    Notes
+    -----
+    A library is imported for it, and its step compiled; beyond that it takes at most a second, and for networks of
+    which one library's share does not do a step, a step or two of each.
+    """
+    seconds: dict[str, float] = {}
+    excluded: dict[str, str] = {}
+    backends: dict[str, Backend] = {}
+    if "jax" not in sys.modules:  # it would take three quarters of a GPU's memory from the others, for good
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    for name in CANDIDATES:
+        try:
+            backend = get_backend(name, matmul=matmul)
+            own = work._replace(dtype=checked_dtype(work.dtype, backend))
+            seconds[backend.name] = measured(own, backend, batch)
+            backends[backend.name] = backend
+        except BackendNotInstalledError:
+            excluded[name] = f"not installed: {LIBRARIES[name.partition(':')[0]].install}"
+        except BpxpError as error:
+            excluded[name] = str(error.__cause__ or error).removesuffix(" Nothing was changed.")
+        except Exception as error:  # out of memory, say: each library has its own way
+            excluded[name] = f"{type(error).__name__}: {error}"
+    if not seconds:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in excluded.items())
+        raise InvalidValueError(message(f"backend='{FASTEST}'", f"no library here can do it ({reasons})", code="E022"))
+    best = min(seconds, key=seconds.__getitem__)
+    reason = f"measured to be the fastest for batches of {batch}"
+    return backends[best], BackendReport(best, reason, seconds, excluded)
+
+
+def measured(work: Work, backend: Backend, batch: int, budget: float = BUDGET) -> float:
+    """Return the seconds of one step: the shortest mean of a few steps at a time."""
+    step = TrainingStep(work.model, work.loss, SGD(1e-6), xp=backend.xp)
+    state, data = _start(step, work, backend, batch)
+    run = backend.compile(step)
+
+    def clocked(state: State, count: int) -> tuple[State, float]:
+        begun = time.perf_counter()
+        state = run(state, data, count=count)
+        backend.to_numpy(state.position)  # waits until it is done
+        state = state._replace(position=backend.asarray(np.zeros(1, np.int32)))
+        return state, (time.perf_counter() - begun) / count
+
+    state, first = clocked(state, 1)  # compiles
+    if first > budget and backend.name.partition("+")[0] in ("numpy", "torch"):
+        return first
+    state, best = clocked(state, 1)
+    end = time.perf_counter() + budget - best
+    count = max(1, min(MOST, int(0.02 / best)))
+    for _ in range(5):
+        if time.perf_counter() + count * best > end:
+            break
+        state, mean = clocked(state, count)
+        best = min(best, mean)
+    return best
+
+
+def _start(step: TrainingStep, work: Work, backend: Backend, batch: int) -> tuple[State, Data]:
+    """Return a state with the network's parameters, and as many random samples as a step takes."""
+    rng, kind, n_out = np.random.default_rng(0), np.dtype(work.dtype), work.output_shape[0]
+
+    def own(a: Any) -> Any:
+        a = np.asarray(a)
+        return backend.asarray(np.array(a, kind if a.dtype.kind == "f" else a.dtype))
+
+    x = rng.random((batch, *work.input_shape), np.float32)
+    y: np.ndarray = rng.integers(0, n_out, batch, np.int32)
+    if work.loss.targets != "classes":
+        y = rng.integers(0, 2, (batch, n_out)).astype(kind)
+    zeros = [own(np.zeros(1, dtype)) for dtype in (np.int32, kind, kind)]
+    order = own(np.arange(batch * MOST, dtype=np.int32) % batch)
+    params = tree_map(own, work.params)
+    stats = tree_map(own, work.model.init_stats(work.params)) if "stats" in work.model.uses else ()
+    key = tree_map(own, make_key(0)) if "key" in work.model.uses else ()
+    state = State(params, step.optimizer.init(params, xp=backend.xp), stats, key, order, *zeros)
+    return state, Data(own(x), own(y), None, own(np.arange(batch, dtype=np.int32)))

@@ -1,0 +1,397 @@
+"""The network: layers, their parameters, and the backend that they live on.
+
+It is the only object that holds arrays between calls. What can be a function over a network is one, elsewhere.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bpxp.backends import Array, Backend
+from bpxp.backends.dtypes import checked_dtype
+from bpxp.core.checks import number
+from bpxp.core.random import INIT, HostRandom, Seed, make_key, normalize_seed
+from bpxp.core.threefry import Key
+from bpxp.core.tree import named_leaves, tree_map
+from bpxp.data.rows import Rows
+from bpxp.errors import InvalidTypeError, message
+from bpxp.metrics import Metric
+from bpxp.network import parameters
+from bpxp.network import prepare as samples
+from bpxp.network.backend_choice import Work, choose, why_eager
+from bpxp.network.feed import Feed, Resident
+from bpxp.network.inference_batch import samples_at_a_time
+from bpxp.network.step import (
+    Data,
+    DescentStep,
+    EvaluationStep,
+    Sums,
+    as_floats,
+    evaluation,
+    loss_and_gradients,
+    training,
+)
+from bpxp.nn import Layer, Loss, architecture, get_loss
+from bpxp.nn.layer import Params, Shape
+from bpxp.optim import SGD, Optimizer, OptState
+
+if TYPE_CHECKING:
+    from bpxp.network.summary import Ledger
+
+
+class Network:
+    """A feed-forward network with gradients derived by hand.
+
+    Parameters
+    ----------
+    layers : sequence of int or Layer
+        ``[784, 30, 10]``: 784 inputs, 30 hidden units, 10 outputs. A number is the width of a dense layer; layers may
+        stand among them.
+    input_shape : tuple of int, optional
+        Shape of one sample, (height, width, channels) for images; then all of `layers` are layers.
+    hidden : str or Activation, optional
+        Activation of the hidden layers that do not name their own.
+    output : str or Activation, optional
+        Activation of the last layer. Losses that take logits need ``"identity"``.
+    loss : str or Loss, optional
+        See `bpxp.nn.LOSSES`.
+    init : str or Initializer, optional
+        See `bpxp.nn.INITIALIZERS`; ``"normal"`` is the textbook's N(0, 1).
+    dtype : {"float32", "float64"}, optional
+    backend : str, Backend or None, optional
+        See `bpxp.get_backend`. None means the environment variable ``BPXP_BACKEND``, else CuPy if a GPU answers,
+        else NumPy. ``"fastest"`` or ``"fastest:10"`` measures steps of 64 or 10 samples on what is installed.
+    matmul : {"float32", "tf32", "bfloat16", "float16"}, optional
+        Precision of the operands of matrix products. It belongs to the run: loading asks for it again.
+    seed : int, SeedSequence, Generator or None, optional
+        Initial parameters are a pure function of it: the same bits on every backend.
+
+    Attributes
+    ----------
+    params : tuple
+        One entry per layer: ``net.params[0].W`` are the weights of the first, (n_in, n_out). The arrays are the
+        network's own: training writes into them.
+    backend_report : BackendReport
+        Why it lives on `backend`, and the figures where they were measured; print it.
+    model, loss, backend, xp, dtype, seed, input_shape, output_shape
+
+    Examples
+    --------
+    >>> import bpxp
+    >>> net = bpxp.Network([2, 3, 2], backend="numpy", seed=0)
+    >>> [p.W.shape for p in net.params]
+    [(2, 3), (3, 2)]
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[int | Layer],
+        *,
+        input_shape: int | Shape | None = None,
+        hidden: Any = "sigmoid",
+        output: Any = "identity",
+        loss: str | Loss = "softmax_cross_entropy",
+        init: Any = "glorot_uniform",
+        dtype: str = "float32",
+        backend: str | Backend | None = None,
+        matmul: str | None = None,
+        seed: Seed = None,
+    ) -> None:
+        self.model, self.input_shape = architecture.build_model(layers, input_shape, hidden, output, init)
+        self.loss: Loss = get_loss(loss)
+        self.seed = normalize_seed(seed)
+        drawn, self.output_shape = self.model.init(HostRandom(self.seed, (INIT,)), self.input_shape)
+        architecture.check_loss_fits(self.model, self.output_shape, self.loss)
+        work = Work(self.model, self.loss, drawn, self.input_shape, self.output_shape, dtype)
+        self.backend, self.backend_report = choose(backend, matmul, work)
+        self.xp = self.backend.xp
+        self.dtype = checked_dtype(dtype, self.backend)
+        self._params: Params = self._adopt(drawn)
+        self.stats: Any = self._adopt(self.model.init_stats(drawn)) if "stats" in self.model.uses else ()
+        self.key: Any = self.key_at(0) if "key" in self.model.uses else ()
+        self.optimizer: Optimizer | None = None
+        self.opt_state: OptState | None = None
+        self.epoch = 0  # epochs done: the order of the samples in the next one is a function of (seed, epoch)
+        self.training = False  # True while a Trainer is at work
+        self._compiled: dict[Any, Callable[..., Any]] = {}
+
+    def __repr__(self) -> str:
+        sizes = " → ".join(str(n) for n in (*self.input_shape, *(_width(layer) for layer in self.model.layers)))
+        what = f"{type(self.loss).__name__}, {self.size:,} parameters"
+        return f"<Network {sizes}, {what}, {self.dtype} on {self.backend.name}>"
+
+    # ---------------------------------------------------------------- what it is
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers, one for each entry of `params`."""
+        return self.model.layers
+
+    @property
+    def params(self) -> Params:
+        """Parameters: one (named) tuple of arrays per layer."""
+        return self._params
+
+    @params.setter
+    def params(self, new: Params) -> None:
+        self._params = parameters.checked(new, self._params, self.backend, self.dtype)
+
+    @property
+    def size(self) -> int:
+        """Number of parameters."""
+        return sum(math.prod(a.shape) for _, a in named_leaves(self._params))
+
+    def summary(self) -> Ledger:
+        """Return the shape ledger: shapes of x, W, b, z, a, delta, dW, db of each layer, and its costs; print it."""
+        from bpxp.network.summary import make_ledger
+
+        return make_ledger(self)
+
+    # ---------------------------------------------------------------- mathematics on arrays
+
+    def loss_and_gradients(self, x: Any, y: Any, weight: Any = None) -> tuple[Array, Params]:
+        r"""Return the mean loss over a batch (a 0-d array) and its gradients, in the structure of `params`.
+
+        Parameters
+        ----------
+        x : array_like, (batch, \*input_shape)
+        y : array_like, (batch,) or (batch, n_out)
+        weight : array_like, (batch,), optional
+            Weight of each sample; the mean is weighted.
+
+        Notes
+        -----
+        Layers behave as in training: with the masks of the next step, and the statistics of this batch. Nothing is
+        changed, so that the same call gives the same result again.
+        """
+        where = "loss_and_gradients"
+        batch = self.prepare((x, y), weight, None, where)
+        given = (self._params, self.stats, self.key, batch)
+        _, (value, grads) = self.compiled(self._gradients, "gradients")((), given)
+        return self.xp.reshape(value, ()), grads
+
+    def gradient_descent(self, batch: tuple[Any, Any], learning_rate: float, weight: Any = None) -> None:
+        """Take one step against the gradient of the mean loss over one mini-batch: p ← p − η ∂J/∂p.
+
+        Parameters
+        ----------
+        batch : pair of array_like
+            (x, y), as in `loss_and_gradients`.
+        learning_rate : float
+            η > 0.
+        weight : array_like, (batch,), optional
+            Weight of each sample.
+        """
+        rate = number(learning_rate, "gradient_descent(learning_rate=…)", low=0.0, low_open=True)
+        arrays = self.prepare(batch, weight, None, "gradient_descent")
+        step = DescentStep(self.model, self.loss, SGD(rate), xp=self.xp)
+        run, opt = self._descent(step, rate)
+        self._params, self._plain, self.stats, self.key = run((self._params, opt, self.stats, self.key), arrays)
+
+    def logits(self, x: Any) -> Array:
+        """Return the outputs of the last layer, (n, n_out): what the loss takes."""
+        return self._forward(x, "logits")
+
+    def predict_proba(self, x: Any) -> Array:
+        """Return what the outputs mean, (n, n_out): probabilities, rates or values, as the loss has it."""
+        return self.loss.activate(self._forward(x, "predict_proba"), xp=self.xp)
+
+    def predict(self, x: Any) -> Array:
+        """Return the answer for each sample.
+
+        Class indices (n,) for a categorical loss; 0 or 1 per label (n, n_out) for a multi-label loss; values
+        (n, n_out) otherwise.
+        """
+        xp, logits = self.xp, self._forward(x, "predict")
+        if self.loss.targets == "classes":
+            return xp.argmax(logits, axis=1)
+        if self.loss.targets == "labels":
+            return xp.astype(logits > 0.0, xp.int32)
+        return self.loss.activate(logits, xp=xp)
+
+    def evaluate(
+        self, x: Any, y: Any = None, *, weight: Any = None, metrics: Sequence[str | Metric] | None = None
+    ) -> dict[str, Any]:
+        """Return the mean loss and the metrics over a data set, as Python floats.
+
+        Parameters
+        ----------
+        x : array_like or Dataset
+        y : array_like, optional
+            Targets; left out if x is a Dataset.
+        weight : array_like, optional
+        metrics : sequence of str or Metric, optional
+            Default: accuracy for a categorical loss, see `bpxp.metrics`.
+        """
+        batch = samples.prepare_or_hold(self, x if y is None else (x, y), weight, None, "evaluate")
+        return self.evaluate_arrays(batch, self._params, samples.as_metrics(metrics, self.loss))
+
+    def evaluate_arrays(
+        self, batch: samples.Batch | samples.Held, params: Params, metrics: tuple[Metric, ...], which: str = ""
+    ) -> dict[str, Any]:
+        """Evaluate samples that are checked already, with the parameters given; otherwise like `evaluate`.
+
+        Who evaluates two data sets in turn gives one a name: a recording, or a graph, is of one set of arrays.
+        """
+        xp, kind = self.xp, getattr(self.xp, self.dtype)
+        n = len(batch) if isinstance(batch, samples.Held) else int(batch[0].shape[0])
+        size = min(self._chunk, n)
+        if isinstance(batch, samples.Held):
+            feed: Feed = batch.stream(self.backend, size)
+        else:
+            feed = Resident(self.backend, Data(*batch, xp.arange(size, dtype=xp.int32)))
+        step = EvaluationStep(self.model, self.loss, metrics, feed.samples, xp=xp)
+        sums = Sums(
+            xp.zeros((1,), dtype=xp.int32),
+            xp.zeros((1,), dtype=kind),
+            xp.zeros((1,), dtype=kind),
+            tuple(metric.init(self.output_shape[0], xp=xp, dtype=kind) for metric in metrics),
+        )
+        for data, count in feed.parts(0, -(-n // size)):
+            sums = self.compiled(step, (step, which))(sums, (params, self.stats, data), count=count)
+        loss, total = (float(self.backend.to_numpy(a)[0]) for a in (sums.loss, sums.weight))
+        found: dict[str, Any] = {"loss": loss / total if total else 0.0}
+        for metric, own in zip(metrics, sums.metrics, strict=True):
+            found[metric.name] = metric.result(tree_map(self.backend.to_numpy, own))
+        return found
+
+    # ---------------------------------------------------------------- other places
+
+    def to(self, backend: str | Backend) -> Network:
+        """Return a network with the same parameters on another backend."""
+        other = object.__new__(Network)
+        other.__dict__.update(self.__dict__)
+        host = tree_map(self.backend.to_numpy, (self._params, self.stats))
+        work = Work(self.model, self.loss, host[0], self.input_shape, self.output_shape, self.dtype)
+        other.backend, other.backend_report = choose(backend, None, work)
+        other.xp = other.backend.xp
+        other.dtype = checked_dtype(self.dtype, other.backend)
+        other._compiled = {}
+        other.optimizer = other.opt_state = None
+        for name in ("_plain", "_chunk"):
+            other.__dict__.pop(name, None)
+        other._params, other.stats = other._adopt(host)
+        other.key = other.key_at(self.steps) if self.key else ()
+        return other
+
+    def save(self, path: str | Path) -> None:
+        """Write layers and parameters to one file, all or nothing.
+
+        The file is safetensors, which other tools read, too; by custom it ends with ``.bpxp``. See
+        `bpxp.saving.format`.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; an old file at `path` is intact.
+        """
+        from bpxp.saving import network as model_file
+
+        model_file.save(self, path)
+
+    @staticmethod
+    def load(path: str | Path, *, backend: str | Backend | None = None, custom: Sequence[type] = ()) -> Network:
+        """Read a network that `save` wrote, on any backend.
+
+        Parameters
+        ----------
+        path : path
+        backend : str, Backend or None, optional
+            As for `Network`.
+        custom : sequence of type, optional
+            Classes of layers of your own that the file names. Nothing else in a file is ever imported or run.
+
+        Raises
+        ------
+        OSError
+            If there is no such file, or it cannot be read.
+        CheckpointError
+            If the file is not a network, damaged, or of a newer format; see `bpxp.errors`.
+        """
+        from bpxp.saving import network as model_file
+
+        return model_file.load(path, backend=backend, custom=custom)
+
+    # ---------------------------------------------------------------- inner workings
+
+    def prepare(self, data: Any, weight: Any, class_weight: Any, where: str) -> tuple[Array, Array, Array | None]:
+        """Return (x, y, weight) as checked arrays on the backend, from a Dataset or a pair."""
+        return samples.prepare(self, data, weight, class_weight, where)
+
+    @functools.cached_property
+    def _chunk(self) -> int:
+        return samples_at_a_time(self)
+
+    def _forward(self, x: Any, where: str) -> Array:
+        x = samples.inputs_or_rows(self, x, where)
+        run = self.compiled(self._logits, "forward")
+        n = int(x.shape[0])
+        parts = []
+        for i in range(0, n, self._chunk):
+            end = min(i + self._chunk, n)
+            chunk = self.backend.asarray(x.read(i, end)) if isinstance(x, Rows) else x[i:end, ...]
+            parts.append(run((), (self._params, self.stats, chunk)))
+        return parts[0] if len(parts) == 1 else self.xp.concat(parts, axis=0)
+
+    def _logits(self, _: tuple[()], data: tuple[Params, Any, Array], /) -> Array:
+        params, stats, x = data
+        x = as_floats(x, getattr(self.xp, self.dtype), xp=self.xp)
+        return self.model.forward(params, x, xp=self.xp, **evaluation(self.model, stats))[0]
+
+    def _gradients(self, _: tuple[()], data: Any, /) -> Any:
+        params, stats, key, (x, y, weight) = data
+        x = as_floats(x, getattr(self.xp, self.dtype), xp=self.xp)
+        context = training(self.model, stats, key, None)
+        return (), loss_and_gradients(self.model, self.loss, params, x, y, weight, context, xp=self.xp)[:2]
+
+    def _descent(self, step: DescentStep, rate: float) -> tuple[Callable[..., Any], OptState]:
+        """Return the compiled step of `gradient_descent` and its state, with the learning rate in it."""
+        if "descent" not in self._compiled:
+            self._compiled["descent"] = self.backend.compile(step)
+            self._plain, self._rate = step.optimizer.init(self._params, xp=self.xp), rate
+        if rate != self._rate:
+            dtype = getattr(self.xp, self.dtype)
+            self._plain = self._plain._replace(learning_rate=self.xp.full((1,), rate, dtype=dtype))
+            self._rate = rate
+        return self._compiled["descent"], self._plain
+
+    def compiled(self, step: Any, key: Any = None) -> Callable[..., Any]:
+        """Return `step` compiled by the backend, once for equal steps, or for the key."""
+        key = key or step
+        if key not in self._compiled:
+            self._compiled[key] = self.backend.compile(step)
+        return self._compiled[key]
+
+    @property
+    def eager_steps(self) -> dict[str, str]:
+        """Why a step runs as it is written, not from a recording or a CUDA graph, by its name; {} where none does."""
+        return why_eager(self._compiled)
+
+    @property
+    def steps(self) -> int:
+        """Training steps done, as far as random layers need to know."""
+        return int(self.backend.to_numpy(self.key.step)[0]) if self.key else 0
+
+    def _adopt(self, tree: Any) -> Any:
+        """Return host numbers as arrays of our own on the device: training will write into them."""
+        return tree_map(lambda a: parameters.own(a, self.backend, self.dtype), tree)
+
+    def key_at(self, step: int) -> Key:
+        """Return the key of the random layers in a training step."""
+        return tree_map(self.backend.asarray, make_key(self.seed, step))  # type: ignore[no-any-return]
+
+
+def checked_network(net: Any, where: str) -> Network:
+    """Return a Network, or raise."""
+    if not isinstance(net, Network):
+        fix = "bpxp.Network([784, 30, 10])"
+        raise InvalidTypeError(message(where, "not a Network", code="E004", got=type(net).__name__, fix=fix))
+    return net
+
+
+def _width(layer: Layer) -> str:
+    return str(getattr(layer, "units", type(layer).__name__))

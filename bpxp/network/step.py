@@ -1,0 +1,260 @@
+"""One training step and one evaluation step: pure functions that draw their own mini-batch from the data set.
+
+A step maps (state, data) to the next state. What changes is an array in the state, so that a compiled step never
+needs another compilation; nothing returns to the host before the caller asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from bpxp.nn.functions import constant
+from bpxp.nn.layer import Array, Namespace, Params
+from bpxp.nn.losses import Loss
+from bpxp.nn.sequential import Sequential
+from bpxp.optim.optimizer import Optimizer, OptState
+
+PIXEL = 1.0 / 255.0  # unsigned bytes are pixels: 255 is white
+AUGMENTATION = 2**14 - 2  # the place of its random numbers: no layer has this number
+
+
+class Data(NamedTuple):
+    """A data set on the device; a step only reads it.
+
+    Attributes
+    ----------
+    x : array, (n, *in_shape)
+        In the network's dtype, or uint8: pixels, scaled to [0, 1] batch by batch.
+    y : array, (n,) or (n, n_out)
+        Targets.
+    weight : array, (n,), or None
+        Weight of each sample.
+    lane : array, (batch,), int32
+        0, 1, … batch - 1: the places within a mini-batch.
+    """
+
+    x: Array
+    y: Array
+    weight: Array | None
+    lane: Array
+
+
+class State(NamedTuple):
+    """What a training step changes.
+
+    Attributes
+    ----------
+    params : tree
+    opt : OptState
+    stats : tree
+        Running statistics of the layers that have some; () without such layers.
+    key : Key or ()
+        Whose random numbers the step takes; () without random layers and augmentation.
+    order : array, int32
+        The epoch's permutation of the samples, padded with zeros to whole mini-batches.
+    position : array, (1,), int32
+        Where in `order` the next mini-batch begins.
+    loss, weight : array, (1,)
+        Σ w_n J_n and Σ w_n over the samples seen in this epoch.
+    """
+
+    params: Params
+    opt: OptState
+    stats: Any
+    key: Any
+    order: Array
+    position: Array
+    loss: Array
+    weight: Array
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """Gather a mini-batch, go forward, go backward, update.
+
+    Its halves stand apart, so that a data-parallel run can put the sum of the gradients between them. `augment` are
+    functions (x, y, key, xp=) -> (x, y) that change the mini-batch on its way; see `bpxp.data.augment`.
+
+    Where the data set comes in parts (see `bpxp.network.feed`), `samples` is how many there are in all. The rows of
+    `data` are then in the order of the epoch already, and after the last of them the first is used again.
+    """
+
+    model: Sequential
+    loss: Loss
+    optimizer: Optimizer
+    augment: tuple[Callable[..., tuple[Array, Array]], ...] = ()
+    samples: int | None = None
+    xp: Namespace = field(kw_only=True, compare=False, repr=False)
+
+    def __call__(self, state: State, data: Data, /) -> State:
+        state, grads = self.gradients(state, data)
+        return self.apply(state, grads)
+
+    def gradients(self, state: State, data: Data, /) -> tuple[State, Params]:
+        """Return the gradients of the mean loss over the next mini-batch, and the state moved on to the one after."""
+        xp = self.xp
+        x, y, weight, present = self.batch(state, data)
+        context = training(self.model, state.stats, state.key, present)
+        value, grads, caches = loss_and_gradients(self.model, self.loss, state.params, x, y, weight, context, xp=xp)
+        stats, key = advance(self.model, state.stats, state.key, caches, xp=xp)
+        position, loss, total = state.position, state.loss, state.weight
+        position += data.lane.shape[0]
+        if weight is None:
+            value *= float(x.shape[0])
+            total += float(x.shape[0])
+        else:
+            mass = xp.sum(weight)
+            value *= mass
+            total += mass
+        loss += value
+        return state._replace(stats=stats, key=key, position=position, loss=loss, weight=total), grads
+
+    def batch(self, state: State, data: Data, /) -> tuple[Array, Array, Array | None, Array | None]:
+        """Return the next mini-batch as the first layer and the loss take it, as (x, y, weight, present)."""
+        xp = self.xp
+        place = state.position + data.lane
+        rows = xp.take(state.order, place) if self.samples is None else place % data.x.shape[0]
+        x, y, weight, present = gather(data, rows, place, self.samples, dtype=state.loss.dtype, xp=xp)
+        for i, transform in enumerate(self.augment):
+            x, y = transform(x, y, state.key.at(AUGMENTATION, i), xp=xp)
+        return x, y, weight, present
+
+    def apply(self, state: State, grads: Params, /) -> State:
+        """Return the state after the update; parameters, gradients and optimizer state are written in place."""
+        params, opt = self.optimizer.update(state.params, grads, state.opt, xp=self.xp)
+        return state._replace(params=params, opt=opt)
+
+
+class Sums(NamedTuple):
+    """What an evaluation step changes: the place in the data, the weighted sums, and those of the metrics."""
+
+    position: Array
+    loss: Array
+    weight: Array
+    metrics: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class EvaluationStep:
+    """Gather the next samples in order, go forward, and add to the sums of the loss and of the metrics.
+
+    `samples` as in `TrainingStep`.
+    """
+
+    model: Sequential
+    loss: Loss
+    metrics: tuple[Any, ...]
+    samples: int | None = None
+    xp: Namespace = field(kw_only=True, compare=False, repr=False)
+
+    def __call__(self, sums: Sums, data: tuple[Params, Any, Data], /) -> Sums:
+        xp, (params, stats, samples) = self.xp, data
+        place = sums.position + samples.lane
+        if self.samples is None:
+            rows = xp.minimum(place, constant(samples.x.shape[0] - 1, place, xp=xp))
+        else:
+            rows = place % samples.x.shape[0]
+        x, y, weight, _ = gather(samples, rows, place, self.samples, dtype=sums.loss.dtype, xp=xp)
+        logits, _ = self.model.forward(params, x, xp=xp, **evaluation(self.model, stats))
+        value, _ = self.loss(logits, y, weight, xp=xp)
+        metrics = tuple(
+            metric.update(own, logits, y, weight, xp=xp) for metric, own in zip(self.metrics, sums.metrics, strict=True)
+        )
+        mass = float(x.shape[0]) if weight is None else xp.sum(weight)
+        position, loss, total = sums[:3]
+        position += samples.lane.shape[0]
+        loss += value * mass
+        total += mass
+        return Sums(position, loss, total, metrics)
+
+
+@dataclass(frozen=True)
+class DescentStep:
+    """One update from one given mini-batch (x, y, weight), of (params, opt, stats, key)."""
+
+    model: Sequential
+    loss: Loss
+    optimizer: Optimizer
+    xp: Namespace = field(compare=False, repr=False)
+
+    def __call__(self, state: tuple[Params, OptState, Any, Any], batch: tuple[Array, Array, Array | None], /) -> Any:
+        (params, opt, stats, key), (x, y, weight), xp = state, batch, self.xp
+        x = as_floats(x, opt.learning_rate.dtype, xp=xp)
+        context = training(self.model, stats, key, None)
+        _, grads, caches = loss_and_gradients(self.model, self.loss, params, x, y, weight, context, xp=xp)
+        stats, key = advance(self.model, stats, key, caches, xp=xp)
+        return *self.optimizer.update(params, grads, opt, xp=xp), stats, key
+
+
+def loss_and_gradients(
+    model: Sequential,
+    loss: Loss,
+    params: Params,
+    x: Array,
+    y: Array,
+    weight: Array | None,
+    context: Mapping[str, Any],
+    /,
+    *,
+    xp: Namespace,
+) -> tuple[Array, Params, Any]:
+    """Return the weighted mean loss, shape (1,), its gradients in the structure of `params`, and the layers' caches."""
+    logits, caches = model.forward(params, x, xp=xp, **context)
+    value, delta = loss(logits, y, weight, xp=xp)
+    return value, model.gradients(params, caches, delta, xp=xp), caches
+
+
+def training(model: Sequential, stats: Any, key: Any, present: Array | None) -> dict[str, Any]:
+    """Return what the layers of `model` use, beside x, in a training step: nothing, for most networks."""
+    return _used(model, {"training": True, "stats": stats, "key": key or None, "present": present})
+
+
+def evaluation(model: Sequential, stats: Any) -> dict[str, Any]:
+    """Return what the layers of `model` use when nothing is learned: no randomness, and the running statistics."""
+    return _used(model, {"training": False, "stats": stats, "key": None, "present": None})
+
+
+def _used(model: Sequential, offered: dict[str, Any]) -> dict[str, Any]:
+    return {name: offered[name] for name in model.uses}
+
+
+def advance(model: Sequential, stats: Any, key: Any, caches: Any, /, *, xp: Namespace) -> tuple[Any, Any]:
+    """Return statistics and key after a training step; both are given away."""
+    if "stats" in model.uses:
+        stats = model.advance(stats, caches, xp=xp)
+    if key:
+        step = key.step
+        step += 1
+        key = key._replace(step=step)
+    return stats, key
+
+
+def as_floats(x: Array, dtype: Any, /, *, xp: Namespace) -> Array:
+    """Return x in the network's dtype; unsigned bytes are pixels and become numbers in [0, 1]."""
+    if x.dtype != xp.uint8:
+        return x
+    x = xp.astype(x, dtype)
+    x *= PIXEL
+    return x
+
+
+def gather(
+    data: Data, rows: Array, place: Array, samples: int | None, /, *, dtype: Any, xp: Namespace
+) -> tuple[Array, Array, Array | None, Array | None]:
+    """Return the samples `rows` as (x, y, weight, present); one whose place is past the end has weight 0.
+
+    `samples` is where that end is; None: where the data end.
+
+    The last mini-batch of an epoch is short where the batch size does not divide n: it is filled up with samples that
+    count nothing, so that every step has the same shapes.
+    """
+    x = as_floats(xp.take(data.x, rows, axis=0), dtype, xp=xp)
+    y = xp.take(data.y, rows, axis=0)
+    weight = None if data.weight is None else xp.take(data.weight, rows)
+    n = data.x.shape[0] if samples is None else samples
+    if n % data.lane.shape[0] == 0:
+        return x, y, weight, None
+    present = xp.astype(place < n, dtype)
+    return x, y, present if weight is None else weight * present, present

@@ -1,0 +1,1 @@
+"""The file: its format, its header, and a network in it."""

@@ -1,0 +1,239 @@
+"""The file format: safetensors with a description in it, written all or nothing, every byte of it checked on reading.
+
+The tensors are named ``params/<layer>/<field>``, so that any tool that reads safetensors can use the weights. The
+description is one canonical JSON text under the key ``bpxp``: what the tensors belong to, a SHA-256 of each of them,
+and a seal, the SHA-256 of the description itself. Nothing in the file is executed, imported or opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, BinaryIO
+
+import numpy as np
+
+from bpxp.core.atomic import replacing
+from bpxp.core.checks import as_path
+from bpxp.errors import (
+    CheckpointCorruptError,
+    CheckpointFormatError,
+    CheckpointMismatchError,
+    InvalidTypeError,
+    InvalidValueError,
+    message,
+)
+from bpxp.saving import header
+from bpxp.saving.header import HEADER_LIMIT, NAME, NAMES, TENSOR_LIMIT, Description, Shape
+
+Tensors = dict[str, np.ndarray]
+
+LARGE = 1 << 20  # bytes: what takes longer to hash than to start a thread
+PIECE = 8 << 20  # bytes that are written at a time
+
+
+def write(path: str | Path, tensors: Tensors, description: Description) -> None:
+    """Write tensors and their description; the file at `path` is the old one or the new, never a part.
+
+    Parameters
+    ----------
+    path : path
+        By custom with the ending ``.bpxp``.
+    tensors : dict of str to ndarray
+    description : dict
+        JSON values, under keys other than ``format``, ``sha256`` and ``seal``.
+
+    Raises
+    ------
+    OSError
+        Where the folder cannot be written to, or is full; an old file at `path` is intact.
+    """
+    path = as_path(path, "save(path)")
+    plain = {name: _plain(name, tensors[name]) for name in sorted(tensors)}
+    tensors = {name: a for kind in NAMES for name, a in plain.items() if a.dtype.str == kind}
+    small = sum(a.nbytes for a in tensors.values()) < LARGE
+    sums = {name: digest(a) if small else "0" * 64 for name, a in tensors.items()}
+    start = header.make(tensors, description, sums)
+    if len(start) > HEADER_LIMIT or len(tensors) > TENSOR_LIMIT:
+        raise InvalidValueError(
+            message(
+                f"save({os.fspath(path)!r})",
+                f"too large: {len(tensors)} tensors, {len(start):,} bytes of header",
+                code="E065",
+            )
+        )
+    try:
+        with replacing(path) as stream:
+            stream.write(start)
+            if small:
+                stream.writelines(map(_bytes, tensors.values()))
+            else:
+                sums = _write_and_hash(stream, tensors)
+                stream.seek(0)
+                stream.write(header.make(tensors, description, sums))  # as long as the one that it replaces
+    except OSError as error:
+        if error.errno is None or not path.is_file():
+            raise
+        # The same type, as the number has it: PermissionError stays PermissionError.
+        text = f"{error.strerror}; the file that was there before is intact [BPX-E067]"
+        raise OSError(error.errno, text, os.fspath(path)) from error
+
+
+def _write_and_hash(stream: BinaryIO, tensors: Tensors) -> dict[str, str]:
+    """Write the tensors, from where they lie, and return their digests: other cores and the disk work beside this one.
+
+    What is written goes to the disk at once, piece by piece, not only when the whole file is forced there.
+    """
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as beside:
+        found = {name: beside.submit(digest, a) for name, a in tensors.items()}
+        for a in tensors.values():
+            content = _bytes(a)
+            for begin in range(0, len(content), PIECE):
+                _begin_to_force(stream, stream.write(content[begin : begin + PIECE]))
+        return {name: future.result() for name, future in found.items()}
+
+
+def _begin_to_force(stream: BinaryIO, count: int) -> None:
+    """Let the disk take the last `count` bytes that were written, and do not wait for it."""
+    if hasattr(os, "posix_fadvise"):
+        stream.flush()
+        # Linux begins to write what nobody is said to need in memory: a hint that costs nothing elsewhere.
+        os.posix_fadvise(stream.fileno(), stream.tell() - count, count, os.POSIX_FADV_DONTNEED)
+
+
+def _plain(name: str, a: np.ndarray) -> np.ndarray:
+    """Return an array as its bytes stand in the file: in C order, little-endian."""
+    a = np.ascontiguousarray(a, dtype=a.dtype.newbyteorder("<"))
+    if a.dtype.str not in NAMES:
+        raise InvalidTypeError(
+            message("save", f"{name} cannot be written to a file", code="E065", got=f"dtype {a.dtype}")
+        )
+    if not NAME.fullmatch(name):
+        raise InvalidValueError(
+            message("save", "not a name for a tensor", code="E065", got=repr(name), expected=NAME.pattern)
+        )
+    return a
+
+
+def read(path: str | Path) -> tuple[Tensors, Description]:
+    """Return the tensors of a file and their description, every byte of them checked.
+
+    Raises
+    ------
+    OSError, CheckpointError
+        As `opened` and `Opened.tensors` raise them.
+    """
+    with opened(path) as file:
+        return file.tensors(), file.description
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[Opened]:
+    """Give a file of which all is checked that stands before the tensors.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError, PermissionError
+        If there is no file to read.
+    CheckpointCorruptError
+        Garbage, a truncated file, a changed byte.
+    CheckpointSecurityError
+        Names or sizes that nobody would write by accident.
+    CheckpointFormatError
+        Another format; pickles are refused.
+    CheckpointVersionError
+        Written by a newer bpxp.
+    """
+    path = as_path(path, "load(path)")
+    where = f"load({os.fspath(path)!r})"
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError as error:
+        error.add_note(f"searched in {path.absolute().parent}")
+        raise
+    if stat.S_IFMT(mode) not in (stat.S_IFREG, stat.S_IFDIR):
+        raise CheckpointFormatError(message(where, "not a file", code="E061", expected="a file that was saved"))
+    with open(path, "rb") as stream:
+        yield Opened(stream, os.fstat(stream.fileno()).st_size, where)
+
+
+class Opened:
+    """A file whose tensors have not been read yet.
+
+    What it declares is compared with its size before memory is taken for it.
+
+    Parameters
+    ----------
+    stream : binary file
+        At its beginning.
+    total : int
+        Its size in bytes.
+    where : str
+        For messages.
+
+    Attributes
+    ----------
+    description : dict
+    places : dict of str to (dtype, shape)
+        Of the tensors, as they lie in the file.
+    """
+
+    def __init__(self, stream: IO[bytes], total: int, where: str) -> None:
+        self.description, self.places = header.read(stream, total, where)
+        self._stream, self._where = stream, where
+
+    def tensors(self, begin: tuple[str, ...] = ("",)) -> Tensors:
+        """Read all tensors, and return those whose names begin so, as arrays that nobody else holds.
+
+        Each is read into the memory where it stays, so that a file takes no more than its own size.
+
+        Raises
+        ------
+        CheckpointCorruptError
+            If a tensor is not the one that was written.
+        """
+        kept: Tensors = {}
+        for name, (dtype, shape) in self.places.items():
+            a = np.empty(shape, dtype)
+            content = _bytes(a)
+            if self._stream.readinto(content) != len(content):  # type: ignore[attr-defined]
+                raise CheckpointCorruptError(message(self._where, f"the file ends within {name!r}", code="E060"))
+            if digest(a) != self.description["sha256"][name]:
+                raise CheckpointCorruptError(
+                    message(self._where, f"sha256 of {name!r} differs: the file is damaged", code="E060")
+                )
+            if name.startswith(begin):
+                kept[name] = a
+        return kept
+
+
+def check_shapes(found: dict[str, Shape], expected: dict[str, Shape], where: str) -> None:
+    """Raise `CheckpointMismatchError`, with all differences at once, unless names and shapes are the expected ones."""
+    lines = [f"missing {name} {shape}" for name, shape in expected.items() if name not in found]
+    lines += [f"unexpected {name} {shape}" for name, shape in found.items() if name not in expected]
+    lines += [
+        f"{name} is {shape}, the layers need {expected[name]}"
+        for name, shape in found.items()
+        if name in expected and expected[name] != shape
+    ]
+    if lines:
+        raise CheckpointMismatchError(
+            message(where, "the tensors are not those of the layers: " + "; ".join(lines), code="E064")
+        )
+
+
+def digest(a: np.ndarray) -> str:
+    """Return the SHA-256 of an array's dtype, shape and bytes."""
+    found = hashlib.sha256(f"{a.dtype.str}{a.shape}".encode())
+    found.update(_bytes(np.ascontiguousarray(a)))
+    return found.hexdigest()
+
+
+def _bytes(a: np.ndarray) -> memoryview:
+    """Return the bytes of a contiguous array, without a copy."""
+    return a.reshape(-1).view(np.uint8).data

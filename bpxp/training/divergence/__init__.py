@@ -1,0 +1,1 @@
+"""What happens when a number of a fit is NaN or infinite."""

@@ -1,0 +1,287 @@
+"""The doctor of a fit: notices what is not finite, goes back to the last finite state, finds the step and the layer.
+
+A step looks at no number: every step would pay for it. NaN and infinity propagate, so the sum of the loss, which is
+read anyway, tells afterwards; parameters and the optimizer's state are looked at beside it, where host and device meet.
+What was finite then is kept on the host. A run is a function of its state: whoever has the last finite one can do the
+steps again, one at a time, and the one that went wrong once more, layer by layer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bpxp.backends import Array
+from bpxp.core.tree import leaves, named_leaves, tree_map
+from bpxp.errors import DivergenceError
+from bpxp.network.step import State
+from bpxp.optim import OptState
+from bpxp.training.run import MOMENT, Run
+from bpxp.training.setup import Work
+
+SHARE = 200  # looking, and keeping the state, wait until the steps have taken so many times as long
+
+
+class Kept(NamedTuple):
+    """A finite state, on the host, and its place in the run."""
+
+    epoch: int
+    done: int
+    seconds: float
+    rows: int
+    state: State
+
+
+class Rhythm:
+    """Whether it is time for something that shall take no more than its share."""
+
+    def __init__(self, least: float) -> None:
+        self.least, self.next = least, 0.0
+
+    def due(self) -> bool:
+        return time.perf_counter() >= self.next
+
+    @contextlib.contextmanager
+    def timed(self) -> Any:
+        begun = time.perf_counter()
+        yield
+        now = time.perf_counter()
+        self.next = now + max(self.least, SHARE * (now - begun))
+
+
+class Doctor:
+    """Watches over a run.
+
+    Parameters
+    ----------
+    run : Run
+    work : Work
+    step : Step
+        Compiled.
+    observe : callable
+        ``opt = observe(opt, row)``: what the end of an epoch does to the optimizer's state.
+    file : Path or None
+        Where a step that diverged is written.
+    locate : bool
+        False: keep no state, and so find no step.
+
+    Attributes
+    ----------
+    kept : Kept or None
+        The last finite state, if there is room for one.
+    """
+
+    kept: Kept | None = None
+
+    def __init__(
+        self,
+        run: Run,
+        work: Work,
+        step: Any,
+        observe: Callable[[OptState, dict[str, Any]], OptState],
+        *,
+        file: Path | None,
+        locate: bool = True,
+    ) -> None:
+        self.run, self.work, self.step, self.observe, self.file, self.keeps = run, work, step, observe, file, locate
+        self.net = run.net
+        self._looking, self._keeping = Rhythm(MOMENT), Rhythm(MOMENT)
+        self._unwatched: set[str] = set()
+        self._sure = True
+        self._unwatched = set(self._bad())  # what was not finite when the fit began says nothing
+        self.keep()
+
+    # ---------------------------------------------------------------- noticing
+
+    def look(self) -> None:
+        """Check the state, and keep it, as far as it is time to; raises what `check` raises."""
+        if self._looking.due():
+            self.check()
+            self.keep()
+
+    def check(self, *, whole: bool = True) -> None:
+        """Check the state; without `whole` the loss alone, unless it is time for all.
+
+        Raises
+        ------
+        DivergenceError
+            If it is not finite; the run is then where it was before the step that made it so.
+        """
+        self._sure = whole or self._looking.due()
+        if self._sure:
+            with self._looking.timed():
+                bad = self._bad()
+        else:
+            loss = self.net.backend.to_numpy(self.run.state.loss)
+            bad = [] if np.isfinite(loss).all() else ["loss"]
+        if bad:
+            raise self._diverged(bad)
+
+    def _bad(self) -> list[str]:
+        """Return the names of those arrays of the state that are not finite."""
+        state, backend, xp = self.run.state, self.net.backend, self.net.xp
+        kind = getattr(xp, self.net.dtype)
+        tree = Watched(state.params, state.stats, state.opt.slots, state.opt.average, state.loss)
+        arrays = [a for a in leaves(tree) if a.dtype == kind]
+        with np.errstate(all="ignore"):
+            # Not compiled: JAX would do it anew for each network.
+            sums = backend.to_numpy(xp.concat([xp.sum(xp.reshape(a, (-1,)), keepdims=True) for a in arrays], axis=0))
+        if np.isfinite(sums).all():
+            return []
+        named = [(name, a) for name, a in named_leaves(tree) if a.dtype == kind and name not in self._unwatched]
+        # A sum may be too large where its terms are not.
+        return [name for name, a in named if not np.isfinite(backend.to_numpy(a)).all()]
+
+    # ---------------------------------------------------------------- keeping
+
+    def keep(self) -> None:
+        """Keep the state if it is time to, and if the last check has found all of it finite."""
+        if not (self.keeps and self._sure and self._keeping.due()):
+            return
+        run, backend = self.run, self.net.backend
+        self.kept = None  # there may be no room for two
+        try:
+            with self._keeping.timed():
+                state = tree_map(backend.to_numpy, run.state._replace(order=()))
+        except Exception as error:
+            if not backend.out_of_memory(error):
+                raise
+            self.keeps = False  # that the fit goes on is worth more
+        else:
+            self.kept = Kept(self.net.epoch, run.done, run.seconds, len(run.history), state)
+
+    def put_back(self, *, last: bool = False) -> None:
+        """Put the state that is kept into the run and the network.
+
+        Parameters
+        ----------
+        last : bool, optional
+            It is not wanted again, and so no copy of it either.
+        """
+        assert self.kept is not None
+        run, net, kept = self.run, self.net, self.kept
+        own: Any = net.backend.asarray if last else lambda a: net.backend.asarray(np.array(a))
+        run.state = tree_map(own, kept.state)._replace(order=run.state.order)
+        net.epoch, run.done, run.seconds = kept.epoch, kept.done, kept.seconds
+        run.publish(run.state.params)
+        if last:
+            self.kept = None
+            del run.history.rows[kept.rows :]
+
+    # ---------------------------------------------------------------- finding
+
+    def _diverged(self, bad: list[str]) -> DivergenceError:
+        """Go back to the last finite state, and return the error that says what came after it."""
+        from bpxp.training.divergence.report import diagnose  # those whose runs converge do not import it
+
+        run, net = self.run, self.net
+        end, rows = (net.epoch, run.done), list(run.history)
+        tell = functools.partial(
+            diagnose,
+            net.model,
+            noticed=bad,
+            rate=float(net.backend.to_numpy(run.state.opt.learning_rate)[0]),
+            losses=[row["loss"] for row in rows],
+        )
+        if self.kept is None:
+            return self._told(tell, *end, after="The parameters are those of a run that has diverged")
+        try:
+            place = self._again(end, rows)
+            if place is None:
+                return self._told(tell, *end, after=AGAIN + self._now())
+            epoch, step = place
+            del run.history.rows[epoch - run.first :]
+            self._go_to(epoch, step - 1, rows)
+            return self._traced(tell, epoch, step)
+        except Exception as error:  # no memory is left, say: the run has diverged all the same
+            del run.history.rows[self.kept.rows :]
+            self.put_back()
+            return self._told(tell, *end, after=f"{self._now()}; its steps could not be done again ({error!r})")
+
+    def _again(self, end: tuple[int, int], rows: list[dict[str, Any]]) -> tuple[int, int] | None:
+        """Do the steps again, one at a time, until one goes wrong; return its place, or None if none does."""
+        run, net, work = self.run, self.net, self.work
+        self.put_back()
+        run.begin_epoch(work.order(net.seed, net.epoch), work.feed)
+        while (net.epoch, run.done) < end:
+            if run.done == run.batches:
+                self._next_epoch(rows)
+                continue
+            run.advance(self.step, work.feed, 1)
+            if self._bad():
+                return net.epoch, run.done
+        return None
+
+    def _go_to(self, epoch: int, done: int, rows: list[dict[str, Any]]) -> None:
+        """Do again what led from the state that is kept to a place."""
+        run, net, work = self.run, self.net, self.work
+        self.put_back()
+        run.begin_epoch(work.order(net.seed, net.epoch), work.feed)
+        while net.epoch < epoch:
+            run.advance(self.step, work.feed, run.batches - run.done)
+            self._next_epoch(rows)
+        run.advance(self.step, work.feed, done - run.done)
+
+    def _next_epoch(self, rows: list[dict[str, Any]]) -> None:
+        run, net, work = self.run, self.net, self.work
+        run.state = run.state._replace(opt=self.observe(run.state.opt, rows[net.epoch - run.first]))
+        net.epoch, run.done = net.epoch + 1, 0
+        run.begin_epoch(work.order(net.seed, net.epoch), work.feed)
+
+    def _traced(self, tell: Callable[..., DivergenceError], epoch: int, step: int) -> DivergenceError:
+        """Return the error of the step that comes next, seen layer by layer."""
+        from bpxp.training.divergence.replay import pack
+        from bpxp.training.divergence.trace import Batch, Tracer, own_copy
+
+        net, work, state = self.net, self.work, self.run.state
+        data, _ = next(iter(work.feed.parts(step - 1, 1)))
+        with np.errstate(all="ignore"):
+            batch = Batch(*work.step.batch(state, data))
+        tracer = Tracer(net.model, net.loss, work.step.optimizer, xp=net.xp, to_numpy=net.backend.to_numpy)
+        params, opt, stats = own_copy((state.params, state.opt, state.stats), net.xp)
+        seen = tracer.run(params, opt, stats, state.key, batch)
+        samples = work.samples(net.seed, epoch, step - 1)
+        after = "The network is as it was before that step"
+        error = self._told(tell, epoch, step, seen=seen, samples=samples, after=after)
+        trees = [("params", state.params), ("stats", state.stats), ("opt", state.opt)]
+        place = {"epoch": epoch + 1, "step": step}
+        error.bundle = pack(net, work.step.optimizer, trees, batch, samples, seen, place)
+        if self.file is not None:
+            try:
+                error.bundle.write(self.file)
+            except OSError as failure:
+                error.add_note(f"the step could not be written down ({failure})")
+            else:
+                error.file = self.file
+                error.add_note(f"to see it on NumPy in float64: bpxp replay {self.file}")
+        return error
+
+    def _told(self, tell: Callable[..., DivergenceError], epoch: int, step: int, **known: Any) -> DivergenceError:
+        error = tell(where=f"fit: epoch {epoch + 1}, step {step} of {self.run.batches}", **known)
+        error.epoch, error.step = epoch + 1, step
+        return error
+
+    def _now(self) -> str:
+        return f"The network is as it was after step {self.run.done} of epoch {self.net.epoch + 1}"
+
+
+AGAIN = (
+    "Done again, the same steps were finite: a layer or a transform is not a function of its arguments, or the machine "
+    "has erred. "
+)
+
+
+class Watched(NamedTuple):
+    """What of a state is looked at."""
+
+    params: Any
+    stats: Any
+    slots: Any
+    average: Any
+    loss: Array

@@ -1,0 +1,204 @@
+"""The replay bundle: all that one training step depends on, in a file, and the step done again on NumPy in float64.
+
+It is written where a run has diverged, so that anybody can see the step without the data set, the device or the hours
+before it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bpxp import optim
+from bpxp.backends import get_backend
+from bpxp.core.tree import named_leaves
+from bpxp.errors import CheckpointCorruptError, CheckpointError, CheckpointFormatError, message
+from bpxp.network.network import Network
+from bpxp.network.summary import layer_name
+from bpxp.optim import Optimizer
+from bpxp.saving import format as checkpoint
+from bpxp.saving import network as model_file
+from bpxp.saving import registry
+from bpxp.saving.network import taken
+from bpxp.training.divergence.trace import Batch, Quantity, Tracer, first_bad
+
+
+class Bundle(NamedTuple):
+    """One training step of a network.
+
+    Attributes
+    ----------
+    tensors : dict of str to ndarray
+        ``params/…``, ``stats/…``, ``opt/…`` as they were before the step; ``batch/x``, ``y``, ``weight`` and
+        ``present`` as the first layer and the loss took them; ``replay/samples``, their indices in the data set.
+    description : dict
+        As in a checkpoint; under ``replay`` the optimizer and the place of the step.
+    """
+
+    tensors: checkpoint.Tensors
+    description: dict[str, Any]
+
+    def write(self, path: str | Path) -> None:
+        """Write it to a file in the format of a checkpoint, all or nothing; see `bpxp.saving.format.write`."""
+        checkpoint.write(path, self.tensors, self.description)
+
+    @staticmethod
+    def read(path: str | Path) -> Bundle:
+        """Read a file that `write` wrote; every byte is checked, see `bpxp.saving.format.read`."""
+        tensors, description = checkpoint.read(path)
+        if not isinstance(description.get("replay"), dict):
+            raise CheckpointFormatError(
+                message(
+                    f"replay({os.fspath(path)!r})",
+                    "the file holds no step to do again",
+                    code="E061",
+                    expected="a file that a diverged fit wrote",
+                )
+            )
+        return Bundle(tensors, description)
+
+
+def pack(
+    net: Network,
+    optimizer: Optimizer,
+    trees: Sequence[tuple[str, Any]],
+    batch: Batch,
+    samples: np.ndarray,
+    seen: Sequence[Quantity],
+    place: dict[str, Any],
+) -> Bundle:
+    """Return the bundle of a step.
+
+    Parameters
+    ----------
+    net : Network
+        Where it stood before the step.
+    optimizer : Optimizer
+    trees : sequence of (str, tree)
+        Parameters, statistics and optimizer state, each with the beginning of its tensors' names.
+    batch : Batch
+    samples : ndarray of int
+    seen : sequence of Quantity
+    place : dict
+        Epoch and step, as JSON values.
+    """
+    host = net.backend.to_numpy
+    tensors = {name: host(a) for prefix, tree in trees for name, a in named_leaves(tree, prefix)}
+    tensors |= {f"batch/{name}": host(a) for name, a in zip(Batch._fields, batch, strict=True) if a is not None}
+    tensors["replay/samples"] = np.asarray(samples, np.int64)
+    tensors["replay/seen"] = np.frombuffer(json.dumps(list(map(list, seen))).encode(), np.uint8)
+    replay = {**place, "optimizer": registry.describe(optimizer, other=lambda thing: type(thing).__name__)}
+    description = {"network": model_file.describe(net), "written": model_file.written(net), "replay": replay}
+    return Bundle(tensors, description)
+
+
+class Replay(NamedTuple):
+    """A step done again; as text it is a table.
+
+    Attributes
+    ----------
+    epoch, step : int
+        Which it was, counted from 1.
+    dtype : str
+        Of the run.
+    seen : list of Quantity
+        What every quantity was, in the dtype of the run.
+    exact : list of Quantity
+        The same on NumPy in float64.
+    layers : list of str
+        Names of the network's layers.
+    """
+
+    epoch: int
+    step: int
+    dtype: str
+    seen: list[Quantity]
+    exact: list[Quantity]
+    layers: list[str]
+
+    def __str__(self) -> str:
+        rows = [("", self.dtype, "not finite", "float64", "not finite")]
+        exact = {(q.layer, q.name): q for q in self.exact}
+        for q in self.seen:
+            beside = exact[q.layer, q.name]
+            rows.append((q.place, f"{q.largest:.5g}", _bad(q), f"{beside.largest:.5g}", _bad(beside)))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            [
+                f"epoch {self.epoch}, step {self.step}; of each quantity the largest magnitude that is finite",
+                *(f"layer {i}: {name}" for i, name in enumerate(self.layers)),
+                *("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows),
+                f"in {self.dtype} {_verdict(self.seen)}",
+                f"in float64 {_verdict(self.exact)}",
+            ]
+        )
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _bad(q: Quantity) -> str:
+    return f"{q.bad:,} of {q.size:,}" if q.bad else ""
+
+
+def _verdict(seen: list[Quantity]) -> str:
+    q = first_bad(seen)
+    return "all is finite" if q is None else f"{q.place} is the first that is not finite: {_bad(q)} numbers"
+
+
+def replay(path: str | Path | Bundle, *, custom: Iterable[type] = ()) -> Replay:
+    """Do a diverged step again, on NumPy in float64, and return what every quantity of it is beside what it was.
+
+    Parameters
+    ----------
+    path : path or Bundle
+        What a fit wrote when it diverged; or the `bundle` of the `DivergenceError`.
+    custom : iterable of type, optional
+        Classes of layers, losses or optimizers of your own that the step has.
+
+    Returns
+    -------
+    Replay
+        Print it.
+
+    Raises
+    ------
+    OSError
+        If there is no such file, or it cannot be read.
+    CheckpointError
+        If it is no such file, or damaged.
+    """
+    bundle = path if isinstance(path, Bundle) else Bundle.read(path)
+    where = "replay" if isinstance(path, Bundle) else f"replay({os.fspath(path)!r})"
+    try:
+        return _replay(bundle, tuple(custom), where)
+    except CheckpointError:
+        raise
+    except model_file.MISFITS as error:
+        text = f"the description of the step is damaged ({error!r})"
+        raise CheckpointCorruptError(message(where, text, code="E060")) from error
+
+
+def _replay(bundle: Bundle, custom: tuple[type, ...], where: str) -> Replay:
+    tensors, (config, about) = bundle.tensors, (bundle.description[key] for key in ("network", "replay"))
+    own = {name: a.shape for name, a in tensors.items() if name.startswith(model_file.OWN)}
+    net = model_file.build(own, {**config, "dtype": "float64"}, get_backend("numpy"), custom, where)
+    params, stats = (taken(like, tensors, name, net) for like, name in ((net.params, "params"), (net.stats, "stats")))
+    rules = [rule for rule in map(optim.__dict__.get, optim.__all__) if isinstance(rule, type)]
+    optimizer = registry.build(about["optimizer"], (*rules, *custom))
+    opt = taken(optimizer.init(params, xp=net.xp), tensors, "opt", net)
+    parts = {name: tensors.get(f"batch/{name}") for name in Batch._fields}
+    batch = Batch(*(None if a is None else a.astype("f8") if a.dtype.kind == "f" else a for a in parts.values()))
+    tracer = Tracer(net.model, net.loss, optimizer, xp=net.xp, to_numpy=net.backend.to_numpy)
+    exact = tracer.run(params, opt, stats, net.key, batch)
+    seen = [
+        Quantity(tuple(layer), name, largest, norm, bad, size, tuple(first), tuple(rows))
+        for layer, name, largest, norm, bad, size, first, rows in json.loads(tensors["replay/seen"].tobytes())
+    ]
+    names = [layer_name(layer) for layer in net.layers]
+    return Replay(int(about["epoch"]), int(about["step"]), config["dtype"], seen, exact, names)

@@ -1,0 +1,287 @@
+"""A run in a file: the network, and all that is needed to go on from the very step at which it was saved."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import reprlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from bpxp.backends import Array
+from bpxp.core.tree import leaves, named_leaves
+from bpxp.errors import CheckpointCorruptError, CheckpointFormatError, CheckpointMismatchError, message, warn
+from bpxp.network.network import Network
+from bpxp.network.step import State
+from bpxp.saving import format as checkpoint
+from bpxp.saving import network as model_file
+from bpxp.saving.network import on_host, taken
+from bpxp.training.history import History
+from bpxp.training.run import Run, fresh_sums, swapped
+from bpxp.training.setup import Work, no_order
+
+if TYPE_CHECKING:
+    from bpxp.callbacks import Callback
+    from bpxp.training.trainer import Trainer
+
+
+OTHERS = ("run/history", "callbacks/")  # tensors that are no part of the training's state
+
+
+class Saved(NamedTuple):
+    """What a file holds of a run, checked for damage and for being of this network, but not yet taken up."""
+
+    path: str
+    tensors: checkpoint.Tensors
+    network: dict[str, Any]
+    seed: int
+    epoch: int
+    steps: int  # that the key of the random layers has counted
+    first: int
+    done: int
+    seconds: float
+    stop: str
+    plan: dict[str, Any]
+    batch_size: int
+    callbacks: list[tuple[str, dict[str, Any]]]
+    history: History
+    products: str  # the precision of the matrix products, which belongs to the run
+
+
+# ---------------------------------------------------------------- writing
+
+
+def save(trainer: Trainer, path: Path, *, whole: bool = True) -> bool:
+    """Write the run, or only its network as it was evaluated; return False, and write nothing, if it is not finite.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written; the one of before is intact.
+    """
+    run, net = trainer.run, trainer.net
+    params, opt = run.between_fits()
+    own: Iterable[tuple[str, Array]] = model_file.tensors_of(params, run.state.stats)
+    tensors = {name: on_host(a, net.backend) for name, a in own}
+    if not all(map(_finite, tensors.values())):
+        return False
+    description = {"network": model_file.describe(net), "written": model_file.written(net)}
+    if whole:
+        if not _finite(net.backend.to_numpy(run.state.loss)):
+            return False
+        callbacks = _states_of_callbacks(trainer, tensors)
+        kept = [*named_leaves(opt, "opt"), ("run/loss", run.state.loss), ("run/weight", run.state.weight)]
+        tensors |= {name: on_host(a, net.backend) for name, a in kept}
+        tensors["run/history"] = _text(list(run.history))
+        place = {"first": run.first, "done": run.done, "seconds": run.seconds, "stop": trainer.stop}
+        description["run"] = {**place, "plan": run.plan(), "callbacks": callbacks}
+    checkpoint.write(path, tensors, description)
+    return True
+
+
+def size(run: Run) -> int:
+    """Return about how many bytes a run takes, without what callbacks keep."""
+    arrays = leaves((run.state.params, run.state.stats, run.state.opt))
+    count: int = sum(math.prod(a.shape) for a in arrays)
+    return count * (8 if run.net.dtype == "float64" else 4)
+
+
+def _finite(a: np.ndarray) -> bool:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(np.sum(a))) or bool(np.isfinite(a).all())
+
+
+def _text(value: Any) -> np.ndarray:
+    """Return JSON as bytes: numbers keep their bits, and there may be more of them than a header has room for."""
+    text = json.dumps(value, default=lambda a: a.item() if hasattr(a, "item") else str(a))
+    return np.frombuffer(text.encode(), np.uint8)
+
+
+def _states_of_callbacks(trainer: Trainer, tensors: checkpoint.Tensors) -> list[dict[str, Any]]:
+    """Return the states of those that have one; their arrays go to `tensors`."""
+    states: list[dict[str, Any]] = []
+    for callback in trainer.callbacks:
+        state = callback.state(trainer)
+        if state:
+            arrays = {key: a for key, a in state.items() if isinstance(a, np.ndarray)}
+            tensors |= {f"callbacks/{len(states)}/{key}": a for key, a in arrays.items()}
+            plain = {key: value for key, value in state.items() if key not in arrays}
+            states.append({"type": type(callback).__name__, "state": plain})
+    return states
+
+
+# ---------------------------------------------------------------- reading
+
+
+def read(path: str | Path, net: Network) -> Saved:
+    """Read a run of this network; nothing is changed.
+
+    Raises
+    ------
+    OSError
+        If there is no such file, or it cannot be read.
+    CheckpointError
+        If it is damaged, of a newer format, no run, or that of another network.
+    """
+    return checked(os.fspath(path), *checkpoint.read(path), net)
+
+
+def checked(path: str, tensors: checkpoint.Tensors, description: dict[str, Any], net: Network) -> Saved:
+    """Return what a file holds of a run, if it is one of this network; see `read`."""
+    where = f"fit(resume={path!r})"
+    if description.get("run") is None:
+        raise CheckpointFormatError(
+            message(
+                where,
+                "the file holds a network and no run to go on with",
+                code="E061",
+                expected="a file that callbacks.Checkpoint(path) wrote",
+                fix=f"Network.load({path!r}), and a new fit",
+            )
+        )
+    try:
+        saved = _parsed(path, tensors, description)
+    except model_file.MISFITS as error:
+        raise CheckpointCorruptError(
+            message(where, f"the description of the run is damaged ({error!r})", code="E060")
+        ) from error
+    here = {key: value for key, value in model_file.describe(net).items() if key not in ("seed", "epoch", "steps")}
+    _refuse(differences(saved.network, here), where, "the network is another")
+    return saved
+
+
+def _parsed(path: str, tensors: checkpoint.Tensors, description: dict[str, Any]) -> Saved:
+    """Return the description of a run with everything of the type that it has to be of."""
+    network, run, plan = description["network"], description["run"], description["run"]["plan"]
+    if not (type(network["seed"]) is int and network["seed"] >= 0 and isinstance(plan, dict)):
+        raise TypeError("seed, or plan")
+    return Saved(
+        path=path,
+        tensors=tensors,
+        network=network,
+        seed=network["seed"],
+        epoch=_count(network, "epoch"),
+        steps=_count(network, "steps"),
+        first=_count(run, "first"),
+        done=_count(run, "done"),
+        seconds=float(run["seconds"]),
+        stop=str(run["stop"]),
+        plan=plan,
+        batch_size=_count(plan, "batch_size", least=1),
+        callbacks=[(str(entry["type"]), dict(entry["state"])) for entry in run["callbacks"]],
+        history=History(json.loads(tensors["run/history"].tobytes())),
+        products=_products(str(description["written"]["backend"])),
+    )
+
+
+def _count(entries: dict[str, Any], key: str, least: int = 0) -> int:
+    value = entries[key]
+    if type(value) is not int or not least <= value < 2**31:
+        raise TypeError(f"{key} is no count")
+    return value
+
+
+def _refuse(lines: list[str], where: str, what: str) -> None:
+    if lines:
+        fix = "the same arguments; or Network.load(path), and a new fit from its parameters"
+        raise CheckpointMismatchError(message(where, f"{what}: {'; '.join(lines)}", code="E064", fix=fix))
+
+
+def differences(there: Any, here: Any, name: str = "") -> list[str]:
+    """Return what differs between a description in a file and one of now, a line for each.
+
+    Entries that the file does not have are new in this version, and initialisers have done their work: both are left
+    out.
+    """
+    if isinstance(there, dict) and isinstance(here, dict) and there.get("type") == here.get("type"):
+        found = []
+        for key in there.keys() & here.keys() - {"type", "initializer"}:
+            found += differences(there[key], here[key], f"{name}.{key}" if name else key)
+        return sorted(found)
+    if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        return [
+            line for i, pair in enumerate(zip(there, here, strict=True)) for line in differences(*pair, f"{name}[{i}]")
+        ]
+    return [] if there == here else [f"{name} is {_short(there)} in the file, {_short(here)} here"]
+
+
+def _short(value: Any) -> str:
+    value = value.get("type", value) if isinstance(value, dict) else value
+    text = value if isinstance(value, str) else reprlib.repr(value)  # however deep a file nests its lists
+    return text if len(text) < 40 else f"{text[:20]}…"
+
+
+def restore(saved: Saved, net: Network, work: Work) -> Run:
+    """Put what was saved into the network, and return the run.
+
+    Raises
+    ------
+    CheckpointError
+        If this fit is not the one that was saved, with all differences, or the description of the run is damaged;
+        nothing is changed then.
+    """
+    where = f"fit(resume={saved.path!r})"
+    _refuse(differences(saved.plan, work.plan()), where, "the run was begun otherwise")
+    if saved.products != _products(net.backend.name):
+        now = _products(net.backend.name)
+        _warn(f"matrix products were of {saved.products}, and are of {now} now: not the same bits", saved)
+    optimizer = work.step.optimizer
+    kept = {name: a for name, a in saved.tensors.items() if not name.startswith(OTHERS)}
+    like = optimizer.init(net.params, xp=net.xp)
+    sums = [("run/loss", like.learning_rate), ("run/weight", like.learning_rate)]
+    expected = [*model_file.tensors_of(net.params, net.stats), *named_leaves(like, "opt"), *sums]
+    shapes = {name: a.shape for name, a in kept.items()}
+    checkpoint.check_shapes(shapes, {name: tuple(a.shape) for name, a in expected}, where)
+    if saved.done >= work.batches or saved.first > saved.epoch:
+        raise CheckpointCorruptError(
+            message(where, "the place of the run is none", code="E060", got=f"step {saved.done}")
+        )
+
+    def given(like: Any, name: str) -> Any:
+        return taken(like, saved.tensors, name, net, give=True)
+
+    loss, weight = (given(a, name) for name, a in sums)
+    params, opt = swapped(given(net.params, "params"), given(like, "opt"))
+    net.seed, net.epoch, net.stats = saved.seed, saved.epoch, given(net.stats, "stats")
+    net.key = net.key_at(saved.steps) if net.key or saved.steps or work.step.augment else ()
+    net.optimizer = optimizer
+    position = fresh_sums(net, saved.done * work.size)["position"]
+    state = State(params, opt, net.stats, net.key, no_order(net), position, loss, weight)
+    size, batches, plan = work.size, work.batches, work.plan
+    run = Run(net, state, size, batches, saved.first, plan, saved.history, saved.done, saved.seconds)
+    run.publish(params)
+    return run
+
+
+def _products(backend: str) -> str:
+    """Return the precision of the matrix products of a backend of this name, ``"torch:cuda+tf32"``."""
+    return backend.partition("+")[2] or "float32"
+
+
+def resume_callbacks(saved: Saved, trainer: Trainer) -> None:
+    """Give each callback the state that one of its type had, in their order; warn where one has no other."""
+    waiting = [callback for callback in trainer.callbacks if callback.state(trainer)]
+    for i, (kind, state) in enumerate(saved.callbacks):
+        own: Callback | None = next((c for c in waiting if type(c).__name__ == kind), None)
+        if own is None:
+            _warn(f"{kind} was there when the run was saved, and is not now", saved)
+            continue
+        waiting.remove(own)
+        begin = f"callbacks/{i}/"
+        arrays = {name.removeprefix(begin): a for name, a in saved.tensors.items() if name.startswith(begin)}
+        try:
+            own.resume(trainer, {**state, **arrays})
+        except model_file.MISFITS as error:
+            what = f"{kind} cannot go on from what the file has for it ({error!r})"
+            where, after = f"fit(resume={saved.path!r})", "The network is that of the file"
+            raise CheckpointCorruptError(message(where, what, code="E060", after=after)) from error
+    for callback in waiting:
+        _warn(f"{type(callback).__name__} was not there when the run was saved, and begins anew", saved)
+
+
+def _warn(text: str, saved: Saved) -> None:
+    warn(f"fit(resume={saved.path!r})", text, code="W004")

@@ -1,0 +1,216 @@
+"""What a fit works on: data as arrays of the backend, the training step, and what describes both."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bpxp.backends import Array
+from bpxp.core.random import SPLIT, HostRandom
+from bpxp.data.fingerprint import fingerprint
+from bpxp.data.order import epoch_order, usable_batch_size
+from bpxp.data.rows import OneHot
+from bpxp.data.validation.targets import warn_single_class
+from bpxp.errors import InvalidTypeError, InvalidValueError, message
+from bpxp.metrics import Metric
+from bpxp.network.feed import Feed, Resident, Stream
+from bpxp.network.network import Network
+from bpxp.network.prepare import Batch, Held, prepare_or_hold
+from bpxp.network.step import Data, State, TrainingStep
+from bpxp.nn.layer import Shape
+from bpxp.nn.losses.softmax_cross_entropy import one_hot
+from bpxp.optim import Optimizer
+from bpxp.saving import registry
+from bpxp.training.run import Run, fresh_sums, swapped
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What a fit is given.
+
+    Attributes
+    ----------
+    step : TrainingStep
+        Not yet compiled.
+    feed : Feed
+        What brings the samples to the step.
+    train, held_out : tuple of array, or Held
+        As they are evaluated: x, y and weight.
+    rows : ndarray of int, or None
+        Which samples of the data set `train` are, where some were set aside.
+    size, batches : int
+        Samples per step, and steps per epoch.
+    shuffle, evaluate_train : bool
+    plan : function
+        Returns what has to be the same when the run is continued, as JSON values.
+    """
+
+    step: TrainingStep
+    feed: Feed
+    train: Batch | Held
+    held_out: Batch | Held | None
+    rows: np.ndarray | None
+    size: int
+    batches: int
+    shuffle: bool
+    evaluate_train: bool
+    plan: Any
+
+    @staticmethod
+    def of(
+        net: Network,
+        optimizer: Optimizer,
+        metrics: tuple[Metric, ...],
+        data: Any,
+        *,
+        batch_size: int | None,
+        validation: Any,
+        weight: Any,
+        class_weight: Any,
+        shuffle: bool,
+        augment: Sequence[Any],
+        evaluate_train: bool,
+        seed: int,
+    ) -> Work:
+        """Check the arguments of `Trainer.fit`, and bring the data to the backend."""
+        train = prepare_or_hold(net, data, weight, class_weight, "fit")
+        held_out: Batch | Held | None = None
+        rows: np.ndarray | None = None
+        if isinstance(validation, (float, np.floating)):
+            rows, aside = split(count(train), float(validation), seed)
+            train, held_out = select(net, train, rows), select(net, train, aside)
+        elif validation is not None:
+            held_out = prepare_or_hold(net, validation, None, None, "fit: validation")
+        warn_single_class(train.y.a if isinstance(train, Held) else net.backend.to_numpy(train[1]), "fit: y")
+        n = count(train)
+        size = min(32, n) if batch_size is None else usable_batch_size(batch_size, n, "fit(batch_size=…)")
+        transforms = arranged(augment, net.input_shape)
+        feed = as_feed(net, transforms, train, size)
+        step = TrainingStep(net.model, net.loss, optimizer, transforms, feed.samples, xp=net.xp)
+        options = {
+            "optimizer": optimizer,
+            "batch_size": size,
+            "samples": n,
+            "shuffle": bool(shuffle),
+            "augment": step.augment,
+            "metrics": metrics,
+            "evaluate_train": bool(evaluate_train),
+        }
+
+        @functools.cache
+        def plan() -> dict[str, Any]:
+            described = {name: registry.describe(value, other=_name) for name, value in options.items()}
+            return {**described, "contents": contents(net, train), "validation_contents": contents(net, held_out)}
+
+        batches = -(-n // size)
+        return Work(step, feed, train, held_out, rows, size, batches, bool(shuffle), bool(evaluate_train), plan)
+
+    def order(self, seed: int, epoch: int) -> np.ndarray:
+        """Return the order of the samples in an epoch."""
+        return epoch_order(seed, epoch, count(self.train), self.size, shuffle=self.shuffle)
+
+    def samples(self, seed: int, epoch: int, step: int) -> np.ndarray:
+        """Return which samples of the data set a step takes, both counted from 0."""
+        begin = step * self.size
+        places = self.order(seed, epoch)[begin : min(begin + self.size, count(self.train))]
+        return places if self.rows is None else self.rows[places]
+
+    def begin(self, net: Network) -> Run:
+        """Return a run from where the network stands."""
+        optimizer = self.step.optimizer
+        if net.optimizer != optimizer or net.opt_state is None:
+            params, opt = net.params, optimizer.init(net.params, xp=net.xp)
+        else:
+            params, opt = swapped(net.params, net.opt_state)
+        key = net.key or (net.key_at(0) if self.step.augment else ())
+        state = State(params, opt, net.stats, key, no_order(net), **fresh_sums(net))
+        return Run(net, state, self.size, self.batches, first=net.epoch, plan=self.plan)
+
+
+def checked_epochs(epochs: Any) -> None:
+    """Raise unless `epochs` is an int >= 0."""
+    if isinstance(epochs, bool) or not isinstance(epochs, (int, np.integer)):
+        raise InvalidTypeError(
+            message("fit(epochs=…)", "not an int", code="E001", got=f"{type(epochs).__name__} {epochs!r}")
+        )
+    if epochs < 0:
+        raise InvalidValueError(message("fit(epochs=…)", "must be >= 0", code="E002", got=str(epochs), expected=">= 0"))
+
+
+def no_order(net: Network) -> Array:
+    """Return what stands for the order of the samples until an epoch begins."""
+    return net.xp.zeros((1,), dtype=net.xp.int32)
+
+
+def count(batch: Batch | Held) -> int:
+    """Return the number of samples."""
+    return len(batch) if isinstance(batch, Held) else int(batch[0].shape[0])
+
+
+def as_feed(net: Network, transforms: tuple[Any, ...], train: Batch | Held, size: int) -> Feed:
+    """Return what brings the samples as the step takes them: classes become rows where targets are mixed."""
+    xp, classes = net.xp, net.output_shape[0]
+    mixed = any(getattr(transform, "mixes", False) for transform in transforms)
+    if isinstance(train, Held):
+        rows = train.y
+        if mixed and rows.a.ndim == 1:
+            rows = OneHot(rows.a, np.dtype(net.dtype), (classes,), rows.index)
+        return Stream(net.backend, train.x, rows, train.weight, size)
+    x, y, weight = train
+    if mixed and y.ndim == 1:
+        y = one_hot(y, classes, dtype=getattr(xp, net.dtype), xp=xp)
+    return Resident(net.backend, Data(x, y, weight, xp.arange(size, dtype=xp.int32)))
+
+
+def arranged(augment: Sequence[Any], in_shape: Shape) -> tuple[Any, ...]:
+    """Return the transforms, checked; who changes no images does not import what would change them."""
+    if isinstance(augment, (tuple, list)) and not augment:
+        return ()
+    from bpxp.data.augment.compose import arranged
+
+    return arranged(augment, in_shape)
+
+
+def split(n: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Set a fraction of n samples aside, at random, and return the numbers of the others and theirs."""
+    held = round(n * fraction) if 0.0 < fraction < 1.0 else 0
+    if not 0 < held < n:
+        raise InvalidValueError(
+            message(
+                "fit(validation=…)",
+                f"a split of {n} samples leaves {held} for validation",
+                code="E050",
+                got=repr(fraction),
+                expected="a fraction in (0, 1) that leaves samples on both sides",
+            )
+        )
+    order = HostRandom(seed, (SPLIT,)).permutation(n)
+    return order[held:], order[:held]
+
+
+def select(net: Network, batch: Batch | Held, rows: np.ndarray) -> Batch | Held:
+    """Return some of the samples."""
+    if isinstance(batch, Held):
+        return batch.select(rows)
+    index = net.backend.asarray(rows)
+    x, y, weight = (None if a is None else net.xp.take(a, index, axis=0) for a in batch)
+    return x, y, weight
+
+
+def contents(net: Network, batch: Batch | Held | None) -> dict[str, str | None] | None:
+    """Return digests of the samples, the targets and the weights: enough to notice other data."""
+    if batch is None:
+        return None
+    x, y, weight = (batch.x, batch.y, batch.weight) if isinstance(batch, Held) else batch
+    found = {"x": fingerprint(x, net.backend)}
+    others = {"y": y, "weight": weight}
+    return found | {n: None if a is None else fingerprint(a, net.backend, whole=None) for n, a in others.items()}
+
+
+def _name(thing: Any) -> str:
+    """Return a name for something of the user's own: it is compared, and never looked up."""
+    return str(getattr(thing, "__qualname__", type(thing).__qualname__))

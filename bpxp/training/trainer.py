@@ -1,0 +1,392 @@
+"""The trainer: epochs over shuffled mini-batches, evaluation after each, and the history of it all."""
+
+from __future__ import annotations
+
+import functools
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bpxp.backends import Step
+from bpxp.callbacks import Callback, Checkpoint, Progress
+from bpxp.core.checks import as_path
+from bpxp.errors import DeviceMemoryError, FitInProgressError, InvalidValueError, message
+from bpxp.metrics import Metric
+from bpxp.network.network import Network, checked_network
+from bpxp.network.prepare import as_metrics
+from bpxp.optim import Optimizer, OptState, get_optimizer
+from bpxp.training import memory as room
+from bpxp.training import resume as run_file
+from bpxp.training.callback import checked_callbacks
+from bpxp.training.divergence.monitor import Doctor
+from bpxp.training.history import History, flat
+from bpxp.training.interrupts import NAMES, Interrupts
+from bpxp.training.run import MARKS, Pace, Run, chunks
+from bpxp.training.setup import Work, checked_epochs
+
+
+class Trainer:
+    """Fits a network to data.
+
+    Parameters
+    ----------
+    net : Network
+    optimizer : Optimizer or str, optional
+        ``bpxp.optim.Adam(1e-3)``, or a name with its default learning rate.
+    callbacks : sequence of Callback, optional
+        See `bpxp.callbacks`.
+    metrics : sequence of str or Metric, optional
+        What is evaluated after each epoch beside the loss; default: accuracy, where the loss has classes or labels.
+    progress : bool, optional
+        Show a bar on a terminal, or a line per epoch elsewhere.
+
+    Examples
+    --------
+    >>> import bpxp
+    >>> train, test = bpxp.data.digits()
+    >>> net = bpxp.Network([64, 30, 10], backend="numpy", seed=0)
+    >>> trainer = bpxp.Trainer(net, bpxp.optim.SGD(0.5), progress=False)
+    >>> history = trainer.fit(train, epochs=2, batch_size=10, validation=test)
+    >>> history.columns
+    ['epoch', 'loss', 'validation_loss', 'validation_accuracy', 'learning_rate', 'seconds']
+    """
+
+    def __init__(
+        self,
+        net: Network,
+        optimizer: Optimizer | str = "sgd",
+        *,
+        callbacks: Sequence[Callback] = (),
+        metrics: Sequence[str | Metric] | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.net = checked_network(net, "Trainer(net=…)")
+        self.optimizer = get_optimizer(optimizer)
+        self.metrics = as_metrics(metrics, net.loss)
+        self.callbacks = [*([Progress()] if progress else []), *checked_callbacks(callbacks)]
+        self.stop = ""  # a callback sets it to the reason
+        self.last_epoch = 0
+        self.history = History()
+        self.run: Run  # the fit on its way, or the last one
+        self.resumed_from = ""
+        self._raised: Exception | None = None  # by a callback
+        self.how_to_resume: Callable[[str], str] = "trainer.fit(…, resume={!r})".format  # printed after an interrupt
+
+    def fit(
+        self,
+        data: Any,
+        *,
+        epochs: int,
+        batch_size: int | None = None,
+        validation: Any = None,
+        weight: Any = None,
+        class_weight: Any = None,
+        shuffle: bool = True,
+        augment: Sequence[Any] = (),
+        evaluate_train: bool = False,
+        resume: str | Path | bool = False,
+        on_interrupt: str = "raise",
+        on_divergence: str = "locate",
+        bundle: str | Path | None = None,
+    ) -> History:
+        """Train for a number of epochs, from where the network stands or from where a run was cut.
+
+        Parameters
+        ----------
+        data : Dataset or pair of array_like
+            Samples and targets.
+        epochs : int
+            More epochs; 0 only evaluates nothing and returns. Of a run that is resumed it is their whole number, with
+            those that are done.
+        batch_size : int, optional
+            Samples per step; default: 32, or all if there are fewer. The last mini-batch of an epoch may be shorter; it
+            counts by its weight.
+        validation : Dataset, pair of array_like, or float, optional
+            Evaluated after each epoch. A fraction sets this part of `data` aside, at random.
+        weight : array_like, (n,), optional
+            Weight of each sample.
+        class_weight : dict, sequence or ``"balanced"``, optional
+            Weight of each class.
+        shuffle : bool, optional
+            Draw a new order each epoch, a function of the network's seed and the number of the epoch.
+        augment : sequence of transforms, optional
+            Change each mini-batch on its way, by random numbers of the step; see `bpxp.data.augment`.
+        evaluate_train : bool, optional
+            Evaluate the training data, too, after each epoch.
+        resume : path or bool, optional
+            A file that `callbacks.Checkpoint` wrote: go on from there, with the network, data and arguments of that
+            fit, to the same bits as if nothing had happened. The parameters, the seed and the optimizer's state come
+            from the file. True goes on from the newest file of the trainer's own `Checkpoint`, and begins if there is
+            none.
+        on_interrupt : {"raise", "return"}, optional
+            After Ctrl-C the step is finished, the run saved if there is a `Checkpoint`, and a line printed that says
+            how to go on; then KeyboardInterrupt is raised, or the history returned. After SIGTERM the program ends in
+            either case, with exit code 143. A second signal ends at once, and leaves parameters of which some may be a
+            step ahead of the others.
+        on_divergence : {"locate", "raise"}, optional
+            What to do when a number is NaN or infinite: go back to the last finite state, do the steps again and say
+            which one it was, and which layer; or only raise. For the first the state is kept once more in the host's
+            memory, and brought there now and then: looking and keeping take a hundredth of the time at most.
+        bundle : path, optional
+            Where a step that diverges is written, for `bpxp.replay`. Default: beside the file of a `Checkpoint`,
+            ``run.diverged.bpxp`` for ``run.bpxp``; without one, nowhere.
+
+        Returns
+        -------
+        History
+
+        Raises
+        ------
+        InvalidValueError, InvalidTypeError
+            Wrong arguments or data; the network is as it was.
+        FitInProgressError
+            The network is being fitted already.
+        DivergenceError
+            A number is no longer finite; a FloatingPointError. The network is as it was before that step.
+        DeviceMemoryError
+            The device has too little memory; a MemoryError. The network is as it was at a step's end that it names.
+        CheckpointError
+            What is to be resumed is no run, damaged, or another network's or fit's; all differences are named.
+        OSError
+            A checkpoint cannot be written: before the first step, or at the end, if the last one failed.
+        """
+        net = self.net
+        checked_epochs(epochs)
+        one_of(on_interrupt, ("raise", "return"), "fit(on_interrupt=…)")
+        one_of(on_divergence, ("locate", "raise"), "fit(on_divergence=…)")
+        with self._claimed():
+            self._raised = None
+            path = self._source(resume)
+            saved = None if path is None else run_file.read(path, net)
+            with room.explained(net, functools.partial(room.of_the_samples, net)):
+                work = Work.of(
+                    net,
+                    self.optimizer,
+                    self.metrics,
+                    data,
+                    batch_size=saved.batch_size if batch_size is None and saved else batch_size,
+                    validation=validation,
+                    weight=weight,
+                    class_weight=class_weight,
+                    shuffle=shuffle,
+                    augment=augment,
+                    evaluate_train=evaluate_train,
+                    seed=saved.seed if saved else net.seed,
+                )
+            self._room = room.Room(net, work, keeps=on_divergence == "locate")
+            self._room.check()
+            self.run = work.begin(net) if saved is None else run_file.restore(saved, net, work)
+            self.history, self.last_epoch = self.run.history, self.run.first + epochs
+            self.resumed_from, self.stop = ("", "") if saved is None else (saved.path, saved.stop)
+            with Interrupts() as interrupts, self._moments(saved):
+                self._train(work, interrupts, self._bundle(bundle))
+        if interrupts.heard and (on_interrupt == "raise" or interrupts.heard != signal.SIGINT):
+            interrupts.pass_on()
+        for callback in self.callbacks:
+            if callback.failure is not None:
+                raise callback.failure
+        return self.history
+
+    @property
+    def where(self) -> str:
+        """Where the fit is: ``"epoch 7, step 340 of 938"``."""
+        if not hasattr(self, "run"):
+            return "before the first fit"
+        run, epoch = self.run, self.net.epoch
+        return f"epoch {epoch + 1}, step {run.done} of {run.batches}" if run.done else f"epoch {epoch} done"
+
+    # ---------------------------------------------------------------- the loop
+
+    def _train(self, work: Work, interrupts: Interrupts, bundle: Path | None) -> None:
+        """Go through the epochs, with the doctor at hand."""
+        net, run, step = self.net, self.run, self.net.compiled(work.step)
+        try:
+            doctor = Doctor(run, work, step, self._observe, file=bundle, locate=self._room.keeps)
+            with room.explained(net, functools.partial(self._out_of_memory, doctor), lambda e: e is self._raised):
+                self._epochs(work, step, doctor, interrupts)
+        finally:
+            net.optimizer = work.step.optimizer
+            net._params, net.opt_state = run.between_fits()
+
+    def _epochs(self, work: Work, step: Step, doctor: Doctor, interrupts: Interrupts) -> None:
+        net, run, pace = self.net, self.run, Pace()
+        marks = MARKS if any(type(c).on_batches is not Callback.on_batches for c in self.callbacks) else 1
+        while net.epoch < self.last_epoch and not self.stop and not interrupts.heard:
+            begun = time.perf_counter() - run.seconds
+            run.begin_epoch(work.order(net.seed, net.epoch), work.feed)
+            pauses = [c.steps for c in self.callbacks if c.steps is not None]
+            for count in chunks(run, pace, pauses, marks):
+                run.advance(step, work.feed, count)
+                run.seconds = time.perf_counter() - begun
+                doctor.look()
+                self._call("on_batches", run.done, run.batches)
+                if run.done < run.batches:
+                    if interrupts.heard:
+                        break
+                    if any(c.steps is not None and run.steps % c.steps == 0 for c in self.callbacks):
+                        doctor.check()
+                        self._call("on_pause", "steps")
+            else:
+                doctor.check(whole=any(isinstance(c, Checkpoint) for c in self.callbacks))
+                self._end_epoch(work, begun, doctor)
+                doctor.keep()
+                self._call("on_pause", "epoch")
+        doctor.check()
+        if interrupts.heard:
+            self._interrupted(NAMES[interrupts.heard])
+
+    def _end_epoch(self, work: Work, begun: float, doctor: Doctor) -> None:
+        """Evaluate, write the row of the history, and go over to the next epoch."""
+        net, run = self.net, self.run
+        loss, total = (float(net.backend.to_numpy(a)[0]) for a in (run.state.loss, run.state.weight))
+        params, opt = run.state.params, run.state.opt
+        row: dict[str, Any] = {"epoch": net.epoch + 1, "loss": loss / total}
+        evaluated = opt.average or params
+        if work.evaluate_train:
+            row |= flat(net.evaluate_arrays(work.train, evaluated, self.metrics, "train"), "train_")
+        if work.held_out is not None:
+            row |= flat(net.evaluate_arrays(work.held_out, evaluated, self.metrics), "validation_")
+        if not all(math.isfinite(value) for value in row.values() if isinstance(value, float)):
+            doctor.check()
+        opt = self._observe(opt, row)
+        rate = float(net.backend.to_numpy(opt.learning_rate)[0])
+        row |= {"learning_rate": rate, "seconds": time.perf_counter() - begun}
+        self.history.append(row)
+        run.state = run.state._replace(opt=opt)
+        run.publish(evaluated)
+        net.epoch, run.done, run.seconds = net.epoch + 1, 0, 0.0
+        self._call("on_epoch_end", row)
+
+    def _interrupted(self, by: str) -> None:
+        """Save, and say how to go on."""
+        self._call("on_pause", "interrupt")
+        files = [str(c.saved) for c in self._checkpoints if c.saved]
+        text = f"{by} in {self.where}"
+        if files:
+            text += f"; to go on: {self.how_to_resume(files[-1])}"
+        else:
+            text += "; nothing is saved. callbacks=[bpxp.callbacks.Checkpoint('run.bpxp')] would do it"
+        self.stop = by
+        print(text, file=sys.stderr, flush=True)
+
+    def _out_of_memory(self, doctor: Doctor, cause: BaseException) -> DeviceMemoryError:
+        """Go back to a state that is whole, and return the error that says what was needed."""
+        run = self.run
+        if doctor.kept is None:
+            return self._room.error("Some parameters of the network may be a step ahead of the others", cause)
+        doctor.put_back(last=True)
+        before = self.net.epoch == run.first and not run.done
+        return self._room.error("Nothing was changed" if before else f"The network is as it was: {self.where}", cause)
+
+    # ---------------------------------------------------------------- before it
+
+    def _source(self, resume: str | Path | bool) -> Path | None:
+        """Return the file to go on from, if any."""
+        if not isinstance(resume, bool):
+            return as_path(resume, "fit(resume=…)")
+        if not resume:
+            return None
+        own = self._checkpoints
+        if not own:
+            raise InvalidValueError(
+                message(
+                    "fit(resume=True)",
+                    "the trainer has no Checkpoint that says where the run is saved",
+                    code="E055",
+                    fix="Trainer(net, …, callbacks=[bpxp.callbacks.Checkpoint('run.bpxp')])",
+                )
+            )
+        return own[0].newest()
+
+    @property
+    def _checkpoints(self) -> list[Checkpoint]:
+        """Those that save the run."""
+        return [c for c in self.callbacks if isinstance(c, Checkpoint) and c.monitor is None]
+
+    def _bundle(self, path: str | Path | None) -> Path | None:
+        """Return where a step that diverges is written."""
+        if path is not None:
+            return as_path(path, "fit(bundle=…)")
+        return self._checkpoints[0].beside("diverged") if self._checkpoints else None
+
+    def _observe(self, opt: OptState, row: dict[str, Any]) -> OptState:
+        """Let the schedule see the epoch's loss: that of the validation, where there is one."""
+        net = self.net
+        value = row.get("validation_loss", row["loss"])
+        metric = net.xp.full((1,), value, dtype=getattr(net.xp, net.dtype))
+        return self.optimizer.observe(opt, metric, xp=net.xp)
+
+    @contextmanager
+    def _claimed(self) -> Iterator[None]:
+        """Hold the network: nobody else may fit it."""
+        net = self.net
+        if net.training:
+            raise FitInProgressError(
+                message(
+                    "fit",
+                    "this network is being fitted already",
+                    code="E051",
+                    fix="wait for the other fit, or use another Network",
+                )
+            )
+        net.training = True
+        try:
+            yield
+        finally:
+            net.training = False
+
+    @contextmanager
+    def _moments(self, saved: run_file.Saved | None) -> Iterator[None]:
+        """Call the callbacks at the beginning and at the end."""
+        try:
+            self._call("on_fit_begin")
+            if saved is not None:
+                run_file.resume_callbacks(saved, self)
+            yield
+        finally:
+            self._call("on_fit_end")
+
+    def _call(self, moment: str, *args: Any) -> None:
+        """Call all callbacks. The error of one does not keep the others from their turn; it ends the fit, saved."""
+        already = self._raised is not None  # then it is on its way
+        for callback in self.callbacks:
+            try:
+                getattr(callback, moment)(self, *args)
+            except Exception as error:
+                where = f"in the callback {type(callback).__name__}.{moment}, epoch {self.net.epoch}"
+                error.add_note(where)
+                if self._raised is not None:
+                    self._raised.add_note(f"and {where}: {error!r}")
+                    continue
+                self._raised = error
+                if moment == "on_fit_begin":
+                    break
+        if self._raised is not None and not already:
+            if moment not in ("on_fit_begin", "on_fit_end"):
+                self._save_for(self._raised)
+            raise self._raised
+
+    def _save_for(self, error: Exception) -> None:
+        """Save the run that an error ends, and note how it goes on."""
+        for checkpoint in self._checkpoints:
+            before, checkpoint.saved = checkpoint.saved, None
+            try:
+                checkpoint.on_pause(self, "error")
+            except Exception as another:
+                error.add_note(f"the run could not be saved: {another!r}")
+            if checkpoint.saved is not None:
+                error.add_note(f"the run is saved; to go on: {self.how_to_resume(str(checkpoint.saved))}")
+            checkpoint.saved = checkpoint.saved or before
+
+
+def one_of(value: Any, allowed: tuple[str, ...], where: str) -> None:
+    """Raise unless `value` is one of the words allowed."""
+    if value not in allowed:
+        raise InvalidValueError(
+            message(where, "unknown", code="E003", got=repr(value), expected=" or ".join(map(repr, allowed)))
+        )

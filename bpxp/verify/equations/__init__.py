@@ -1,0 +1,1 @@
+"""The code beside its equations."""

@@ -1,0 +1,1 @@
+"""A layer of one's own beside the rules that layers keep."""

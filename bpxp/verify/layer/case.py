@@ -1,0 +1,125 @@
+"""A layer and what it is tried on: parameters, samples and incoming gradients, on any backend and in float64."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from bpxp.backends import Backend, get_backend
+from bpxp.core.random import DIRECTION, HostRandom
+from bpxp.core.tree import leaves, named_leaves, tree_map
+from bpxp.errors import ShapeRuleError
+from bpxp.nn.layer import Shape
+from bpxp.verify.equations.comparison import Comparison
+from bpxp.verify.equations.layers import contexts
+from bpxp.verify.parity.error_bounds import bounded_namespace, exact, quiet
+from bpxp.verify.parity.rounding import Arithmetic, Rounded, shares
+
+
+class Case:
+    """A layer, and what it is tried on.
+
+    Attributes
+    ----------
+    note : str
+        What a rule has to say beside what it found.
+    broken : set of str
+        The rules that were found broken so far.
+    """
+
+    def __init__(self, layer: Any, in_shape: Shape, backends: list[Backend], x: Any, batch: int, seed: int) -> None:
+        self.layer, self.in_shape, self.backends, self.seed = layer, in_shape, backends, seed
+        self.rng, self.note = HostRandom(seed, (DIRECTION,)), ""
+        self.broken: set[str] = set()
+        drawn = self.rng.at(5).normal((max(batch, 2), *in_shape))
+        self.x: np.ndarray = drawn if x is None else np.array(x, dtype=np.float64)
+
+    @property
+    def uses(self) -> frozenset[str]:
+        """What the layer wants to be told beside x."""
+        return getattr(self.layer, "uses", frozenset())
+
+    @functools.cached_property
+    def params(self) -> Any:
+        """Parameters that are neither 0 nor 1 by chance of the initialiser."""
+        drawn, _ = self.layer.init(self.rng.at(1), self.in_shape)
+        return tree_map(lambda a: a + 0.5 * self.rng.at(2).normal(np.shape(a)), drawn)
+
+    @functools.cached_property
+    def out_shape(self) -> Shape:
+        """Shape of a result's sample."""
+        return tuple(self.layer.init(self.rng.at(1), self.in_shape)[1])
+
+    def dy(self, n: int) -> np.ndarray:
+        """Return a gradient that comes in."""
+        return self.rng.at(3).normal((n, *self.out_shape))
+
+    def context(self, x: np.ndarray) -> dict[str, Any]:
+        """Return what a training step tells the layer, on the host."""
+        if not self.uses:
+            return {}
+        numpy = Comparison(self.layer, {}, "numpy", self.seed, 0.0)
+        return contexts(numpy, x)[0]
+
+    def both_ways(self, params: Any, x: Any, dy: Any, context: dict[str, Any], xp: Any) -> tuple[Any, Any, Any, Any]:
+        """Return y, cache, dx and gradients."""
+        y, cache = self.layer.forward(params, x, xp=xp, **context)
+        dx, grads = self.layer.backward(params, cache, dy, xp=xp)
+        return y, cache, dx, grads
+
+    def given(self, backend: Backend, dtype: str, x: np.ndarray) -> tuple[Any, Any, Any, Any]:
+        """Return parameters, x, dy and context on a backend."""
+
+        def put(a: Any) -> Any:
+            if a is None or isinstance(a, (bool, int)):
+                return a
+            host = np.array(a)
+            return backend.asarray(host.astype(dtype) if host.dtype.kind == "f" else host)
+
+        context = {name: tree_map(put, value) for name, value in self.context(x).items()}
+        return tree_map(put, self.params), put(x), put(self.dy(len(x))), context
+
+    def on_numpy(self, n: int | None = None) -> tuple[Any, Any, Any, dict[str, Any], Any]:
+        """Return parameters, x, dy, context and namespace, in float64."""
+        numpy = get_backend("numpy")
+        x = self.x if n is None else np.resize(self.x, (n, *self.in_shape))
+        return *self.given(numpy, "float64", x), numpy.xp
+
+
+def beyond(case: Case, backend: Backend, got: list[np.ndarray], x: np.ndarray) -> list[tuple[str, float]]:
+    """Return which results are farther from float64 than float32 can be, and by what factor."""
+    numpy = get_backend("numpy")
+    given = case.given(numpy, "float32", x)
+    names = ["y", "dx", *(f"the gradient of {name}" for name, _ in named_leaves(case.params))]
+    rules = Arithmetic("float32")
+    with quiet():
+        try:
+            context = {name: exact(a, numpy, rules) for name, a in given[3].items()}
+            params, ours, dy = exact(given[:3], numpy, rules)
+            y, _, dx, grads = case.both_ways(params, ours, dy, context, bounded_namespace(rules))
+        except (ShapeRuleError, AttributeError, TypeError):
+            return _farther(names, got, case, given)
+        expected = [a if isinstance(a, Rounded) else Rounded(a, None, rules) for a in (y, dx, *leaves(grads))]
+    largest = [float(np.max(shares(a, b.v, b.bound)[2], initial=0.0)) for a, b in zip(got, expected, strict=True)]
+    return [(name, share) for name, share in zip(names, largest, strict=True) if not share <= 1.0]
+
+
+def _farther(names: list[str], got: list[np.ndarray], case: Case, given: Any) -> list[tuple[str, float]]:
+    """Compare with float64 by a fixed tolerance, where a function has no rule for its rounding."""
+    numpy = get_backend("numpy")
+
+    def widened(a: Any) -> Any:
+        return a.astype(np.float64) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a
+
+    params, x, dy = (tree_map(widened, a) for a in given[:3])
+    context = {name: tree_map(widened, a) for name, a in given[3].items()}
+    y, _, dx, grads = case.both_ways(params, x, dy, context, numpy.xp)
+    found = []
+    for name, a, true in zip(names, got, (y, dx, *leaves(grads)), strict=True):
+        allowed = 1e-5 * (float(np.max(np.abs(true), initial=0.0)) or 1.0)
+        share = float(np.max(np.abs(a - true), initial=0.0)) / allowed
+        if not share <= 1.0:
+            found.append((name, share))
+    return found

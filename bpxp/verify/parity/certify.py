@@ -1,0 +1,296 @@
+"""The parity certificate: every backend beside a float64 run, step by step, each deviation beside its rounding bound.
+
+A bound is worth something only where it is small. Left to themselves two runs drift apart as the training has it, and a
+bound of that would soon be larger than everything. So each equation of each step is held by itself: float64 computes it
+from the numbers that the backend had, with a bound of what the backend's arithmetic may make of it. What is checked is
+that no equation does more than round.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import bpxp
+from bpxp.backends import Backend, get_backend, version_of
+from bpxp.backends.dtypes import checked_dtype
+from bpxp.backends.numpy.threads import blas_pools
+from bpxp.core.checks import positive_int
+from bpxp.core.tree import leaves, named_leaves
+from bpxp.errors import BpxpError
+from bpxp.network.network import Network, checked_network
+from bpxp.nn.layer import Namespace
+from bpxp.nn.observe import Part, named
+from bpxp.optim import Optimizer
+from bpxp.verify.parity.certificate import Certificate, ParityRow, ParityRun
+from bpxp.verify.parity.error_bounds import bounded_namespace, exact, quiet
+from bpxp.verify.parity.rounding import Arithmetic, Rounded, arithmetic, shares
+from bpxp.verify.parity.run import Runner, Trial, forward_and_back, make_trial, whole_run
+
+EVERYWHERE = ("numpy", "torch", "jax", "cupy")
+DTYPES = ("float32", "float64")
+
+
+def certify(
+    net: Network,
+    backends: str | Backend | Sequence[str | Backend] = EVERYWHERE,
+    data: Any = None,
+    /,
+    *,
+    steps: int = 100,
+    batch_size: int = 32,
+    optimizer: Optimizer | str | None = None,
+    dtypes: str | Sequence[str] = DTYPES,
+) -> Certificate:
+    """Train on each backend, and hold every step against float64.
+
+    Parameters
+    ----------
+    net : Network
+        It is not changed. Each run begins with its parameters, and takes its seed.
+    backends : str, Backend or sequence of them, optional
+        Names as for `get_backend`, ``"torch:cuda"`` and ``"torch+bfloat16"`` too. One that does not work here is in
+        the certificate, with the reason.
+    data : Dataset or pair of array_like, optional
+        As for `Trainer.fit`; without it, random samples of the network's input shape.
+    steps, batch_size : int, optional
+    optimizer : Optimizer or str, optional
+        Default: gradient descent with learning rate 0.1.
+    dtypes : str or sequence of str, optional
+        A run for each.
+
+    Returns
+    -------
+    Certificate
+        Print it; `Certificate.ok` is the verdict. A deviation beyond its bound is no error of this function.
+
+    Notes
+    -----
+    What is held: what each layer and activation makes of its input, loss, delta, every gradient, running statistics,
+    every parameter after the update and what the optimizer remembers, as the two halves of a step have them, compiled
+    by the backend so that they return all that. The training step itself, which returns less and may be fused more,
+    then runs from the same start, and the certificate says how far it is from its halves.
+
+    The bound is a running one: beside each number of the float64 run stands how far the same number can be in the
+    backend's arithmetic, worked out operation by operation from what the operands carry and from what the operation
+    rounds: γ_n = n u/(1 - n u) of ``Σ|x_i||w_i|`` for a sum of n products in any order, u for a sum or product of two
+    numbers, 4u for a quotient or a root, 8u for exp, log, tanh (u = 2⁻²⁴ in float32); numbers below the smallest normal
+    one may become 0. The factors 4 and 8 are what libraries state, not what anybody proves. The bound holds for every
+    order of summation, with and without fused operations, on one thread or many. The estimate replaces γ_n by 6 √n u:
+    roundings that are independent and have mean 0 stay below it; it is beside the bound because it is sharper, and
+    proves nothing.
+
+    An infinite bound says nothing: where a divisor's bound reaches 0. The certificate says how many entries have one.
+
+    References
+    ----------
+    N. Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd edition, SIAM 2002, chapter 3.
+
+    Examples
+    --------
+    >>> import bpxp
+    >>> net = bpxp.Network([4, 3, 2], backend="numpy", seed=0)
+    >>> certificate = bpxp.verify.certify(net, ["numpy"], steps=3, batch_size=8)
+    >>> certificate.ok
+    True
+    """
+    checked_network(net, "certify(net)")
+    positive_int(steps, "certify(steps=…)")
+    trial = make_trial(net, data, batch_size=batch_size, optimizer=optimizer, where="certify")
+    free: _Free | None = None
+    runs, not_run = [], {}
+    for dtype in [dtypes] if isinstance(dtypes, str) else dtypes:
+        for name in [backends] if isinstance(backends, (str, Backend)) else backends:
+            try:
+                backend = get_backend(name)
+                checked_dtype(dtype, backend)
+            except BpxpError as error:
+                told = name if isinstance(name, str) else name.name
+                not_run[f"{told} {dtype}"] = " ".join(str(error.__cause__ or error).split())
+                continue
+            free = free or _Free.run(trial, steps)
+            runs.append(_certified(trial, backend, dtype, steps, free))
+    network = repr(net)[1:-1].rpartition(",")[0]
+    chosen = _described(trial.optimizer)
+    return Certificate(network, chosen, steps, trial.size, trial.seed, tuple(runs), not_run, environment())
+
+
+def _described(optimizer: Optimizer) -> str:
+    """Return the constructor's call, with the options that are not as they are by default."""
+    options = {f.name: (getattr(optimizer, f.name), f.default) for f in dataclasses.fields(optimizer)}
+    told = ", ".join(f"{name}={value!r}" for name, (value, usual) in options.items() if value != usual)
+    return f"{type(optimizer).__name__}({told})"
+
+
+class Held(NamedTuple):
+    """An array beside its float64 counterpart, in one step; see `ParityRow`."""
+
+    largest: float
+    deviation: float
+    bound: float
+    share: float
+    blind: float
+
+
+def held(found: np.ndarray, expected: Rounded) -> Held:
+    """Compare an array with the values and bounds of the float64 run."""
+    if not found.size:
+        return Held(0.0, 0.0, 0.0, 0.0, 0.0)
+    difference, bound, share = shares(found, expected.v, expected.bound)
+    i = int(np.argmax(share))
+    deviation, nearest, most = (float(a.flat[i]) for a in (difference, bound, share))
+    return Held(float(np.max(difference)), deviation, nearest, most, float(np.mean(np.isinf(bound))))
+
+
+def _certified(trial: Trial, backend: Backend, dtype: str, steps: int, free: _Free) -> ParityRun:
+    """Do the run, and hold each step."""
+    both = [arithmetic(backend, dtype, statistical) for statistical in (False, True)]
+    runner = Runner(trial, backend, dtype)
+    found: dict[str, list[tuple[Held, float]]] = {}
+    losses = []
+    for step, host in enumerate(trial.batches(steps)):
+        batch = runner.place(host, step)
+        grads, stats, tape = runner.gradients(batch)
+        with quiet():
+            expected = [_expected(trial, runner, batch, tape, rules) for rules in both]
+        _note(found, expected, tape)
+        losses.append(float(tape["loss/J"].reshape(())))
+        with quiet():
+            expected = [_updated(trial, runner, grads, rules) for rules in both]
+        runner.update(grads, stats)
+        params, opt = runner.host((runner.params, runner.opt))
+        _note(found, expected, _named_update(trial, params, opt))
+    rows = tuple(_row(quantity, each) for quantity, each in found.items())
+    library = backend.name.partition("+")[0].partition(":")[0]
+    return ParityRun(
+        backend.name,
+        dtype,
+        str(backend.device),
+        f"{library} {version_of(library)}",
+        operand_bits(backend),
+        rows,
+        drift_of_loss=max(abs(a - b) / (abs(b) or 1.0) for a, b in zip(losses, free.losses, strict=True)),
+        drift_of_parameters=_apart(leaves(params), free.params),
+        whole_step=_apart(whole_run(trial, backend, dtype, steps), leaves(params)),
+    )
+
+
+def _apart(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
+    """Return the largest difference, relative to the largest number."""
+    largest = max((float(np.max(np.abs(b), initial=0.0)) for b in expected), default=0.0)
+    apart = (float(np.max(np.abs(a - b), initial=0.0)) for a, b in zip(found, expected, strict=True))
+    return max(apart, default=0.0) / (largest or 1.0)
+
+
+class _FromTheTape:
+    """An observer in the namespace of bounds: notes what each part should find, and goes on with what was found.
+
+    So each equation starts from the numbers that the backend had, and its bound is that of this equation alone.
+    """
+
+    def __init__(self, tape: dict[str, np.ndarray], rules: Arithmetic) -> None:
+        self.tape, self.rules = tape, rules
+        self.expected: dict[str, Rounded] = {}
+
+    def call(self, part: Part, method: str, args: tuple[Any, ...], xp: Namespace, context: Mapping[str, Any]) -> Any:
+        """Call with bounds, and return what the backend has found."""
+        done = getattr(part.thing, method)(*args, xp=xp, **context)
+        results = named(part, method, done)
+        self.expected |= results
+        if method in ("gradients", "advance"):
+            return done
+        names = list(results)
+        if method == "__call__":
+            return self._found(names[0]), self._found(names[1])
+        return self._found(names[-1]), done[1]  # y, or dx, which stands behind the gradients
+
+    def _found(self, name: str) -> Rounded:
+        return Rounded(self.tape[name].astype(np.float64), None, self.rules)
+
+
+def _expected(trial: Trial, runner: Runner, batch: Any, tape: dict[str, Any], rules: Arithmetic) -> dict[str, Rounded]:
+    """Return what each equation of a step should find, with its bound, from where the runner stands."""
+    given = exact((runner.params, runner.stats, runner.key, batch), runner.backend, rules)
+    observer = _FromTheTape(tape, rules)
+    forward_and_back(trial, observer, *given, xp=bounded_namespace(rules), dtype="float64")
+    return observer.expected
+
+
+def _updated(trial: Trial, runner: Runner, grads: Any, rules: Arithmetic) -> dict[str, Rounded]:
+    """Return what the update makes, with bounds, of the gradients that the backend found."""
+    params, opt = exact((runner.params, runner.opt), runner.backend, rules)
+    given = exact(grads, get_backend("numpy"), rules)
+    new, state = trial.optimizer.update(params, given, opt, xp=bounded_namespace(rules))
+    return _named_update(trial, new, state)
+
+
+def _named_update(trial: Trial, params: Any, opt: Any) -> dict[str, Any]:
+    equations = getattr(trial.optimizer, "equations", {})
+    names = [equation.target.name for equation in equations.values()]
+    kept = [name for name in names if name.endswith("'") and name != "p'"]
+    found = {**dict(named_leaves(params)), "learning rate": opt.learning_rate}
+    for i, slot in enumerate(opt.slots):
+        what = kept[i] if i < len(kept) else f"slot {i}"
+        found |= {f"{name} {what}": a for name, a in named_leaves(slot)}
+    return {**found, **{f"{name} average": a for name, a in named_leaves(opt.average)}}
+
+
+def _note(found: dict[str, list[tuple[Held, float]]], expected: Sequence[dict[str, Any]], got: dict[str, Any]) -> None:
+    """Add a step to each quantity: what it is beside its bound, and the share of the estimate."""
+    bound, estimate = expected
+    with quiet():
+        for name, a in bound.items():
+            if isinstance(a, Rounded):
+                found.setdefault(name, []).append((held(got[name], a), held(got[name], estimate[name]).share))
+
+
+def _row(quantity: str, each: Iterable[tuple[Held, float]]) -> ParityRow:
+    steps = list(each)
+    columns = dict(zip(Held._fields, zip(*(one for one, _ in steps), strict=True), strict=True))
+    return ParityRow(quantity, **columns, estimate=tuple(estimate for _, estimate in steps))
+
+
+class _Free(NamedTuple):
+    """The float64 run that is left to itself."""
+
+    losses: list[float]
+    params: list[np.ndarray]
+
+    @staticmethod
+    def run(trial: Trial, steps: int) -> _Free:
+        runner, losses = Runner(trial, get_backend("numpy"), "float64"), []
+        for step, host in enumerate(trial.batches(steps)):
+            grads, stats, tape = runner.gradients(runner.place(host, step))
+            losses.append(float(tape["loss/J"].reshape(())))
+            runner.update(grads, stats)
+        return _Free(losses, leaves(runner.host(runner.params)))
+
+
+def operand_bits(backend: Backend) -> int:
+    """Return how many bits of a float32 operand a matrix product keeps, by trying numbers that need more and more."""
+    xp, n = backend.xp, 64
+    identity = backend.asarray(np.eye(n, dtype=np.float32))
+    for k in range(23, 0, -1):
+        a = np.full((n, n), 1.0 + 2.0**-k, dtype=np.float32)
+        a[0, 0] = 2.0  # who divides by the largest divides by a power of two
+        if np.array_equal(backend.to_numpy(xp.matmul(backend.asarray(a), identity)), a):
+            return k + 1
+    return 0
+
+
+def environment() -> dict[str, Any]:
+    """Return what a run depends on beside its arguments."""
+    return {
+        "bpxp": bpxp.__version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "machine": f"{platform.system()} {platform.machine()}",
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads of BLAS": max((pool.num_threads for pool in blas_pools()), default=None),
+        **{name: os.environ[name] for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS") if name in os.environ},
+    }

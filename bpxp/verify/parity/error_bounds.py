@@ -1,0 +1,316 @@
+"""The namespace of numbers with bounds: the mathematics runs in it as it is, and says how far a backend can be.
+
+Its values are a float64 run; beside each stands the bound of `bpxp.verify.parity.rounding`. Integers are exact.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from bpxp.backends import Backend
+from bpxp.backends.base import CONSTANTS, DTYPES, RuledNamespace
+from bpxp.backends.numpy.threefry import threefry
+from bpxp.core.tree import tree_map
+from bpxp.verify.parity.rounding import (
+    COMPARISONS,
+    ELEMENTARY,
+    QUOTIENT,
+    REFERENCE,
+    Arithmetic,
+    Rounded,
+    carried,
+    compared,
+)
+from bpxp.verify.parity.rounding import add as _add
+from bpxp.verify.parity.rounding import divide as _divide
+from bpxp.verify.parity.rounding import multiply as _multiply
+from bpxp.verify.parity.rounding import power as _power
+from bpxp.verify.parity.rounding import subtract as _subtract
+
+# They move numbers, and bounds with them.
+MOVED = """
+broadcast_to concat expand_dims flip matrix_transpose moveaxis permute_dims repeat reshape roll squeeze stack take
+take_along_axis tile tril triu
+""".split()
+# Increasing functions: the bound of the operand is carried on by the ends of its interval.
+INCREASING = "asinh atan exp exp2 expm1 log log10 log1p log2 sinh sqrt tanh".split()
+NAMES = {"eq": "equal", "ne": "not_equal", "lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal"}
+
+
+def bounded_namespace(rules: Arithmetic) -> Any:
+    """Return the namespace whose arrays are float64, with the distance that another arithmetic can have from them."""
+    functions: dict[str, Any] = {name: getattr(np, name) for name in CONSTANTS}
+    functions |= {name: np.dtype(name) for name in DTYPES}
+    functions |= {"finfo": np.finfo, "iinfo": np.iinfo, "isdtype": np.isdtype, "threefry": threefry}
+    functions |= {name: functools.partial(_moved, rules, getattr(np, name)) for name in MOVED}
+    functions |= {name: functools.partial(_increasing, getattr(np, name)) for name in INCREASING}
+    functions |= {
+        NAMES[name]: functools.partial(_either, functools.partial(compared, answer), answer)
+        for name, answer in COMPARISONS.items()
+    }
+    for name, function in {"add": _add, "subtract": _subtract, "multiply": _multiply, "divide": _divide}.items():
+        functions[name] = functools.partial(_either, function, getattr(np, name))
+    functions |= {name: functools.partial(_made, rules, getattr(np, name)) for name in CREATED}
+    functions |= {name: functools.partial(rule, rules) for name, rule in WITH_RULES.items()}
+    # One block, whatever a backend takes: what is summed in pieces has the bound of the whole.
+    lacking = (
+        "no rule says how it carries a rounding error on",
+        "bpxp/verify/parity/error_bounds.py that returns its result's bound",
+    )
+    return RuledNamespace(*lacking, **functions, **RULES, workspace=1 << 50)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Let values and bounds become infinite without a word: that is an answer, too."""
+    with np.errstate(all="ignore"):
+        yield
+
+
+def exact(tree: Any, backend: Backend, rules: Arithmetic) -> Any:
+    """Return a tree of a backend's arrays as float64 numbers that both have; integers, flags and None as they are."""
+
+    def take(a: Any) -> Any:
+        if a is None or isinstance(a, (bool, int, float)):
+            return a
+        host = np.array(backend.to_numpy(a))
+        return Rounded(host.astype(np.float64), None, rules) if host.dtype.kind == "f" else host
+
+    return tree_map(take, tree)
+
+
+# ---------------------------------------------------------------- made and moved
+
+
+def _wrapped(rules: Arithmetic, a: Any) -> Any:
+    """Return floating values as such an array, and others as they are."""
+    return Rounded(a.astype(np.float64), None, rules) if a.dtype.kind == "f" else a
+
+
+def _made(rules: Arithmetic, function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
+    return _wrapped(rules, function(*args, **options))
+
+
+def _full(rules: Arithmetic, shape: Any, value: float, /, *, dtype: Any) -> Any:
+    made = _wrapped(rules, np.full(shape, value, dtype=dtype))
+    if isinstance(made, Rounded) and (lost := rules.constant(float(value))):
+        return Rounded(made.v, lost, rules)
+    return made
+
+
+def _asarray(rules: Arithmetic, a: Any, /, *, dtype: Any = None, copy: bool | None = None) -> Any:
+    return _astype(rules, a, dtype or a.dtype) if isinstance(a, Rounded) else _wrapped(rules, np.array(a, dtype=dtype))
+
+
+def _like(value: float) -> Callable[..., Any]:
+    def create(rules: Arithmetic, a: Any, /, *, dtype: Any = None) -> Any:
+        return _wrapped(rules, np.full(a.shape, value, dtype=dtype or a.dtype))
+
+    return create
+
+
+def _astype(rules: Arithmetic, a: Any, dtype: Any, /, *, copy: bool = True) -> Any:
+    kind = np.dtype(dtype).kind
+    if not isinstance(a, Rounded):
+        return _wrapped(rules, a.astype(dtype))
+    return Rounded(a.v.astype(np.float64), a.e, rules) if kind == "f" else a.v.astype(dtype)
+
+
+def _moved(rules: Arithmetic, function: Callable[..., Any], a: Any, /, *args: Any, **options: Any) -> Any:
+    parts = a if isinstance(a, (list, tuple)) else [a]
+    if not any(isinstance(part, Rounded) for part in parts):
+        return _wrapped(rules, function(a, *args, **options))
+    lifted = [part if isinstance(part, Rounded) else Rounded(part, None, rules) for part in parts]
+    several = parts is a
+    v = function([part.v for part in lifted] if several else lifted[0].v, *args, **options)
+    if all(part.e is None for part in lifted):
+        return Rounded(v, None, rules)
+    return Rounded(v, function([part.bound for part in lifted] if several else lifted[0].e, *args, **options), rules)
+
+
+def _where(rules: Arithmetic, condition: Any, a: Any, b: Any, /) -> Any:
+    if not any(isinstance(x, Rounded) for x in (condition, a, b)):
+        return _wrapped(rules, np.where(condition, a, b))
+    a, b = (Rounded(0.0, None, rules).like(x) for x in (a, b))
+    if not isinstance(condition, Rounded):
+        condition = Rounded(condition, None, rules)
+    v, e = np.where(condition.v, a.v, b.v), np.where(condition.v, a.bound, b.bound)
+    if condition.e is not None:
+        e = np.where(condition.e > 0.0, np.abs(a.v - b.v) + np.maximum(a.bound, b.bound), e)
+    return Rounded(v, e, rules)
+
+
+# ---------------------------------------------------------------- numbers for numbers
+
+
+def _either(function: Callable[..., Any], plain: Callable[..., Any], a: Any, b: Any, /) -> Any:
+    if isinstance(a, Rounded):
+        return function(a, a.like(b))
+    return function(b.like(a), b) if isinstance(b, Rounded) else plain(a, b)
+
+
+def _increasing(function: Callable[..., Any], a: Rounded, /) -> Rounded:
+    v = function(a.v)
+    units = QUOTIENT if function is np.sqrt else ELEMENTARY
+    if a.e is None:
+        return carried(v, 0.0, a.rules, units, floor=True)
+    low, high = np.nextafter(a.v - a.e, -np.inf), np.nextafter(a.v + a.e, np.inf)  # the ends are rounded, too
+    if function is np.sqrt:
+        low = np.maximum(low, 0.0)
+    ends = np.maximum(function(high) - v, v - function(low)) + 2.0 * ELEMENTARY * REFERENCE * np.abs(v)
+    return carried(v, np.where(np.isnan(ends), np.inf, ends), a.rules, units, floor=True)
+
+
+def _bounded_by_operand(function: Callable[..., Any], units: float = ELEMENTARY) -> Callable[..., Any]:
+    """Return a function whose slope is never more than 1."""
+    return lambda a: carried(function(a.v), 0.0 if a.e is None else a.e, a.rules, units, floor=True)
+
+
+def _extremum(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return maximum or minimum of two: no more wrong than the more wrong of both."""
+
+    def largest(a: Any, b: Any, /) -> Any:
+        if not (isinstance(a, Rounded) or isinstance(b, Rounded)):
+            return function(a, b)
+        a, b = (a, a.like(b)) if isinstance(a, Rounded) else (b.like(a), b)
+        e = None if a.e is None and b.e is None else np.maximum(a.bound, b.bound)
+        return Rounded(function(a.v, b.v), e, a.rules)
+
+    return largest
+
+
+def _logaddexp(a: Rounded, b: Rounded, /) -> Rounded:
+    return carried(np.logaddexp(a.v, b.v), np.maximum(a.bound, b.bound), a.rules, 2.0 * ELEMENTARY, floor=True)
+
+
+def _stairs(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return floor, round, …: exact, unless a stair is within reach."""
+
+    def step(a: Any, /) -> Any:
+        if not isinstance(a, Rounded) or a.e is None:
+            return Rounded(function(a.v), None, a.rules) if isinstance(a, Rounded) else function(a)
+        low, high = function(a.v - a.e), function(a.v + a.e)
+        v = function(a.v)
+        return Rounded(v, np.maximum(high - v, v - low), a.rules)
+
+    return step
+
+
+def _logical(function: Callable[..., Any]) -> Callable[..., Any]:
+    def combine(*answers: Any) -> Any:
+        given = [a for a in answers if isinstance(a, Rounded)]
+        v = function(*(a.v if isinstance(a, Rounded) else a for a in answers))
+        doubts = [a.e for a in given if a.e is not None]
+        if not given:
+            return v
+        return Rounded(v, functools.reduce(np.maximum, doubts) if doubts else None, given[0].rules)
+
+    return combine
+
+
+def _asked(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda a, /, **options: function(a.v if isinstance(a, Rounded) else a, **options)
+
+
+# ---------------------------------------------------------------- many numbers to one
+
+
+def _count(shape: tuple[int, ...], axis: Any) -> int:
+    axes = range(len(shape)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    return math.prod(shape[i] for i in axes)
+
+
+def _sum(a: Any, /, *, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Any:
+    if not isinstance(a, Rounded):
+        return np.asarray(np.sum(a, axis=axis, dtype=dtype, keepdims=keepdims))
+    total = functools.partial(np.sum, axis=axis, keepdims=keepdims)
+    rounded = _rounded(a.rules, _count(a.shape, axis) - 1, total(a.largest))
+    return Rounded(total(a.v), (0.0 if a.e is None else total(a.e)) + rounded, a.rules)
+
+
+def _rounded(rules: Arithmetic, n: int, magnitudes: np.ndarray) -> np.ndarray:
+    """Return what a sum may be rounded by, of n terms whose magnitudes add up to so much; or it overflows."""
+    return np.where(magnitudes <= rules.top, rules.summed(n) * magnitudes, np.inf)
+
+
+def _mean(a: Rounded, /, *, axis: Any = None, keepdims: bool = False) -> Rounded:
+    total: Rounded = _sum(a, axis=axis, keepdims=keepdims)
+    return _divide(total, total.like(_count(a.shape, axis)))
+
+
+def _of_all(function: Callable[..., Any]) -> Callable[..., Any]:
+    def reduce(a: Any, /, *, axis: Any = None, keepdims: bool = False) -> Any:
+        if not isinstance(a, Rounded):
+            return np.asarray(function(a, axis=axis, keepdims=keepdims))
+        e = None if a.e is None else np.max(a.e, axis=axis, keepdims=keepdims)
+        return Rounded(function(a.v, axis=axis, keepdims=keepdims), e, a.rules)
+
+    return reduce
+
+
+def _matmul(a: Rounded, b: Rounded, /) -> Rounded:
+    """|fl(A B) - A B| <= |A| E_B + E_A (|B| + E_B) + γ_n (|A| + E_A)(|B| + E_B)."""
+    rules, product = a.rules, np.matmul
+    lost_a, lost_b = rules.operand(a.largest), rules.operand(b.largest)
+    ea, eb = _with(a.e, lost_a), _with(b.e, lost_b)
+    size_a, size_b = _with(np.abs(a.v), ea), _with(np.abs(b.v), eb)
+    e = _rounded(rules, a.shape[-1], product(size_a, size_b)) + a.shape[-1] * rules.tiny
+    if eb is not None:
+        e = e + product(np.abs(a.v), eb)
+    if ea is not None:
+        e = e + product(ea, size_b)
+    return Rounded(product(a.v, b.v), e, rules)
+
+
+def _with(a: Any, b: Any) -> Any:
+    """Return the sum of two bounds, of which either may be nothing."""
+    if a is None:
+        return None if isinstance(b, float) and b == 0.0 else b
+    return a if b is None or (isinstance(b, float) and b == 0.0) else a + b
+
+
+CREATED = ("arange", "eye", "linspace", "ones", "zeros", "empty")
+WITH_RULES: dict[str, Callable[..., Any]] = {
+    "asarray": _asarray,
+    "astype": _astype,
+    "empty_like": _like(0.0),
+    "full": _full,
+    "ones_like": _like(1.0),
+    "where": _where,
+    "zeros_like": _like(0.0),
+}
+RULES: dict[str, Callable[..., Any]] = {
+    "abs": operator.abs,
+    "argmax": _asked(np.argmax),
+    "argmin": _asked(np.argmin),
+    "ceil": _stairs(np.ceil),
+    "cos": _bounded_by_operand(np.cos),
+    "floor": _stairs(np.floor),
+    "isfinite": _asked(np.isfinite),
+    "isinf": _asked(np.isinf),
+    "isnan": _asked(np.isnan),
+    "logaddexp": _logaddexp,
+    "logical_and": _logical(np.logical_and),
+    "logical_not": _logical(np.logical_not),
+    "logical_or": _logical(np.logical_or),
+    "matmul": _matmul,
+    "max": _of_all(np.max),
+    "maximum": _extremum(np.maximum),
+    "mean": _mean,
+    "min": _of_all(np.min),
+    "minimum": _extremum(np.minimum),
+    "negative": operator.neg,
+    "pow": lambda a, b, /: _power(a, a.like(b)),
+    "round": _stairs(np.round),
+    "sin": _bounded_by_operand(np.sin),
+    "square": lambda a, /: _multiply(a, a),
+    "sum": _sum,
+    "trunc": _stairs(np.trunc),
+}

@@ -1,0 +1,176 @@
+"""Precision X-ray: the true relative error of every delta and every gradient, by a float64 shadow of chosen steps.
+
+A bound says how wrong a number can be; the shadow says how wrong it is. It starts from the parameters that the network
+has at that moment, each of them exact in float64, and goes the whole step by itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bpxp.backends import Backend, get_backend
+from bpxp.core.checks import positive_int
+from bpxp.core.tree import tree_map
+from bpxp.errors import InvalidValueError, message
+from bpxp.network.network import Network, checked_network
+from bpxp.nn.observe import Tape
+from bpxp.optim import Optimizer
+from bpxp.verify.parity.certificate import table
+from bpxp.verify.parity.run import Batch, Runner, Trial, forward_and_back, make_trial
+
+
+class PrecisionRow(NamedTuple):
+    """One quantity in one step.
+
+    Attributes
+    ----------
+    step : int
+        Counted from 1.
+    quantity : str
+        ``"loss/J"``, ``"1/delta"``, ``"1/dW"``, …: layer and name.
+    relative : float
+        ‖found - true‖/‖true‖, by the root of the sum of squares of all entries.
+    worst : float
+        Largest error of an entry, relative to the largest entry.
+    lost : float
+        Share of the entries whose sign is wrong, or that are 0 and should not be.
+    """
+
+    step: int
+    quantity: str
+    relative: float
+    worst: float
+    lost: float
+
+
+@dataclass(frozen=True)
+class PrecisionReport:
+    """Result of `xray`; as text it is a table.
+
+    Attributes
+    ----------
+    backend, dtype : str
+    rows : tuple of PrecisionRow
+    """
+
+    backend: str
+    dtype: str
+    rows: tuple[PrecisionRow, ...]
+
+    @property
+    def worst(self) -> PrecisionRow:
+        """The row with the largest relative error."""
+        return max(self.rows, key=lambda row: row.relative)
+
+    def to_json(self) -> str:
+        """Return everything as JSON."""
+        return json.dumps({**asdict(self), "rows": [row._asdict() for row in self.rows]}, indent=1)
+
+    def save(self, path: str | Path) -> None:
+        """Write the JSON to a file."""
+        Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
+
+    def __str__(self) -> str:
+        """Return a row for each quantity, and a column for each step: relative error, and that of the worst entry."""
+        steps = list(dict.fromkeys(row.step for row in self.rows))
+        by_place = {(row.quantity, row.step): row for row in self.rows}
+        rows: list[tuple[str, ...]] = [("relative error", *(f"step {step}" for step in steps), "worst entry", "lost")]
+        for quantity in dict.fromkeys(row.quantity for row in self.rows):
+            own = [by_place[quantity, step] for step in steps]
+            last = (f"{max(row.worst for row in own):.1e}", f"{max(row.lost for row in own):.1%}")
+            rows.append((quantity, *(f"{row.relative:.1e}" for row in own), *last))
+        return f"{self.backend}, {self.dtype}, beside a float64 shadow\n{table(rows)}"
+
+
+def xray(
+    net: Network,
+    data: Any = None,
+    /,
+    *,
+    backend: str | Backend | None = None,
+    matmul: str | None = None,
+    steps: Sequence[int] = (1, 10, 100),
+    batch_size: int = 32,
+    optimizer: Optimizer | str | None = None,
+    everything: bool = False,
+) -> PrecisionReport:
+    """Train, and in chosen steps compare each delta and each gradient with a float64 shadow.
+
+    Parameters
+    ----------
+    net : Network
+        It is not changed.
+    data : Dataset or pair of array_like, optional
+        As for `Trainer.fit`; without it, random samples.
+    backend : str or Backend, optional
+        Default: the network's.
+    matmul : {"float32", "tf32", "bfloat16", "float16"}, optional
+        Precision of the operands of matrix products, where the backend has it.
+    steps : sequence of int, optional
+        Which, counted from 1.
+    batch_size, optimizer : optional
+        As for `bpxp.verify.certify`.
+    everything : bool, optional
+        Also what each layer and activation makes of its input, and dx.
+
+    Returns
+    -------
+    PrecisionReport
+
+    Examples
+    --------
+    >>> import bpxp
+    >>> net = bpxp.Network([4, 3, 2], backend="numpy", seed=0)
+    >>> report = bpxp.verify.xray(net, steps=(1, 5), batch_size=8)
+    >>> report.worst.relative < 1e-5
+    True
+    """
+    checked_network(net, "xray(net)")
+    if not steps:
+        raise InvalidValueError(
+            message("xray(steps=…)", "no step", code="E002", got=repr(steps), expected="(1, 10, 100)")
+        )
+    wanted = {positive_int(step, "xray(steps=…)") for step in steps}
+    chosen = get_backend(net.backend if backend is None else backend, matmul=matmul)
+    trial = make_trial(net, data, batch_size=batch_size, optimizer=optimizer, where="xray")
+    runner, rows = Runner(trial, chosen, net.dtype), []
+    for step, host in enumerate(trial.batches(max(wanted)), 1):
+        batch = runner.place(host, step - 1)
+        true = _shadow(trial, runner, host) if step in wanted else {}
+        grads, stats, found = runner.gradients(batch)
+        for quantity, exact in true.items():
+            name = quantity.rpartition("/")[2]
+            if everything or name == "J" or name == "delta" or (name.startswith("d") and name not in ("dx", "dz")):
+                rows.append(_row(step, quantity, found[quantity], exact))
+        runner.update(grads, stats)
+    return PrecisionReport(chosen.name, net.dtype, tuple(rows))
+
+
+def _shadow(trial: Trial, runner: Runner, batch: Batch) -> dict[str, np.ndarray]:
+    """Return all that float64 computes in a step, from where the runner stands."""
+
+    def widened(a: Any) -> Any:
+        if a is None or isinstance(a, int):
+            return a
+        host = a if isinstance(a, np.ndarray) else runner.backend.to_numpy(a)
+        return host.astype(np.float64) if host.dtype.kind == "f" else host
+
+    given = tree_map(widened, (runner.params, runner.stats, runner.key, batch))
+    tape = Tape()
+    forward_and_back(trial, tape, *given, xp=get_backend("numpy").xp, dtype="float64")
+    return tape.found
+
+
+def _row(step: int, quantity: str, found: np.ndarray, true: np.ndarray) -> PrecisionRow:
+    found = found.astype(np.float64)
+    error = np.abs(found - true)
+    size, largest = float(np.sqrt(np.sum(true * true))), float(np.max(np.abs(true), initial=0.0))
+    lost = float(np.mean(np.sign(found) != np.sign(true))) if true.size else 0.0
+    relative = float(np.sqrt(np.sum(error * error))) / (size or 1.0)
+    return PrecisionRow(step, quantity, relative, float(np.max(error, initial=0.0)) / (largest or 1.0), lost)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import bpxp
 from bpxp.core.atomic import check_writable
-from bpxp.errors import BpxpError, InvalidValueError, message
+from bpxp.errors import BpxpError, InvalidValueError
 
 if TYPE_CHECKING:
     from bpxp.data import Dataset
@@ -182,9 +182,7 @@ def read_data(name: str) -> tuple[Dataset, Dataset]:
     if name in readers and not Path(name).is_dir():
         return readers[name]()
     if not Path(name).is_dir():
-        raise InvalidValueError(
-            message("data", f"{name!r} is neither {', '.join(DATA_SETS)} nor a folder", code="E003")
-        )
+        raise InvalidValueError("data", f"{name!r} is neither {', '.join(DATA_SETS)} nor a folder", code="E003")
     return data.folder_dataset(name)
 
 

@@ -1,4 +1,4 @@
-"""The exceptions of bpxp, and the one template by which all their messages are written.
+"""The exceptions of bpxp: objects with fields, rendered once by one template, and the codes that name their kinds.
 
 Each type inherits `BpxpError` and the builtin that people catch, so that ``except ValueError`` keeps working.
 """
@@ -7,37 +7,100 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import os
-import re
 import sys
 import warnings
 from collections.abc import Iterable
-from typing import Any, NewType, Self
+from typing import Any, Self
 
-OWN = os.path.dirname(__file__) + os.sep, contextlib.__file__  # files that nobody is to be warned about
-Message = NewType("Message", str)  # what `message` wrote, and so ends with a code
+OWN = os.path.dirname(__file__) + os.sep, contextlib.__file__  # internal frames, skipped for the warning's line
+FIELDS = ("where", "what", "code", "got", "expected", "first", "fix", "after")
 
 
-class _Coded(Exception):
+class _Report(Exception):
+    """What errors and warnings have in common: the fields of a report, and its text.
+
+    ``where: what: got …, expected …. First bad index and count. Fix: a line of code. Nothing was changed. [BPX-E031]``
+
+    Parameters
+    ----------
+    where : str
+        The call and argument, ``"Network(layers=…)"``.
+    what : str
+        What is wrong, in words.
+    code : str
+        The kind of mistake, ``"E031"``: a key of `CODES`.
+    got, expected : str, optional
+        Value, shape, dtype or device: never a whole array.
+    first : str, optional
+        First offending index and how many there are; or what was meant, see `suggestion`.
+    fix : str, optional
+        One line of code that would help.
+    after : str, optional
+        How things stand now.
+
+    Attributes
+    ----------
+    where, what, got, expected, first, fix, after : str
+        As given.
+    code : str
+        ``"BPX-E031"``: stable, and explained in docs/errors.md.
+    """
+
+    def __init__(
+        self,
+        where: str,
+        what: str,
+        *,
+        code: str,
+        got: str = "",
+        expected: str = "",
+        first: str = "",
+        fix: str = "",
+        after: str = "Nothing was changed",
+    ) -> None:
+        self.where, self.what, self.code = where, what, f"BPX-{code}"
+        self.got, self.expected, self.first, self.fix, self.after = got, expected, first, fix, after
+        super().__init__(f"{self.sentences} [{self.code}]")
+
     @property
-    def code(self) -> str:
-        """Which kind of mistake it is, ``"BPX-E031"``: stable, and explained on the page of errors."""
-        found = re.search(r"\[(BPX-[EW]\d{3})\]$", str(self))
-        return found[1] if found else ""
+    def sentences(self) -> str:
+        """The text without its code."""
+        clauses = [f"got {self.got}"] if self.got else []
+        clauses += [f"expected {self.expected}"] if self.expected else []
+        begin = f"{self.where}: {self.what}" + (f": {', '.join(clauses)}" if clauses else "")
+        parts = [begin, self.first, f"Fix: {self.fix}" if self.fix else "", self.after]
+        return " ".join(s if s.endswith((".", "?", "!")) else f"{s}." for s in parts if s)
+
+    @property
+    def brief(self) -> str:
+        """What is wrong and what would help, for a report that has a place and a code of its own."""
+        return self.replaced(where="", after="").sentences.removeprefix(": ")
+
+    def replaced(self, **fields: str) -> Self:
+        """Return the same report with other fields, of the argument that was passed, say."""
+        kind, told, more = self._parts()
+        other = kind(**told | fields)
+        other.__dict__.update(more)
+        return other
+
+    def __reduce__(self) -> tuple[Any, ...]:  # an exception is rebuilt from its text unless it says how
+        kind, told, more = self._parts()
+        return functools.partial(kind, **told), (), more
+
+    def _parts(self) -> tuple[type[Self], dict[str, str], dict[str, Any]]:
+        """Return the type, the fields, and what else the object has."""
+        own = vars(self)
+        told = {name: own[name] for name in FIELDS} | {"code": self.code.removeprefix("BPX-")}
+        return type(self), told, {name: value for name, value in own.items() if name not in FIELDS}
 
 
-class BpxpError(_Coded):
-    """Base of every error that bpxp raises on purpose; its text is what `message` writes."""
-
-    def __init__(self, text: Message) -> None:
-        super().__init__(text)
-
-    def at(self, where: str) -> Self:
-        """Return the same error, told of the argument that was passed instead of the function that refused it."""
-        return type(self)(Message(f"{where}: {str(self).partition(': ')[2]}"))
+class BpxpError(_Report):
+    """Base of every error that bpxp raises on purpose; see `bpxp.errors.CODES` for their kinds."""
 
 
-class BpxpWarning(_Coded, UserWarning):
+class BpxpWarning(_Report, UserWarning):
     """Something was accepted that deserves a second look."""
 
 
@@ -66,7 +129,7 @@ class ParameterMemoryError(BpxpError, MemoryError):
 
 
 class ShapeRuleError(BpxpError, AttributeError):
-    """A step uses a function of which nobody has said what it costs; see `bpxp.preflight`."""
+    """A step uses a function that has no rule of cost; see `bpxp.preflight`."""
 
 
 class FitInProgressError(BpxpError, RuntimeError):
@@ -76,8 +139,7 @@ class FitInProgressError(BpxpError, RuntimeError):
 class NoSuchColumnError(BpxpError, KeyError):
     """The history of a fit has no column of this name."""
 
-    def __str__(self) -> str:
-        return str(self.args[0])  # KeyError would show it in quotes
+    __str__ = Exception.__str__  # KeyError would show it in quotes
 
 
 class DeviceMemoryError(BpxpError, MemoryError):
@@ -148,7 +210,7 @@ class CheckpointFormatError(CheckpointError):
 
 
 class CheckpointSecurityError(CheckpointError):
-    """The file declares names or sizes that nobody would write by accident."""
+    """The file declares names or sizes beyond the limits of the format."""
 
 
 class CheckpointVersionError(CheckpointError):
@@ -189,55 +251,107 @@ class LayerCheckError(BpxpError, AssertionError):
     report: Any = None
 
 
-def message(
-    where: str,
-    what: str,
-    *,
-    code: str,
-    got: str = "",
-    expected: str = "",
-    first: str = "",
-    fix: str = "",
-    after: str = "Nothing was changed",
-) -> Message:
-    """Write an error by the house's template.
-
-    ``where: what: got …, expected …. First bad index and count. Fix: a line of code. Nothing was changed. [BPX-E031]``
-
-    Parameters
-    ----------
-    where : str
-        The call and argument, ``"Network(layers=…)"``.
-    what : str
-        What is wrong, in words.
-    code : str
-        The kind of mistake, ``"E031"``: see `bpxp.codes`.
-    got, expected : str, optional
-        Value, shape, dtype or device: never a whole array.
-    first : str, optional
-        First offending index and how many there are; or what was meant, see `suggestion`.
-    fix : str, optional
-        One line of code that would help.
-    after : str, optional
-        How things stand now.
-    """
-    clauses = [f"got {got}"] if got else []
-    clauses += [f"expected {expected}"] if expected else []
-    begin = f"{where}: {what}" + (f": {', '.join(clauses)}" if clauses else "")
-    sentences = [begin, first, f"Fix: {fix}" if fix else "", after]
-    text = " ".join(s if s.endswith((".", "?", "!")) else f"{s}." for s in sentences if s)
-    return Message(f"{text} [BPX-{code}]")
-
-
 def warn(where: str, what: str, *, code: str, fix: str = "") -> None:
     """Warn by the same template, of the line outside of bpxp that called."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_code.co_filename.startswith(OWN):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message(where, what, code=code, fix=fix, after=""), BpxpWarning, stacklevel=level)
+    warnings.warn(BpxpWarning(where, what, code=code, fix=fix, after=""), stacklevel=level)
 
 
 def suggestion(name: str, allowed: Iterable[str]) -> str:
     """Return ``"Did you mean 'relu'?"`` for a near miss, an empty string otherwise."""
     near = difflib.get_close_matches(name.lower(), list(allowed), n=1, cutoff=0.6)
     return f"Did you mean {near[0]!r}?" if near else ""
+
+
+# A code keeps its meaning for ever: a new kind of mistake gets a new one, and the code of a kind that no longer exists
+# is not used again. docs/errors.md shows for each a call that causes it.
+CODES = {
+    # arguments
+    "E001": "An argument has a type that cannot work.",
+    "E002": "A number is out of its range.",
+    "E003": "There is nothing of this name.",
+    "E004": "An argument is neither a name nor an object of its kind.",
+    "E005": "Two arguments contradict each other.",
+    # layers, losses, parameters
+    "E010": "The list of layers is not one of sizes and layers.",
+    "E011": "The parameters do not fit into memory.",
+    "E012": "The dtype is not one to train in.",
+    "E013": "The loss does not fit the outputs.",
+    "E014": "A layer does not fit the samples that it gets.",
+    "E015": "A batch has too few values to normalize by.",
+    "E016": "Parameters of another structure or shape.",
+    "E017": "An array has another shape than the one that it belongs to.",
+    # backends
+    "E020": "There is no array library of this name.",
+    "E021": "A library is not installed.",
+    "E022": "An array library is installed and does not compute.",
+    "E023": "There is no such device.",
+    "E024": "There are no such matrix products.",
+    "E025": "An array is on another device.",
+    "E026": "A step uses a function that has no rule of cost.",
+    "E027": "A step does what no array library could.",
+    # samples
+    "E030": "Something that is not data.",
+    "E031": "Something other than real numbers.",
+    "E032": "A sparse matrix.",
+    "E033": "Masked values.",
+    "E034": "A tensor that records gradients.",
+    "E035": "Rows of different lengths.",
+    "E036": "Samples of another shape.",
+    "E037": "No samples, or samples of no numbers.",
+    "E038": "NaN or infinite numbers.",
+    "E039": "Numbers too large for the dtype.",
+    # targets and weights
+    "E040": "Samples and targets differ in number.",
+    "E041": "Labels out of range.",
+    "E042": "Labels that are no integers.",
+    "E043": "Labels that are text.",
+    "E044": "Targets of another shape.",
+    "E045": "Targets that are missing or infinite.",
+    "E046": "Targets that the loss does not take.",
+    "E047": "Weights of samples that cannot be used.",
+    "E048": "Weights of classes that cannot be used.",
+    # training
+    "E050": "A part of the data would have no samples.",
+    "E051": "The network is being fitted already.",
+    "E052": "The loss, or what is learned, is no longer finite.",
+    "E053": "The device has too little memory.",
+    "E054": "The history has no such column.",
+    "E055": "Nothing says which run to resume.",
+    "E056": "A transform that cannot be used.",
+    "E057": "Layers are nested too deeply.",
+    # files of networks and runs
+    "E060": "The file is damaged.",
+    "E061": "The file has another format.",
+    "E062": "The file declares names or sizes beyond the limits of the format.",
+    "E063": "The file is newer than this bpxp.",
+    "E064": "The file belongs to another network or run.",
+    "E065": "Something that cannot be written to a file.",
+    "E066": "The file names a layer that is not known.",
+    "E067": "The file cannot be written; what was there before is intact.",
+    # data sets
+    "E070": "A data file does not have its format.",
+    "E071": "A data file has other bytes than the published ones.",
+    "E072": "A data set is not there.",
+    "E073": "There are no samples of these numbers.",
+    "E074": "An array that the format cannot hold.",
+    "E075": "A picture that the network cannot take.",
+    # verification
+    "E080": "A gradient differs from the derivative of the loss.",
+    "E081": "The code differs from its equation.",
+    "E082": "An equation is not in the notation.",
+    "E083": "An equation cannot be evaluated.",
+    "E084": "Nothing states the equations.",
+    "E085": "A layer breaks a rule that layers keep.",
+    # accepted, with a warning
+    "W001": "Labels in a column are taken as they are meant.",
+    "W002": "All labels are the same class.",
+    "W003": "A batch larger than the data is cut.",
+    "W004": "A run goes on under other circumstances.",
+    "W005": "A network that is not finite is not saved.",
+    "W006": "A run could not be saved.",
+    "W007": "A data set could not be kept.",
+    "W008": "The device may have too little memory.",
+}

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from bpxp.core.checks import named, positive_int
-from bpxp.errors import InvalidTypeError, InvalidValueError, message
+from bpxp.errors import InvalidTypeError, InvalidValueError
 from bpxp.nn.losses import Loss, one_hot
 
 Array = Any
@@ -243,13 +243,11 @@ def get_metric(metric: Any) -> Metric:
         return metric
     if not isinstance(metric, str):
         raise InvalidTypeError(
-            message(
-                "metrics",
-                "neither a name nor a Metric",
-                code="E004",
-                got=f"{type(metric).__name__} {metric!r}",
-                fix="metrics=['accuracy']",
-            )
+            "metrics",
+            "neither a name nor a Metric",
+            code="E004",
+            got=f"{type(metric).__name__} {metric!r}",
+            fix="metrics=['accuracy']",
         )
     return named(metric, "metrics", METRICS)
 
@@ -273,14 +271,12 @@ def _labels(logits: Array, y: Array, weight: Array | None, xp: Namespace) -> tup
         y = xp.expand_dims(y, axis=1)
     if y.shape != logits.shape:
         raise InvalidValueError(
-            message(
-                "metrics",
-                "this metric takes labels, one column for each output",
-                code="E044",
-                got=f"y of shape {tuple(y.shape)}",
-                expected=f"{tuple(logits.shape)}",
-                fix="metrics=['accuracy'] for classes",
-            )
+            "metrics",
+            "this metric takes labels, one column for each output",
+            code="E044",
+            got=f"y of shape {tuple(y.shape)}",
+            expected=f"{tuple(logits.shape)}",
+            fix="metrics=['accuracy'] for classes",
         )
     y = xp.astype(y, logits.dtype, copy=False)
     known = xp.astype(y == y, xp.int32)  # NaN differs from itself

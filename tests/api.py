@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bpxp.errors import BpxpError
+
 FILE = Path(__file__).with_name("api.txt")
 ROOMS = ["bpxp", "bpxp.backends", "bpxp.callbacks", "bpxp.data", "bpxp.nn", "bpxp.optim", "bpxp.verify"]
 MODULES = ["bpxp.errors", "bpxp.metrics"]  # public, without a list of names of their own
@@ -43,6 +45,8 @@ def of_thing(path: str, thing: Any) -> Iterator[str]:
         yield f"{path}: module"
     elif thing is Any:
         yield f"{path}: Any"
+    elif inspect.isclass(thing) and issubclass(thing, BpxpError) and thing is not BpxpError:
+        yield f"{path}: {thing.__base__.__name__}"  # takes and has what its base does
     elif inspect.isclass(thing):
         yield f"{path}{constructor(thing)}"
         for name, member in members(thing).items():
@@ -69,10 +73,7 @@ def members(kind: type) -> dict[str, Any]:
 
 def constructor(kind: type) -> str:
     """Return what a class takes; where it has no constructor of its own, what it is: Python's differ by version."""
-    if getattr(kind, "_is_protocol", False):
-        return ": protocol"
-    written = any("__init__" in vars(base) for base in kind.__mro__ if base.__module__.startswith("bpxp"))
-    return ": exception" if issubclass(kind, BaseException) and not written else signature(kind)
+    return ": protocol" if getattr(kind, "_is_protocol", False) else signature(kind)
 
 
 def signature(thing: Any) -> str:

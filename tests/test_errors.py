@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import builtins
+import copy
 import errno
 import functools
 import os
@@ -24,8 +25,7 @@ from mistakes.samples import CuPy, Sparse, Tensor
 
 import bpxp
 from bpxp import errors
-from bpxp.codes import CODES
-from bpxp.errors import BpxpError, BpxpWarning, message
+from bpxp.errors import CODES, BpxpError, BpxpWarning
 
 PACKAGE = Path(bpxp.__file__).parent
 PAGE = (PACKAGE.parent / "docs" / "errors.md").read_text(encoding="utf-8")
@@ -56,7 +56,7 @@ def constants(node):
 
 
 def codes_of(call):
-    """Return the codes that a call of `message` or `warn` may give: one, or what its condition chooses from."""
+    """Return the codes that a call may give: one, or what its condition chooses from."""
     (code,) = [keyword.value for keyword in call.keywords if keyword.arg == "code"] or [None]
     if isinstance(code, ast.IfExp):
         return constants(code.body) + constants(code.orelse)
@@ -64,11 +64,11 @@ def codes_of(call):
 
 
 def written():
-    """Yield the codes of every message, and those within what the system's own errors say."""
+    """Yield the codes of every error and warning, and those within what the system's own errors say."""
     for name, tree in trees():
         if name == "errors.py":
             continue
-        for call in calls(tree, "message", "warn"):
+        for call in calls(tree, *TYPES, "error", "warn"):
             yield f"{name}:{call.lineno}", codes_of(call) or local(tree, call)
         for call in calls(tree, "OSError"):
             if found := re.findall(r"\[BPX-(\w+)\]", " ".join(constants(tree))):
@@ -82,26 +82,10 @@ def local(tree, call):
     return [code for a in assigned for code in constants(a.value.body) + constants(a.value.orelse)]
 
 
-def test_every_message_has_a_code_and_every_code_a_message():
+def test_every_error_has_a_code_and_every_code_an_error():
     found = dict(written())
     assert [where for where, codes in found.items() if not codes] == []
     assert {code for codes in found.values() for code in codes} == set(CODES)
-
-
-def test_every_error_is_made_of_a_message():
-    """No text of another kind: a code cannot be forgotten. (mypy knows it, too: a `Message` comes from `message`.)"""
-    functions = [(name, f) for name, tree in trees() for f in ast.walk(tree) if isinstance(f, ast.FunctionDef)]
-    told = {"message", "Message"} | {f.name for _, f in functions if unparsed(f.returns) == "Message"}
-    wrong = []
-    for name, function in functions:
-        assigned = [n for n in ast.walk(function) if isinstance(n, ast.Assign)]
-        for call in calls(function, *TYPES):
-            text = call.args[0]
-            values = [a.value for a in assigned if unparsed(a.targets[0]) == unparsed(text)] or [text]
-            makers = [unparsed(value.func).rpartition(".")[2] for value in values if isinstance(value, ast.Call)]
-            if len(makers) < len(values) or not set(makers) <= told:
-                wrong.append(f"{name}:{call.lineno}")
-    assert wrong == []
 
 
 def unparsed(node):
@@ -152,13 +136,19 @@ def test_codes_and_titles():
     assert len(set(CODES.values())) == len(CODES)
 
 
-@pytest.mark.parametrize("name", TYPES)
-def test_an_error_knows_its_code_wherever_it_goes(name):
-    error = TYPES[name](message("here", "wrong", code="E030", got="a", expected="b", first="First at 1", fix="c"))
-    text = "here: wrong: got a, expected b. First at 1. Fix: c. Nothing was changed. [BPX-E030]"
-    for same in (error, pickle.loads(pickle.dumps(error)), error.at("here")):
-        assert (type(same), str(same), same.code) == (type(error), text, "BPX-E030")
-    assert str(error.at("there: x")) == f"there: x{text.removeprefix('here')}"
+@pytest.mark.parametrize("name", [*TYPES, "BpxpWarning"])
+def test_an_error_keeps_its_fields_wherever_it_goes(name):
+    fields = {"got": "a", "expected": "b", "first": "First at 1", "fix": "c: d", "after": "Nothing was changed"}
+    error = getattr(errors, name)("here: (x: y)", "wrong: so", code="E030", **fields)
+    error.file = "found"  # what a type has beside the fields
+    text = "here: (x: y): wrong: so: got a, expected b. First at 1. Fix: c: d. Nothing was changed. [BPX-E030]"
+    for same in (error, pickle.loads(pickle.dumps(error)), copy.copy(error), error.replaced(where="here: (x: y)")):
+        assert (type(same), str(same), same.code, same.file) == (type(error), text, "BPX-E030", "found")
+        told = {"where": "here: (x: y)", "what": "wrong: so", **fields}
+        assert {field: getattr(same, field) for field in told} == told
+    other = error.replaced(where="there", fix="")
+    assert str(other) == "there: wrong: so: got a, expected b. First at 1. Nothing was changed. [BPX-E030]"
+    assert (error.brief, str(error)) == ("wrong: so: got a, expected b. First at 1. Fix: c: d.", text)
 
 
 # ---------------------------------------------------------------- on the page

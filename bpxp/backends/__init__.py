@@ -19,7 +19,6 @@ from bpxp.errors import (
     BpxpError,
     InvalidTypeError,
     InvalidValueError,
-    message,
     suggestion,
 )
 
@@ -103,21 +102,19 @@ def get_backend(name: str | Backend | None = None, *, matmul: str | None = None)
         where = "backend"
     if matmul is not None and not isinstance(matmul, str):
         raise InvalidTypeError(
-            message("matmul", "not a precision", code="E004", got=type(matmul).__name__, fix="matmul='float32'")
+            "matmul", "not a precision", code="E004", got=type(matmul).__name__, fix="matmul='float32'"
         )
     if isinstance(name, str):
         return _named(f"{name}+{matmul}" if matmul else name, where)
     if isinstance(name, Backend):
         return with_products(name, matmul) if matmul else name
     raise InvalidTypeError(
-        message(
-            "backend",
-            "not a backend",
-            code="E004",
-            got=f"{type(name).__name__} {name!r}",
-            expected="a name or a Backend",
-            fix="backend='numpy'",
-        )
+        "backend",
+        "not a backend",
+        code="E004",
+        got=f"{type(name).__name__} {name!r}",
+        expected="a name or a Backend",
+        fix="backend='numpy'",
     )
 
 
@@ -169,34 +166,24 @@ def _made(name: str, where: str) -> Backend:
     library, _, device = name.partition(":")
     if library == FASTEST:
         raise InvalidValueError(
-            message(
-                where,
-                "the fastest backend is measured for a network",
-                code="E024",
-                got=repr(name),
-                fix=f"net.to({name!r})",
-            )
+            where, "the fastest backend is measured for a network", code="E024", got=repr(name), fix=f"net.to({name!r})"
         )
     if library not in LIBRARIES:
         working = ", ".join(key for key, info in available_backends().items() if info.available)
         raise InvalidValueError(
-            message(
-                where,
-                f"unknown backend {name!r}; available: {working}",
-                code="E020",
-                first=suggestion(library, [*LIBRARIES, "auto"]),
-            )
+            where,
+            f"unknown backend {name!r}; available: {working}",
+            code="E020",
+            first=suggestion(library, [*LIBRARIES, "auto"]),
         )
     known = LIBRARIES[library]
     if importlib.util.find_spec(known.module) is None:
         raise BackendNotInstalledError(
-            message(
-                where,
-                f"{name!r} needs {known.module}, which is not installed",
-                code="E021",
-                expected=_alternatives(library),
-                fix=f"{known.install}; or backend='numpy'",
-            )
+            where,
+            f"{name!r} needs {known.module}, which is not installed",
+            code="E021",
+            expected=_alternatives(library),
+            fix=f"{known.install}; or backend='numpy'",
         )
     try:
         module = importlib.import_module(f"bpxp.backends.{library}.backend")
@@ -207,14 +194,12 @@ def _made(name: str, where: str) -> Backend:
         raise
     except Exception as error:  # a driver, a loader or a compiler may raise anything
         raise BackendNotUsableError(
-            message(
-                where,
-                f"{f'{known.module} {version_of(library)}'.strip()} is installed, but {name!r} does not compute here",
-                code="E022",
-                got=f"{type(error).__name__}: {error}",
-                expected=_alternatives(library),
-                fix="backend='auto' takes what works",
-            )
+            where,
+            f"{f'{known.module} {version_of(library)}'.strip()} is installed, but {name!r} does not compute here",
+            code="E022",
+            got=f"{type(error).__name__}: {error}",
+            expected=_alternatives(library),
+            fix="backend='auto' takes what works",
         ) from error
     return backend
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from bpxp.core.memory import Memory
-from bpxp.errors import DeviceMismatchError, InvalidTypeError, InvalidValueError, ShapeRuleError, message
+from bpxp.errors import DeviceMismatchError, InvalidTypeError, InvalidValueError, ShapeRuleError
 
 Array = Any
 Namespace = Any
@@ -78,7 +78,7 @@ class RuledNamespace(types.SimpleNamespace):
     def __getattr__(self, name: str) -> Any:
         if name in FUNCTIONS:
             fix = f"a function in {self._where}"
-            raise ShapeRuleError(message(f"xp.{name}", self._lacking, code="E026", fix=fix))
+            raise ShapeRuleError(f"xp.{name}", self._lacking, code="E026", fix=fix)
         raise AttributeError(f"this namespace has no {name!r}")
 
 
@@ -208,25 +208,21 @@ def foreign(a: Any, backend: Backend, from_dlpack: Callable[[Any], Array], own: 
     """
     if getattr(a, "requires_grad", False):
         raise InvalidTypeError(
-            message(
-                f"{backend.name}.asarray",
-                "the tensor records gradients, bpxp derives its own",
-                code="E034",
-                got="requires_grad=True",
-                fix="pass x.detach()",
-            )
+            f"{backend.name}.asarray",
+            "the tensor records gradients, bpxp derives its own",
+            code="E034",
+            got="requires_grad=True",
+            fix="pass x.detach()",
         )
     kind, index = (int(part) for part in a.__dlpack_device__())
     if (kind, index) != own:
         raise DeviceMismatchError(
-            message(
-                f"{backend.name}.asarray",
-                "the array is on another device",
-                code="E025",
-                got=device_name(a),
-                expected=_place(*own, backend.name),
-                fix=f"net.to({_home(a)!r}), or pass a NumPy array",
-            )
+            f"{backend.name}.asarray",
+            "the array is on another device",
+            code="E025",
+            got=device_name(a),
+            expected=_place(*own, backend.name),
+            fix=f"net.to({_home(a)!r}), or pass a NumPy array",
         )
     return from_dlpack(a)
 
@@ -236,11 +232,9 @@ def no_such_device(library: str, asked: str, count: int, kind: str = "") -> Inva
     family, _, _ = asked.rpartition(":")
     devices = f"{count} {kind} device".replace("  ", " ") + ("s" if count != 1 else "")
     return InvalidValueError(
-        message(
-            "backend",
-            f"{library} has {devices} ({'0' if count == 1 else f'0..{count - 1}'})",
-            code="E023",
-            got=repr(asked),
-            fix=f"backend='{family}:0'",
-        )
+        "backend",
+        f"{library} has {devices} ({'0' if count == 1 else f'0..{count - 1}'})",
+        code="E023",
+        got=repr(asked),
+        fix=f"backend='{family}:0'",
     )

@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 from bpxp.backends import Backend
-from bpxp.errors import InvalidTypeError, InvalidValueError, message
+from bpxp.errors import InvalidTypeError, InvalidValueError
 
 
 def checked_dtype(dtype: Any, backend: Backend) -> str:
@@ -14,34 +14,28 @@ def checked_dtype(dtype: Any, backend: Backend) -> str:
     name = getattr(dtype, "__name__", None) or str(dtype).rsplit(".", 1)[-1]
     if name not in ("float32", "float64"):
         raise InvalidTypeError(
-            message(
-                "Network(dtype=…)",
-                "not a dtype to train in",
-                code="E012",
-                got=repr(dtype),
-                expected="a floating dtype among float32, float64",
-                fix="dtype='float32'",
-            )
+            "Network(dtype=…)",
+            "not a dtype to train in",
+            code="E012",
+            got=repr(dtype),
+            expected="a floating dtype among float32, float64",
+            fix="dtype='float32'",
         )
     if name == "float64" and "+" in backend.name:
         raise InvalidValueError(
-            message(
-                "Network(dtype=…)",
-                "products of float64 are not rounded",
-                code="E012",
-                got=f"float64 and backend {backend.name}",
-                fix="dtype='float32'",
-            )
+            "Network(dtype=…)",
+            "products of float64 are not rounded",
+            code="E012",
+            got=f"float64 and backend {backend.name}",
+            fix="dtype='float32'",
         )
     if name == "float64" and not has_float64(backend):
         raise InvalidValueError(
-            message(
-                "Network(dtype=…)",
-                f"device {backend.device} of backend {backend.name} has no float64",
-                code="E012",
-                fix="dtype='float32'"
-                + (", or jax.config.update('jax_enable_x64', True)" if backend.name.startswith("jax") else ""),
-            )
+            "Network(dtype=…)",
+            f"device {backend.device} of backend {backend.name} has no float64",
+            code="E012",
+            fix="dtype='float32'"
+            + (", or jax.config.update('jax_enable_x64', True)" if backend.name.startswith("jax") else ""),
         )
     return name
 

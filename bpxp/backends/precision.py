@@ -13,7 +13,7 @@ import types
 from collections.abc import Callable
 
 from bpxp.backends.base import Array, Backend, Namespace
-from bpxp.errors import InvalidValueError, message, suggestion
+from bpxp.errors import InvalidValueError, suggestion
 
 Product = Callable[[Array, Array], Array]
 
@@ -47,18 +47,14 @@ def with_products(backend: Backend, precision: str, where: str = "matmul") -> Ba
     if precision == known or (precision == "float32" and not known):
         return backend
     if known:
-        raise InvalidValueError(
-            message(where, "two precisions", code="E024", got=f"{precision!r} and backend {backend.name!r}")
-        )
+        raise InvalidValueError(where, "two precisions", code="E024", got=f"{precision!r} and backend {backend.name!r}")
     if precision not in ROUNDOFF:
         raise InvalidValueError(
-            message(
-                where,
-                f"unknown precision {precision!r}",
-                code="E024",
-                expected=", ".join(ROUNDOFF),
-                first=suggestion(precision, ROUNDOFF),
-            )
+            where,
+            f"unknown precision {precision!r}",
+            code="E024",
+            expected=", ".join(ROUNDOFF),
+            first=suggestion(precision, ROUNDOFF),
         )
     own = copy.copy(backend)
     own.name = f"{backend.name}+{precision}"
@@ -79,12 +75,10 @@ def _product(library: str, backend: Backend, precision: str, where: str) -> Prod
     known = importlib.import_module(name).products(backend) if importlib.util.find_spec(name) else {}
     if precision not in known:
         raise InvalidValueError(
-            message(
-                where,
-                f"{library} has no matrix product of float32 in {precision} on device {backend.device}",
-                code="E024",
-                expected=" or ".join(["float32", *known]),
-            )
+            where,
+            f"{library} has no matrix product of float32 in {precision} on device {backend.device}",
+            code="E024",
+            expected=" or ".join(["float32", *known]),
         )
     product: Product = known[precision]
     return product

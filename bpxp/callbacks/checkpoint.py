@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bpxp.callbacks.early_stopping import Best
 from bpxp.core.atomic import check_writable
 from bpxp.core.checks import as_path, positive_int
-from bpxp.errors import InvalidValueError, message, warn
+from bpxp.errors import InvalidValueError, warn
 from bpxp.training import resume as run_file
 from bpxp.training.callback import Callback
 
@@ -64,22 +64,14 @@ class Checkpoint(Callback):
         self.keep = None if keep is None else positive_int(keep, "Checkpoint(keep=…)")
         if steps is not None and monitor is not None:
             raise InvalidValueError(
-                message(
-                    "Checkpoint(steps=…)",
-                    f"{monitor!r} is known at the end of an epoch",
-                    code="E005",
-                    got="steps and monitor",
-                )
+                "Checkpoint(steps=…)",
+                f"{monitor!r} is known at the end of an epoch",
+                code="E005",
+                got="steps and monitor",
             )
         if EPOCH in str(Path(path).parent) or (keep is not None and EPOCH not in Path(path).name):
             raise InvalidValueError(
-                message(
-                    "Checkpoint(path=…)",
-                    f"{EPOCH} belongs into the file's name",
-                    code="E005",
-                    got=repr(self.path),
-                    fix=FIX,
-                )
+                "Checkpoint(path=…)", f"{EPOCH} belongs into the file's name", code="E005", got=repr(self.path), fix=FIX
             )
         self.saved: Path | None = None
         self._written: list[Path] = []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bpxp.core.checks import number, positive_int
 from bpxp.core.tree import tree_map
-from bpxp.errors import InvalidValueError, message
+from bpxp.errors import InvalidValueError
 from bpxp.saving.network import taken, tensors_of
 from bpxp.training.callback import Callback
 
@@ -21,7 +21,7 @@ class Best:
     def __init__(self, monitor: str, mode: str | None, min_delta: float) -> None:
         self.monitor = monitor
         if mode not in (None, "min", "max"):
-            raise InvalidValueError(message("mode", "unknown", code="E003", got=repr(mode), expected="'min' or 'max'"))
+            raise InvalidValueError("mode", "unknown", code="E003", got=repr(mode), expected="'min' or 'max'")
         self.sign = -1.0 if (mode or ("min" if "loss" in monitor else "max")) == "max" else 1.0
         self.min_delta = min_delta
         self.value = math.inf
@@ -29,15 +29,13 @@ class Best:
     def improved(self, row: dict[str, Any]) -> bool:
         if self.monitor not in row:
             raise InvalidValueError(
-                message(
-                    "monitor",
-                    "no such column",
-                    code="E054",
-                    got=repr(self.monitor),
-                    expected=f"one of {', '.join(row)}",
-                    fix="fit(…, validation=…) for the validation columns",
-                    after="The network is as it was after this epoch",
-                )
+                "monitor",
+                "no such column",
+                code="E054",
+                got=repr(self.monitor),
+                expected=f"one of {', '.join(row)}",
+                fix="fit(…, validation=…) for the validation columns",
+                after="The network is as it was after this epoch",
             )
         value = self.sign * float(row[self.monitor])
         if not math.isfinite(value) or not value < self.value - self.min_delta:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bpxp.core.memory import host_memory
-from bpxp.errors import InvalidTypeError, InvalidValueError, ParameterMemoryError, message, suggestion
+from bpxp.errors import InvalidTypeError, InvalidValueError, ParameterMemoryError, suggestion
 
 PLENTY = 1 << 26  # bytes that are there
 T = TypeVar("T")
@@ -20,10 +20,10 @@ def positive_int(value: Any, where: str) -> int:
     """Return `value` as an int >= 1; floats, bools and strings are refused."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise InvalidTypeError(
-            message(where, "not an int", code="E001", got=f"{type(value).__name__} {value!r}", expected="an int >= 1")
+            where, "not an int", code="E001", got=f"{type(value).__name__} {value!r}", expected="an int >= 1"
         )
     if value < 1:
-        raise InvalidValueError(message(where, "must be >= 1", code="E002", got=str(value), expected=">= 1"))
+        raise InvalidValueError(where, "must be >= 1", code="E002", got=str(value), expected=">= 1")
     return int(value)
 
 
@@ -47,7 +47,7 @@ def number(
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise InvalidTypeError(
-            message(where, "not a number", code="E001", got=f"{type(value).__name__} {value!r}", expected="a number")
+            where, "not a number", code="E001", got=f"{type(value).__name__} {value!r}", expected="a number"
         )
     try:
         x = float(value)
@@ -57,7 +57,7 @@ def number(
     above = x >= high if high_open else x > high
     if not math.isfinite(x) or below or above:
         raise InvalidValueError(
-            message(where, "out of range", code="E002", got=repr(x), expected=_range(low, high, low_open, high_open))
+            where, "out of range", code="E002", got=repr(x), expected=_range(low, high, low_open, high_open)
         )
     return x
 
@@ -71,9 +71,7 @@ def _range(low: float, high: float, low_open: bool, high_open: bool) -> str:
 def as_path(value: Any, where: str) -> Path:
     """Return `value` as a path; what is neither text nor a path is refused: an int would be the number of a file."""
     if not isinstance(value, (str, os.PathLike)):
-        raise InvalidTypeError(
-            message(where, "not a path", code="E001", got=type(value).__name__, expected="a str or a Path")
-        )
+        raise InvalidTypeError(where, "not a path", code="E001", got=type(value).__name__, expected="a str or a Path")
     return Path(value)
 
 
@@ -87,14 +85,12 @@ def named(name: str, where: str, table: Mapping[str, T]) -> T:
     """
     if name not in table:
         raise InvalidValueError(
-            message(
-                where,
-                "unknown name",
-                code="E003",
-                got=repr(name),
-                expected=f"one of {', '.join(table)}",
-                first=suggestion(name, table),
-            )
+            where,
+            "unknown name",
+            code="E003",
+            got=repr(name),
+            expected=f"one of {', '.join(table)}",
+            first=suggestion(name, table),
         )
     return table[name]
 
@@ -106,4 +102,4 @@ def fits_in_memory(parameters: int, where: str) -> None:
     memory = host_memory()
     if memory is not None and 8 * parameters > memory.free:
         needed, free = (f"{(n + (1 << 29)) >> 30:,} GiB" for n in (8 * parameters, memory.free))
-        raise ParameterMemoryError(message(where, f"needs {needed} of parameters, {free} available", code="E011"))
+        raise ParameterMemoryError(where, f"needs {needed} of parameters, {free} available", code="E011")

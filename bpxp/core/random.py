@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bpxp.core.threefry import Key, signed
-from bpxp.errors import InvalidTypeError, InvalidValueError, message
+from bpxp.errors import InvalidTypeError, InvalidValueError
 
 __all__ = [
     "DIRECTION",
@@ -125,17 +125,13 @@ def normalize_seed(seed: Seed, where: str = "Network(seed=…)") -> int:
         return int.from_bytes(seed.generate_state(4).tobytes(), "little")
     if isinstance(seed, (bool, np.bool_)) or not isinstance(seed, (int, np.integer)):
         raise InvalidTypeError(
-            message(
-                where,
-                "not a seed",
-                code="E001",
-                got=f"{type(seed).__name__} {seed!r}",
-                expected="int, SeedSequence, Generator or None",
-                fix="seed=0",
-            )
+            where,
+            "not a seed",
+            code="E001",
+            got=f"{type(seed).__name__} {seed!r}",
+            expected="int, SeedSequence, Generator or None",
+            fix="seed=0",
         )
     if seed < 0:
-        raise InvalidValueError(
-            message(where, "a seed cannot be negative", code="E002", got=str(seed), expected=">= 0")
-        )
+        raise InvalidValueError(where, "a seed cannot be negative", code="E002", got=str(seed), expected=">= 0")
     return int(seed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from bpxp.errors import InvalidValueError, message
+from bpxp.errors import InvalidValueError
 
 Array = Any
 Namespace = Any
@@ -69,9 +69,7 @@ def place_words(place: tuple[int, ...]) -> tuple[int, int]:
             word = word << 8 | (n >> 7 * group) & 0x7F | (0x80 if group else 0)
     if word >> PLACE_BITS or any(i < 0 for i in place):
         raise InvalidValueError(
-            message(
-                "Key.at", "layers are nested too deeply", code="E057", got=str(place), expected="at most eight levels"
-            )
+            "Key.at", "layers are nested too deeply", code="E057", got=str(place), expected="at most eight levels"
         )
     return signed(word), signed(word >> 32)
 

@@ -14,7 +14,7 @@ from bpxp.backends.base import is_host_array
 from bpxp.core.checks import number, positive_int
 from bpxp.core.random import SPLIT, HostRandom, Seed, normalize_seed
 from bpxp.data.validation.inputs import as_host, taken
-from bpxp.errors import InvalidTypeError, InvalidValueError, message
+from bpxp.errors import InvalidTypeError, InvalidValueError
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -65,41 +65,33 @@ class Dataset:
         if self.resident not in (None, False, True):
             got = f"{type(self.resident).__name__} {self.resident!r}"
             raise InvalidTypeError(
-                message("Dataset(resident=…)", "not a choice", code="E001", got=got, expected="True, False or None")
+                "Dataset(resident=…)", "not a choice", code="E001", got=got, expected="True, False or None"
             )
         if self.resident is False and self.backend is None and not isinstance(self.x, np.ndarray):
             raise InvalidTypeError(
-                message(
-                    "Dataset(resident=False)",
-                    "what stays on the host is an array of NumPy",
-                    code="E030",
-                    got=f"x of {type(self.x).__module__.split('.')[0]}",
-                )
+                "Dataset(resident=False)",
+                "what stays on the host is an array of NumPy",
+                code="E030",
+                got=f"x of {type(self.x).__module__.split('.')[0]}",
             )
         n = self.x.shape[0]
         if n == 0:
-            raise InvalidValueError(
-                message("Dataset(x=…)", "0 samples", code="E037", got=f"shape {tuple(self.x.shape)}")
-            )
+            raise InvalidValueError("Dataset(x=…)", "0 samples", code="E037", got=f"shape {tuple(self.x.shape)}")
         if self.y.shape[0] != n:
             raise InvalidValueError(
-                message(
-                    "Dataset(x=…, y=…)",
-                    f"{n} samples but {self.y.shape[0]} labels",
-                    code="E040",
-                    got=f"x {tuple(self.x.shape)} and y {tuple(self.y.shape)}",
-                    expected="one label or row of targets per sample",
-                )
+                "Dataset(x=…, y=…)",
+                f"{n} samples but {self.y.shape[0]} labels",
+                code="E040",
+                got=f"x {tuple(self.x.shape)} and y {tuple(self.y.shape)}",
+                expected="one label or row of targets per sample",
             )
         if self.weight is not None and tuple(self.weight.shape) != (n,):
             raise InvalidValueError(
-                message(
-                    "Dataset(weight=…)",
-                    "not one weight per sample",
-                    code="E047",
-                    got=f"shape {tuple(self.weight.shape)}",
-                    expected=f"({n},)",
-                )
+                "Dataset(weight=…)",
+                "not one weight per sample",
+                code="E047",
+                got=f"shape {tuple(self.weight.shape)}",
+                expected=f"({n},)",
             )
 
     def __len__(self) -> int:
@@ -153,25 +145,21 @@ class Dataset:
         rows = np.asarray(indices)
         if rows.ndim != 1 or (rows.dtype.kind not in "iu" and rows.size):
             raise InvalidTypeError(
-                message(
-                    "Dataset.take(indices)",
-                    "not a sequence of ints",
-                    code="E001",
-                    got=f"shape {rows.shape}, dtype {rows.dtype}",
-                    fix="take(numpy.flatnonzero(mask)) for a mask" if rows.dtype == bool else "",
-                )
+                "Dataset.take(indices)",
+                "not a sequence of ints",
+                code="E001",
+                got=f"shape {rows.shape}, dtype {rows.dtype}",
+                fix="take(numpy.flatnonzero(mask)) for a mask" if rows.dtype == bool else "",
             )
         bad = np.flatnonzero((rows < 0) | (rows >= len(self)))
         if bad.size:
             raise InvalidValueError(
-                message(
-                    "Dataset.take(indices)",
-                    "out of range",
-                    code="E073",
-                    got=f"indices[{bad[0]}] = {rows[bad[0]]}",
-                    expected=f"0..{len(self) - 1}",
-                    first=f"{bad.size} of {rows.size} are out of range",
-                )
+                "Dataset.take(indices)",
+                "out of range",
+                code="E073",
+                got=f"indices[{bad[0]}] = {rows[bad[0]]}",
+                expected=f"0..{len(self) - 1}",
+                first=f"{bad.size} of {rows.size} are out of range",
             )
         parts = (None if a is None else self._rows(a, rows.astype(np.int32)) for a in (self.x, self.y, self.weight))
         x, y, weight = parts
@@ -188,7 +176,7 @@ class Dataset:
         """Return the first `n` samples."""
         if positive_int(n, "Dataset.subset(n)") > len(self):
             raise InvalidValueError(
-                message("Dataset.subset(n)", "more than there are", code="E073", got=str(n), expected=f"1..{len(self)}")
+                "Dataset.subset(n)", "more than there are", code="E073", got=str(n), expected=f"1..{len(self)}"
             )
         return self.take(np.arange(n), name=f"{self.name}[:{n}]")
 
@@ -216,12 +204,10 @@ class Dataset:
         n, size = len(self), round(share * len(self))
         if size in (0, n):
             raise InvalidValueError(
-                message(
-                    "Dataset.split(fraction)",
-                    "a part would have 0 samples",
-                    code="E050",
-                    got=f"{share} of {n} samples, parts of {n - size} and {size}",
-                )
+                "Dataset.split(fraction)",
+                "a part would have 0 samples",
+                code="E050",
+                got=f"{share} of {n} samples, parts of {n - size} and {size}",
             )
         order = HostRandom(normalize_seed(seed, "Dataset.split(seed=…)"), (SPLIT,)).permutation(n)
         return self.take(np.sort(order[size:])), self.take(np.sort(order[:size]), name=f"{self.name} (split)")
@@ -232,13 +218,11 @@ class Dataset:
         if isinstance(a, np.ndarray):
             return np.take(a, rows, axis=0)
         raise InvalidTypeError(
-            message(
-                "Dataset.take",
-                "the data are arrays of another library",
-                code="E030",
-                got=type(a).__module__.split(".")[0],
-                fix="data.to(backend).take(…)",
-            )
+            "Dataset.take",
+            "the data are arrays of another library",
+            code="E030",
+            got=type(a).__module__.split(".")[0],
+            fix="data.to(backend).take(…)",
         )
 
 
@@ -249,13 +233,11 @@ def as_dataset(data: Dataset | Sequence[Any], where: str = "data") -> Dataset:
     if isinstance(data, tuple | list) and len(data) in (2, 3):
         return Dataset(*data)
     raise InvalidTypeError(
-        message(
-            where,
-            "not data",
-            code="E030",
-            got=f"{type(data).__name__}" + (f" of {len(data)}" if isinstance(data, tuple | list) else ""),
-            expected="a Dataset, (x, y) or (x, y, weight)",
-        )
+        where,
+        "not data",
+        code="E030",
+        got=f"{type(data).__name__}" + (f" of {len(data)}" if isinstance(data, tuple | list) else ""),
+        expected="a Dataset, (x, y) or (x, y, weight)",
     )
 
 
@@ -263,7 +245,7 @@ def _as_array(a: Any, where: str) -> Array:
     array = as_host(a, where) if is_host_array(a) else a
     if array.ndim == 0:
         raise InvalidTypeError(
-            message(where, "a single number, not one row per sample", code="E030", got=f"{type(a).__name__} {a}")
+            where, "a single number, not one row per sample", code="E030", got=f"{type(a).__name__} {a}"
         )
     return array
 
@@ -276,13 +258,11 @@ def _narrow(y: np.ndarray) -> np.ndarray:
     bad = np.flatnonzero((y < limits.min) | (y > limits.max))
     if bad.size:
         raise InvalidValueError(
-            message(
-                "Dataset.to",
-                "the target does not fit into int32",
-                code="E041",
-                got=f"{y.reshape(-1)[bad[0]]} (the {bad[0]}th value)",
-                first=f"{bad.size} of {y.size} do not",
-            )
+            "Dataset.to",
+            "the target does not fit into int32",
+            code="E041",
+            got=f"{y.reshape(-1)[bad[0]]} (the {bad[0]}th value)",
+            first=f"{bad.size} of {y.size} do not",
         )
     return y.astype(np.int32)
 

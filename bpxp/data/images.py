@@ -13,7 +13,7 @@ from tokenize import TokenError
 
 import numpy as np
 
-from bpxp.errors import BackendNotInstalledError, DatasetFormatError, InvalidValueError, message
+from bpxp.errors import BackendNotInstalledError, DatasetFormatError, InvalidValueError
 
 # What readers of files raise, each in its own way, for one that is damaged.
 DAMAGED = (ArithmeticError, EOFError, IndexError, struct.error, SyntaxError, TokenError, TypeError, ValueError)
@@ -46,24 +46,22 @@ def load_digit(path: str | Path, in_shape: tuple[int, ...], *, prepare: bool = T
             array: np.ndarray = np.array(np.lib.format.open_memmap(path, mode="r"))
         except DAMAGED as error:
             raise DatasetFormatError(
-                message(str(path), f"not an array of numbers in NumPy's format ({error})", code="E075")
+                str(path), f"not an array of numbers in NumPy's format ({error})", code="E075"
             ) from error
         if array.size != math.prod(in_shape):
             raise DatasetFormatError(
-                message(
-                    str(path),
-                    "another size",
-                    code="E075",
-                    got=f"shape {array.shape}",
-                    expected=f"{math.prod(in_shape)} pixels",
-                )
+                str(path),
+                "another size",
+                code="E075",
+                got=f"shape {array.shape}",
+                expected=f"{math.prod(in_shape)} pixels",
             )
         return array.reshape(in_shape)
     try:
         from PIL import Image
     except ImportError as error:
         raise BackendNotInstalledError(
-            message("predict", "reading pictures needs Pillow", code="E021", fix="pip install 'bpxp[images]'")
+            "predict", "reading pictures needs Pillow", code="E021", fix="pip install 'bpxp[images]'"
         ) from error
     try:
         with Image.open(path) as picture:
@@ -72,7 +70,7 @@ def load_digit(path: str | Path, in_shape: tuple[int, ...], *, prepare: bool = T
         if isinstance(error, OSError) and error.errno is not None:
             raise  # there is no such file, say
         what = f"not a picture that Pillow knows, or a damaged one ({error})"
-        raise DatasetFormatError(message(str(path), what, code="E075")) from error
+        raise DatasetFormatError(str(path), what, code="E075") from error
     resized = centred(grey, height, width) if prepare else resize(grey, height, width)
     pixels: np.ndarray = np.rint(resized).clip(0, 255).astype(np.uint8)
     return pixels.reshape(in_shape)
@@ -86,14 +84,12 @@ def picture_size(in_shape: tuple[int, ...]) -> tuple[int, int]:
     if len(in_shape) == 1 and side * side == in_shape[0]:
         return side, side
     raise InvalidValueError(
-        message(
-            "predict",
-            "the network does not take grey pictures",
-            code="E075",
-            got=f"input shape {in_shape}",
-            expected="(height, width, 1), or a square number of pixels",
-            fix="net.predict(x) from Python",
-        )
+        "predict",
+        "the network does not take grey pictures",
+        code="E075",
+        got=f"input shape {in_shape}",
+        expected="(height, width, 1), or a square number of pixels",
+        fix="net.predict(x) from Python",
     )
 
 

@@ -25,7 +25,7 @@ from bpxp.equations.notation import (
     is_index,
     references,
 )
-from bpxp.errors import EquationError, message
+from bpxp.errors import EquationError
 
 FUNCTIONS: dict[str, Callable[..., float]] = {
     "exp": math.exp,
@@ -283,4 +283,4 @@ def _asked(indices: tuple[str, ...], body: Node) -> Asked:
 
 
 def _error(where: str, what: str, got: str = "", expected: str = "") -> EquationError:
-    return EquationError(message(where, what, code="E083", got=got, expected=expected))
+    return EquationError(where, what, code="E083", got=got, expected=expected)

@@ -34,7 +34,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from bpxp.errors import EquationError, message
+from bpxp.errors import EquationError
 
 FUNCTIONS = {  # name: number of arguments
     "exp": 1,
@@ -265,7 +265,7 @@ class _Reader:
         rest = f"{self.token!r}" if self.place < len(self.tokens) and self.token else "the end"
         got = f"{rest} after {read!r}" if read else f"{rest} at the start"
         got = got if expected else ""
-        return EquationError(message(f"{self.where}: {self.line!r}", what, code="E082", got=got, expected=expected))
+        return EquationError(f"{self.where}: {self.line!r}", what, code="E082", got=got, expected=expected)
 
     def take(self, *allowed: str) -> str:
         """Return the next token if it is one of these, else an empty string."""

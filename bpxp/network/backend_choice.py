@@ -15,7 +15,7 @@ from bpxp.backends.capture import NO_STATE
 from bpxp.backends.dtypes import checked_dtype
 from bpxp.core.random import make_key
 from bpxp.core.tree import tree_map
-from bpxp.errors import BackendNotInstalledError, BpxpError, InvalidValueError, message
+from bpxp.errors import BackendNotInstalledError, BpxpError, InvalidValueError
 from bpxp.network.step import Data, State, TrainingStep
 from bpxp.nn import Loss, Sequential
 from bpxp.nn.layer import Params, Shape
@@ -91,7 +91,7 @@ def _batch(name: str) -> int:
     _, colon, batch = name.partition(":")
     if colon and not (batch.isdecimal() and int(batch) > 0):
         raise InvalidValueError(
-            message("backend", "not a batch size", code="E003", got=repr(name), expected="'fastest:64', say")
+            "backend", "not a batch size", code="E003", got=repr(name), expected="'fastest:64', say"
         )
     return int(batch or BATCH)
 
@@ -158,12 +158,12 @@ def fastest(work: Work, batch: int, matmul: str | None = None) -> tuple[Backend,
         except BackendNotInstalledError:
             excluded[name] = f"not installed: {LIBRARIES[name.partition(':')[0]].install}"
         except BpxpError as error:
-            excluded[name] = str(error.__cause__ or error).removesuffix(" Nothing was changed.")
+            excluded[name] = str(error.__cause__ or error.brief)
         except Exception as error:  # out of memory, say: each library has its own way
             excluded[name] = f"{type(error).__name__}: {error}"
     if not seconds:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in excluded.items())
-        raise InvalidValueError(message(f"backend='{FASTEST}'", f"no library here can do it ({reasons})", code="E022"))
+        raise InvalidValueError(f"backend='{FASTEST}'", f"no library here can do it ({reasons})", code="E022")
     best = min(seconds, key=seconds.__getitem__)
     reason = f"measured to be the fastest for batches of {batch}"
     return backends[best], BackendReport(best, reason, seconds, excluded)

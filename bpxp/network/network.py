@@ -18,7 +18,7 @@ from bpxp.core.random import INIT, HostRandom, Seed, make_key, normalize_seed
 from bpxp.core.threefry import Key
 from bpxp.core.tree import named_leaves, tree_map
 from bpxp.data.rows import Rows
-from bpxp.errors import InvalidTypeError, message
+from bpxp.errors import InvalidTypeError
 from bpxp.metrics import Metric
 from bpxp.network import parameters
 from bpxp.network import prepare as samples
@@ -389,7 +389,7 @@ def checked_network(net: Any, where: str) -> Network:
     """Return a Network, or raise."""
     if not isinstance(net, Network):
         fix = "bpxp.Network([784, 30, 10])"
-        raise InvalidTypeError(message(where, "not a Network", code="E004", got=type(net).__name__, fix=fix))
+        raise InvalidTypeError(where, "not a Network", code="E004", got=type(net).__name__, fix=fix)
     return net
 
 

@@ -10,7 +10,7 @@ from bpxp.backends import Array, Backend
 from bpxp.backends.base import is_host_array
 from bpxp.core.tree import named_leaves, unflatten
 from bpxp.data.validation.inputs import as_host, taken
-from bpxp.errors import InvalidValueError, message
+from bpxp.errors import InvalidValueError
 from bpxp.nn.layer import Params
 
 WHERE = "Network.params"
@@ -34,12 +34,12 @@ def checked(new: Params, old: Params, backend: Backend, dtype: str) -> Params:
     wanted, found = dict(named_leaves(old)), dict(named_leaves(new))
     if list(wanted) != list(found):
         names = (", ".join(found) or "nothing", ", ".join(wanted))
-        raise InvalidValueError(message(WHERE, "another structure", code="E016", got=names[0], expected=names[1]))
+        raise InvalidValueError(WHERE, "another structure", code="E016", got=names[0], expected=names[1])
     for name, a in found.items():
         got, expected = tuple(np.shape(a)), tuple(wanted[name].shape)
         if got != expected:
             what = f"{name} has the wrong shape"
-            raise InvalidValueError(message(WHERE, what, code="E016", got=f"shape {got}", expected=f"shape {expected}"))
+            raise InvalidValueError(WHERE, what, code="E016", got=f"shape {got}", expected=f"shape {expected}")
     copies = [_copy(a, name, backend, dtype) for name, a in found.items()]
     return unflatten(old, copies)
 

@@ -14,7 +14,7 @@ from bpxp.backends.base import is_host_array
 from bpxp.data.dataset import Dataset
 from bpxp.data.rows import Rows
 from bpxp.data.validation import inputs, targets
-from bpxp.errors import InvalidTypeError, InvalidValueError, message
+from bpxp.errors import InvalidTypeError, InvalidValueError
 from bpxp.metrics import Metric, default_metrics, get_metric
 from bpxp.network.feed import Stream
 from bpxp.nn import Loss
@@ -102,7 +102,7 @@ def hold_inputs(net: Network, data: Any, x: Any, where: str) -> Rows:
     if host.dtype.kind == "f":
         numpy = get_backend("numpy")
         if not all(inputs.all_finite(block, numpy) for block in rows.blocks()):
-            raise InvalidValueError(inputs.not_finite(host, net.dtype, where))
+            raise inputs.not_finite(host, net.dtype, where)
     return rows
 
 
@@ -124,9 +124,7 @@ def _check_class_weight(net: Network, class_weight: Any, where: str) -> None:
     """Raise for weights of classes where targets are no classes."""
     if class_weight is not None and net.loss.targets not in ("classes", "labels"):
         what = f"{type(net.loss).__name__} knows no classes"
-        raise InvalidValueError(
-            message(f"{where}: class_weight", what, code="E048", fix="weight=…, one for each sample")
-        )
+        raise InvalidValueError(f"{where}: class_weight", what, code="E048", fix="weight=…, one for each sample")
 
 
 def _parts(data: Any, weight: Any, where: str) -> tuple[Any, Any, Any]:
@@ -135,14 +133,12 @@ def _parts(data: Any, weight: Any, where: str) -> tuple[Any, Any, Any]:
     if isinstance(data, (tuple, list)) and len(data) == 2:
         return data[0], data[1], weight
     raise InvalidTypeError(
-        message(
-            where,
-            "not a data set",
-            code="E030",
-            got=type(data).__name__,
-            expected="a Dataset or a pair (x, y)",
-            fix="pass (x, y)",
-        )
+        where,
+        "not a data set",
+        code="E030",
+        got=type(data).__name__,
+        expected="a Dataset or a pair (x, y)",
+        fix="pass (x, y)",
     )
 
 
@@ -159,5 +155,5 @@ def as_metrics(metrics: Sequence[str | Metric] | None, loss: Loss) -> tuple[Metr
         return default_metrics(loss)
     if isinstance(metrics, str) or not isinstance(metrics, Sequence):
         what, got = "not a list of metrics", f"{type(metrics).__name__} {metrics!r}"
-        raise InvalidTypeError(message("metrics", what, code="E004", got=got, fix="metrics=['accuracy']"))
+        raise InvalidTypeError("metrics", what, code="E004", got=got, fix="metrics=['accuracy']")
     return tuple(get_metric(metric) for metric in metrics)

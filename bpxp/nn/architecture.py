@@ -10,7 +10,7 @@ import numbers
 from collections.abc import Sequence
 from typing import Any
 
-from bpxp.errors import InvalidTypeError, InvalidValueError, message
+from bpxp.errors import InvalidTypeError, InvalidValueError
 from bpxp.nn import Activation, Dense, Identity, Layer, Loss, Sequential, get_activation, get_initializer
 from bpxp.nn.layer import Shape
 
@@ -38,22 +38,18 @@ def build_model(
     if input_shape is None:
         if len(entries) < 2 and all(isinstance(entry, int) for entry in entries):
             raise InvalidValueError(
-                message(
-                    WHERE,
-                    f"needs at least 2 sizes (input, output), got {len(entries)}: {entries!r}",
-                    code="E010",
-                    fix="Network([784, 30, 10])",
-                )
+                WHERE,
+                f"needs at least 2 sizes (input, output), got {len(entries)}: {entries!r}",
+                code="E010",
+                fix="Network([784, 30, 10])",
             )
         if not isinstance(entries[0], int):
             raise InvalidValueError(
-                message(
-                    f"{WHERE}(input_shape=…)",
-                    "the list begins with a layer, so the shape of one sample is needed",
-                    code="E010",
-                    got="input_shape=None",
-                    fix="input_shape=(28, 28, 1)",
-                )
+                f"{WHERE}(input_shape=…)",
+                "the list begins with a layer, so the shape of one sample is needed",
+                code="E010",
+                got="input_shape=None",
+                fix="input_shape=(28, 28, 1)",
             )
         in_shape: Shape = (entries[0],)
         entries = entries[1:]
@@ -62,7 +58,7 @@ def build_model(
         in_shape = _checked_shape(input_shape)
         if not entries:
             raise InvalidValueError(
-                message(f"{WHERE}({first}=…)", "no layers", code="E010", got="[]", fix="Network([30, 10], …)")
+                f"{WHERE}({first}=…)", "no layers", code="E010", got="[]", fix="Network([30, 10], …)"
             )
     open_choice = {"activation": get_activation(hidden), "initializer": get_initializer(init)}
     filled = [_fill(entry, **open_choice) for entry in entries[:-1]]
@@ -73,14 +69,12 @@ def build_model(
 def _checked_entries(layers: Any) -> list[int | Layer]:
     if isinstance(layers, (str, bytes)) or not isinstance(layers, Sequence):
         raise InvalidTypeError(
-            message(
-                f"{WHERE}(layers=…)",
-                "not a sequence of ints and layers",
-                code="E010",
-                got=f"{type(layers).__name__} {layers!r}",
-                expected="a sequence of ints",
-                fix="Network([784, 30, 10])",
-            )
+            f"{WHERE}(layers=…)",
+            "not a sequence of ints and layers",
+            code="E010",
+            got=f"{type(layers).__name__} {layers!r}",
+            expected="a sequence of ints",
+            fix="Network([784, 30, 10])",
         )
     entries: list[int | Layer] = []
     for i, entry in enumerate(layers):
@@ -92,9 +86,9 @@ def _checked_entries(layers: Any) -> list[int | Layer]:
             name = entry.__name__ if isinstance(entry, type) else f"{type(entry).__name__} {entry!r}"
             fix = f"{name}(…), an instance of it" if isinstance(entry, type) else ""
             what = f"sizes[{i}] must be an int or a layer, got {name}"
-            raise InvalidTypeError(message(WHERE, what, code="E010", fix=fix))
+            raise InvalidTypeError(WHERE, what, code="E010", fix=fix)
         if entry < 1:
-            raise InvalidValueError(message(WHERE, f"sizes[{i}] must be >= 1, got {int(entry)}", code="E010"))
+            raise InvalidValueError(WHERE, f"sizes[{i}] must be >= 1, got {int(entry)}", code="E010")
         entries.append(int(entry))
     return entries
 
@@ -103,28 +97,24 @@ def _checked_shape(input_shape: Any) -> Shape:
     shape = (input_shape,) if isinstance(input_shape, numbers.Integral) else input_shape
     if not isinstance(shape, (tuple, list)) or not shape:
         raise InvalidTypeError(
-            message(
-                f"{WHERE}(input_shape=…)",
-                "not a shape",
-                code="E001",
-                got=repr(input_shape),
-                expected="an int or a tuple of ints",
-                fix="input_shape=(28, 28, 1)",
-            )
+            f"{WHERE}(input_shape=…)",
+            "not a shape",
+            code="E001",
+            got=repr(input_shape),
+            expected="an int or a tuple of ints",
+            fix="input_shape=(28, 28, 1)",
         )
     for i, n in enumerate(shape):
         if isinstance(n, bool) or not isinstance(n, numbers.Integral):
             raise InvalidTypeError(
-                message(
-                    f"{WHERE}(input_shape=…)",
-                    f"input_shape[{i}] must be an int",
-                    code="E001",
-                    got=f"{type(n).__name__} {n!r}",
-                )
+                f"{WHERE}(input_shape=…)",
+                f"input_shape[{i}] must be an int",
+                code="E001",
+                got=f"{type(n).__name__} {n!r}",
             )
         if n < 1:
             raise InvalidValueError(
-                message(f"{WHERE}(input_shape=…)", f"input_shape[{i}] must be >= 1", code="E002", got=str(n))
+                f"{WHERE}(input_shape=…)", f"input_shape[{i}] must be >= 1", code="E002", got=str(n)
             )
     return tuple(int(n) for n in shape)
 
@@ -147,35 +137,29 @@ def check_loss_fits(model: Sequential, out_shape: Shape, loss: Loss) -> None:
     where = f"{WHERE}(loss={type(loss).__name__})"
     if len(out_shape) != 1:
         raise InvalidValueError(
-            message(
-                where,
-                "the loss takes one row of outputs per sample",
-                code="E013",
-                got=f"output shape {out_shape}",
-                fix="nn.Flatten() and a dense layer at the end",
-            )
+            where,
+            "the loss takes one row of outputs per sample",
+            code="E013",
+            got=f"output shape {out_shape}",
+            fix="nn.Flatten() and a dense layer at the end",
         )
     last = model.layers[-1]
     applied = last if isinstance(last, Activation) else getattr(last, "activation", None)
     takes_logits = loss.targets in ("classes", "labels", "counts")
     if takes_logits and isinstance(applied, Activation) and not isinstance(applied, Identity):
         raise InvalidValueError(
-            message(
-                where,
-                "the loss applies its own output function to logits, and would do so twice",
-                code="E013",
-                got=f"output {type(applied).__name__}",
-                expected=FITS,
-                fix="output='identity', and net.predict_proba",
-            )
+            where,
+            "the loss applies its own output function to logits, and would do so twice",
+            code="E013",
+            got=f"output {type(applied).__name__}",
+            expected=FITS,
+            fix="output='identity', and net.predict_proba",
         )
     if loss.targets == "classes" and out_shape[0] == 1:
         raise InvalidValueError(
-            message(
-                where,
-                "softmax over 1 class is constant",
-                code="E013",
-                got="1 output",
-                fix="2 outputs, or loss='binary_cross_entropy'",
-            )
+            where,
+            "softmax over 1 class is constant",
+            code="E013",
+            got="1 output",
+            fix="2 outputs, or loss='binary_cross_entropy'",
         )

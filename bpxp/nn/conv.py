@@ -10,7 +10,7 @@ from typing import NamedTuple, cast
 from bpxp.core.checks import fits_in_memory, positive_int
 from bpxp.core.random import HostRandom
 from bpxp.equations.notation import Equations
-from bpxp.errors import InvalidValueError, Message, message
+from bpxp.errors import InvalidValueError
 from bpxp.nn import windows
 from bpxp.nn.activations import Activation, get_activation
 from bpxp.nn.initializers import Initializer, get_initializer
@@ -116,10 +116,10 @@ class Conv2D:
             object.__setattr__(self, "initializer", get_initializer(self.initializer))
         if self.filters % self.groups:
             fix = f"filters={-(-self.filters // self.groups) * self.groups}"
-            raise InvalidValueError(self._indivisible("filters", self.filters, fix))
+            raise self._indivisible("filters", self.filters, fix)
 
-    def _indivisible(self, what: str, number: int, fix: str) -> Message:
-        return message(
+    def _indivisible(self, what: str, number: int, fix: str) -> InvalidValueError:
+        return InvalidValueError(
             f"Conv2D(groups={self.groups})",
             f"each group has as many {what}: {what} mod groups = {number} mod {self.groups} = {number % self.groups}",
             code="E005",
@@ -136,7 +136,7 @@ class Conv2D:
         where = f"Conv2D({self.filters}, {self.kernel})"
         _, _, channels = windows.image_shape(in_shape, where)
         if channels % self.groups:
-            raise InvalidValueError(self._indivisible("channels", channels, "groups=1"))
+            raise self._indivisible("channels", channels, "groups=1")
         grid = windows.checked(self.grid(in_shape), where)
         taps, seen = _taps(grid), channels // self.groups
         fits_in_memory(taps * seen * self.filters, where)

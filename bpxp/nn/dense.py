@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 from bpxp.core.checks import fits_in_memory, positive_int
 from bpxp.core.random import HostRandom
 from bpxp.equations.notation import Equations
-from bpxp.errors import InvalidValueError, message
+from bpxp.errors import InvalidValueError
 from bpxp.nn.activations import Activation, get_activation
 from bpxp.nn.initializers import Initializer, get_initializer
 from bpxp.nn.layer import Array, Namespace, Shape
@@ -74,14 +74,12 @@ class Dense:
     def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[DenseParams, Shape]:
         if len(in_shape) != 1:
             raise InvalidValueError(
-                message(
-                    "Dense",
-                    "in z[n,j] = Σ_i x[n,i] W[i,j] a sample is a vector, with the one axis i",
-                    code="E014",
-                    got=f"samples of shape {in_shape}",
-                    expected="(n_in,)",
-                    fix="put nn.Flatten() before it",
-                )
+                "Dense",
+                "in z[n,j] = Σ_i x[n,i] W[i,j] a sample is a vector, with the one axis i",
+                code="E014",
+                got=f"samples of shape {in_shape}",
+                expected="(n_in,)",
+                fix="put nn.Flatten() before it",
             )
         initializer = get_initializer("glorot_uniform" if self.initializer is None else self.initializer)
         (n_in,) = in_shape

@@ -8,7 +8,7 @@ from bpxp.core.checks import number
 from bpxp.core.random import HostRandom, Key
 from bpxp.core.threefry import LEVELS, bernoulli, level
 from bpxp.equations.notation import Equations
-from bpxp.errors import InvalidValueError, message
+from bpxp.errors import InvalidValueError
 from bpxp.nn.layer import Array, Namespace, Shape
 
 
@@ -52,9 +52,7 @@ class Dropout:
         where = "Dropout(rate=…)"
         if number(self.rate, where, low=0.0) == 1.0:
             raise InvalidValueError(
-                message(
-                    where, "1.0 would drop everything", code="E002", got=repr(self.rate), expected="a number in [0, 1)"
-                )
+                where, "1.0 would drop everything", code="E002", got=repr(self.rate), expected="a number in [0, 1)"
             )
         number(self.rate, where, low=0.0, high=1.0, high_open=True)
 

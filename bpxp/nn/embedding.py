@@ -8,7 +8,7 @@ from typing import NamedTuple
 from bpxp.core.checks import fits_in_memory, positive_int
 from bpxp.core.random import HostRandom
 from bpxp.equations.notation import Equations
-from bpxp.errors import InvalidValueError, message
+from bpxp.errors import InvalidValueError
 from bpxp.nn.functions import constant
 from bpxp.nn.initializers import Initializer, get_initializer
 from bpxp.nn.layer import Array, Namespace, Shape
@@ -65,13 +65,11 @@ class Embedding:
         object.__setattr__(self, "initializer", get_initializer(self.initializer))
         if self.count > EXACT:
             raise InvalidValueError(
-                message(
-                    "Embedding(count=…)",
-                    "float32 cannot tell so many numbers",
-                    code="E002",
-                    got=str(self.count),
-                    expected="<= 2**24",
-                )
+                "Embedding(count=…)",
+                "float32 cannot tell so many numbers",
+                code="E002",
+                got=str(self.count),
+                expected="<= 2**24",
             )
 
     def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[EmbeddingParams, Shape]:

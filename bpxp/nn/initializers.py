@@ -18,7 +18,7 @@ import numpy as np
 
 from bpxp.core.checks import named, number
 from bpxp.core.random import HostRandom
-from bpxp.errors import InvalidTypeError, message
+from bpxp.errors import InvalidTypeError
 from bpxp.nn.layer import Shape
 
 
@@ -234,12 +234,10 @@ def get_initializer(initializer: Any) -> Initializer:
         return initializer
     if not isinstance(initializer, str):
         raise InvalidTypeError(
-            message(
-                "init",
-                "neither a name nor an Initializer",
-                code="E004",
-                got=f"{type(initializer).__name__} {initializer!r}",
-                fix="init='he'",
-            )
+            "init",
+            "neither a name nor an Initializer",
+            code="E004",
+            got=f"{type(initializer).__name__} {initializer!r}",
+            fix="init='he'",
         )
     return named(initializer, "init", INITIALIZERS)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from bpxp.core.checks import fits_in_memory, number
 from bpxp.core.random import HostRandom
 from bpxp.equations.notation import Equations
-from bpxp.errors import InvalidValueError, message
+from bpxp.errors import InvalidValueError
 from bpxp.nn.functions import constant
 from bpxp.nn.initializers import Zeros
 from bpxp.nn.layer import Array, Namespace, Shape
@@ -135,7 +135,7 @@ class BatchNorm:
         else:
             if stats is None:
                 raise InvalidValueError(
-                    message("BatchNorm", "evaluation needs the running statistics", code="E015", got="stats=None")
+                    "BatchNorm", "evaluation needs the running statistics", code="E015", got="stats=None"
                 )
             (mean, var), batch = stats, None
             xhat = rows - _spread(mean, rows, xp=xp)
@@ -152,14 +152,12 @@ class BatchNorm:
         count: Array | float = float(math.prod(x.shape[:-1]))
         if count <= 1.0:
             raise InvalidValueError(
-                message(
-                    "BatchNorm",
-                    "one value per channel has no variance",
-                    code="E015",
-                    got=f"a training batch of shape {tuple(x.shape)}",
-                    expected="at least two values per channel",
-                    fix="a larger batch_size, or nn.LayerNorm()",
-                )
+                "BatchNorm",
+                "one value per channel has no variance",
+                code="E015",
+                got=f"a training batch of shape {tuple(x.shape)}",
+                expected="at least two values per channel",
+                fix="a larger batch_size, or nn.LayerNorm()",
             )
         weight = None
         if present is not None:
@@ -291,7 +289,7 @@ class LayerNorm:
 
 def _ones_and_zeros(rng: HostRandom, in_shape: Shape, where: str) -> NormParams:
     if not in_shape:
-        raise InvalidValueError(message(where, "a sample needs a last axis, its channels", code="E014", got="shape ()"))
+        raise InvalidValueError(where, "a sample needs a last axis, its channels", code="E014", got="shape ()")
     fits_in_memory(2 * in_shape[-1], where)
     zeros = Zeros().bias(rng, in_shape[-1:])
     return NormParams(zeros + 1.0, zeros)

@@ -9,7 +9,7 @@ from typing import NamedTuple, cast
 
 from bpxp.core.random import HostRandom
 from bpxp.equations.notation import Equations
-from bpxp.errors import InvalidValueError, message
+from bpxp.errors import InvalidValueError
 from bpxp.nn import windows
 from bpxp.nn.layer import Array, Namespace, Shape
 from bpxp.nn.windows import Axis, Grid, Pair
@@ -35,14 +35,12 @@ class _Pool2D:
             for k, ends in ((pool[0], padding[0]), (pool[1], padding[1])):
                 if 2 * max(ends) > k:
                     raise InvalidValueError(
-                        message(
-                            f"{name}(padding=…)",
-                            "a window would see padding and no pixel",
-                            code="E005",
-                            got=f"2 p = {2 * max(ends)} > k = {k}",
-                            expected="2 p <= k",
-                            fix=f"padding={k // 2}",
-                        )
+                        f"{name}(padding=…)",
+                        "a window would see padding and no pixel",
+                        code="E005",
+                        got=f"2 p = {2 * max(ends)} > k = {k}",
+                        expected="2 p <= k",
+                        fix=f"padding={k // 2}",
                     )
 
     def grid(self, shape: Sequence[int]) -> Grid:

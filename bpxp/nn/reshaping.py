@@ -13,7 +13,7 @@ from typing import Any
 
 from bpxp.core.random import HostRandom
 from bpxp.equations.notation import Equations
-from bpxp.errors import InvalidTypeError, InvalidValueError, message
+from bpxp.errors import InvalidTypeError, InvalidValueError
 from bpxp.nn.layer import Array, Namespace, Shape
 
 
@@ -74,12 +74,10 @@ class Reshape:
         if not isinstance(sizes, (tuple, list)) or any(
             isinstance(n, bool) or not isinstance(n, numbers.Integral) for n in sizes
         ):
-            raise InvalidTypeError(
-                message(where, "not a shape", code="E001", got=repr(self.shape), expected="a tuple of ints")
-            )
+            raise InvalidTypeError(where, "not a shape", code="E001", got=repr(self.shape), expected="a tuple of ints")
         if not sizes or any(n < 1 and n != -1 for n in sizes) or list(sizes).count(-1) > 1:
             expected = "sizes >= 1, of which one may be -1"
-            raise InvalidValueError(message(where, "not a shape", code="E002", got=repr(self.shape), expected=expected))
+            raise InvalidValueError(where, "not a shape", code="E002", got=repr(self.shape), expected=expected)
         object.__setattr__(self, "shape", tuple(int(n) for n in sizes))
 
     def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[tuple[()], Shape]:
@@ -90,13 +88,11 @@ class Reshape:
         whole = count % known == 0 if -1 in self.shape else count == known
         if not whole:
             raise InvalidValueError(
-                message(
-                    f"Reshape({self.shape})",
-                    f"{_product(in_shape)} numbers do not fill {_product(self.shape)}",
-                    code="E014",
-                    got=f"a sample of shape {in_shape}",
-                    fix="Reshape((-1,)), or sizes with that product",
-                )
+                f"Reshape({self.shape})",
+                f"{_product(in_shape)} numbers do not fill {_product(self.shape)}",
+                code="E014",
+                got=f"a sample of shape {in_shape}",
+                fix="Reshape((-1,)), or sizes with that product",
             )
         return tuple(count // known if n == -1 else n for n in self.shape)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from bpxp.core.random import HostRandom
 from bpxp.equations.notation import Equations
-from bpxp.errors import InvalidTypeError, InvalidValueError, Message, message
+from bpxp.errors import InvalidTypeError, InvalidValueError
 from bpxp.nn.layer import Array, Layer, Namespace, Params, Shape
 from bpxp.nn.sequential import Sequential
 
@@ -54,14 +54,12 @@ class Residual:
         wrong = [layer for layer in layers if isinstance(layer, type) or not isinstance(layer, Layer)]
         if wrong or not layers:
             raise InvalidTypeError(
-                message(
-                    "Residual(branch=…)",
-                    "not layers",
-                    code="E004",
-                    got=repr(wrong[0]) if wrong else "[]",
-                    expected="a layer, or a list of layers",
-                    fix="Residual([nn.Dense(8, 'relu'), nn.Dense(8)])",
-                )
+                "Residual(branch=…)",
+                "not layers",
+                code="E004",
+                got=repr(wrong[0]) if wrong else "[]",
+                expected="a layer, or a list of layers",
+                fix="Residual([nn.Dense(8, 'relu'), nn.Dense(8)])",
             )
         object.__setattr__(self, "branch", Sequential(layers))
 
@@ -79,7 +77,7 @@ class Residual:
     def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[Params, Shape]:
         params, out_shape = self.branch.init(rng, in_shape)
         if out_shape != in_shape:
-            raise InvalidValueError(_does_not_add_up(in_shape, out_shape))
+            raise _does_not_add_up(in_shape, out_shape)
         return params, out_shape
 
     def init_stats(self, params: Params, /) -> tuple[Any, ...]:
@@ -103,7 +101,7 @@ class Residual:
         return moved
 
 
-def _does_not_add_up(in_shape: Shape, out_shape: Shape) -> Message:
+def _does_not_add_up(in_shape: Shape, out_shape: Shape) -> InvalidValueError:
     """Write the equation that fails, with the first two axes that differ."""
     if len(in_shape) != len(out_shape):
         where, fix = f"{len(in_shape)} axes and {len(out_shape)} axes", ""
@@ -116,7 +114,7 @@ def _does_not_add_up(in_shape: Shape, out_shape: Shape) -> Message:
             if last
             else "padding='same' and stride 1 in the branch"
         )
-    return message(
+    return InvalidValueError(
         "Residual",
         "y = x + branch(x) does not add up",
         code="E014",

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from bpxp.core.checks import positive_int
-from bpxp.errors import InvalidTypeError, InvalidValueError, message
+from bpxp.errors import InvalidTypeError, InvalidValueError
 from bpxp.nn.layer import Array, Namespace, Shape
 
 Pair = tuple[int, int]
@@ -51,7 +51,7 @@ def pair(value: Any, where: str) -> Pair:
     if isinstance(value, (tuple, list)):
         if len(value) != 2:
             raise InvalidValueError(
-                message(where, "not a pair", code="E002", got=repr(value), expected="an int or (height, width)")
+                where, "not a pair", code="E002", got=repr(value), expected="an int or (height, width)"
             )
         return positive_int(value[0], where), positive_int(value[1], where)
     both = positive_int(value, where)
@@ -63,22 +63,13 @@ def padding(value: Any, where: str) -> Padding:
     if isinstance(value, str) and value in ("valid", "same"):
         return str(value)
     both = (value, value) if isinstance(value, numbers.Integral) else value
-    fault = message(
-        where,
-        "not a padding",
-        code="E004",
-        got=repr(value),
-        expected="'valid', 'same', an int >= 0, (height, width) or ((top, bottom), (left, right))",
-    )
-    if isinstance(value, str):
-        raise InvalidValueError(fault)
-    if not isinstance(both, (tuple, list)) or len(both) != 2:
-        raise InvalidTypeError(fault)
-    ends = [side if isinstance(side, (tuple, list)) else (side, side) for side in both]
-    if any(len(side) != 2 or any(not _is_int(n) for n in side) for side in ends):
-        raise InvalidTypeError(fault)
-    if any(n < 0 for side in ends for n in side):
-        raise InvalidValueError(fault)
+    pair = isinstance(both, (tuple, list)) and len(both) == 2
+    ends = [side if isinstance(side, (tuple, list)) else (side, side) for side in both] if pair else []
+    integers = pair and all(len(side) == 2 and all(map(_is_int, side)) for side in ends)
+    if not integers or min(map(min, ends)) < 0:
+        error = InvalidValueError if integers or isinstance(value, str) else InvalidTypeError
+        forms = "'valid', 'same', an int >= 0, (height, width) or ((top, bottom), (left, right))"
+        raise error(where, "not a padding", code="E004", got=repr(value), expected=forms)
     (top, bottom), (left, right) = ends
     return (int(top), int(bottom)), (int(left), int(right))
 
@@ -119,14 +110,12 @@ def checked(grid: Grid, where: str) -> Grid:
             n, k, s, d, before, after, out = axis
             lacking = d * (k - 1) + 1 - n - before - after
             raise InvalidValueError(
-                message(
-                    where,
-                    f"the kernel is larger than the padded input: {name} out = ⌊(n + p + p' - d (k - 1) - 1)/s⌋ + 1"
-                    f" = ⌊({n} + {before} + {after} - {d}·({k} - 1) - 1)/{s}⌋ + 1 = {out}",
-                    code="E014",
-                    expected="out >= 1",
-                    fix=f"padding='same', or {lacking} more pixels of padding, or a smaller kernel or dilation",
-                )
+                where,
+                f"the kernel is larger than the padded input: {name} out = ⌊(n + p + p' - d (k - 1) - 1)/s⌋ + 1"
+                f" = ⌊({n} + {before} + {after} - {d}·({k} - 1) - 1)/{s}⌋ + 1 = {out}",
+                code="E014",
+                expected="out >= 1",
+                fix=f"padding='same', or {lacking} more pixels of padding, or a smaller kernel or dilation",
             )
     return grid
 
@@ -141,14 +130,12 @@ def image_shape(in_shape: Shape, where: str) -> tuple[int, int, int]:
     """
     if len(in_shape) != 3:
         raise InvalidValueError(
-            message(
-                where,
-                "a sample is an image",
-                code="E014",
-                got=f"shape {in_shape}",
-                expected="(height, width, channels)",
-                fix="nn.Reshape((height, width, channels)) before it, or input_shape=(28, 28, 1)",
-            )
+            where,
+            "a sample is an image",
+            code="E014",
+            got=f"shape {in_shape}",
+            expected="(height, width, channels)",
+            fix="nn.Reshape((height, width, channels)) before it, or input_shape=(28, 28, 1)",
         )
     height, width, channels = in_shape
     return height, width, channels

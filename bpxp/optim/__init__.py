@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from bpxp.core.checks import named
-from bpxp.errors import InvalidTypeError, message
+from bpxp.errors import InvalidTypeError
 from bpxp.optim.adagrad import Adagrad
 from bpxp.optim.adam import Adam
 from bpxp.optim.adamw import AdamW
@@ -72,12 +72,10 @@ def get_optimizer(optimizer: Any, learning_rate: float | Schedule | None = None)
         optimizer = named(optimizer, "optimizer", OPTIMIZERS)
     if not isinstance(optimizer, Optimizer):
         raise InvalidTypeError(
-            message(
-                "optimizer",
-                "neither a name nor an Optimizer",
-                code="E004",
-                got=f"{type(optimizer).__name__} {optimizer!r}",
-                fix="optimizer=bpxp.optim.Adam(0.001)",
-            )
+            "optimizer",
+            "neither a name nor an Optimizer",
+            code="E004",
+            got=f"{type(optimizer).__name__} {optimizer!r}",
+            fix="optimizer=bpxp.optim.Adam(0.001)",
         )
     return optimizer if learning_rate is None else dataclasses.replace(optimizer, learning_rate=learning_rate)

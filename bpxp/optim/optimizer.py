@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from bpxp.core.checks import number
 from bpxp.core.tree import leaves, tree_map, unflatten
 from bpxp.equations.notation import Equations
-from bpxp.errors import InvalidValueError, Message, message
+from bpxp.errors import InvalidValueError
 from bpxp.optim.clipping import clip_by_norm, clip_by_value
 from bpxp.optim.schedules import Constant, Schedule, ScheduleState, as_schedule
 
@@ -199,7 +199,7 @@ class Optimizer:
         of_leaf: Any = zip(*slots, strict=True) if slots else repeat((), len(old))
         for p, g, kept in zip(old, leaves(grads), of_leaf, strict=True):
             if p.shape != g.shape:
-                raise InvalidValueError(_shapes_differ(type(self).__name__, p, g))
+                raise _shapes_differ(type(self).__name__, p, g)
             p, kept = self._ruled(p, g, kept, factors, xp)
             new.append(p)
             new_slots.append(kept)
@@ -302,8 +302,8 @@ def _overwrite(a: Array, value: Array) -> Array:
     return a
 
 
-def _shapes_differ(name: str, p: Array, g: Array) -> Message:
-    return message(
+def _shapes_differ(name: str, p: Array, g: Array) -> InvalidValueError:
+    return InvalidValueError(
         f"{name}.update",
         "a gradient has another shape than its parameter",
         code="E017",

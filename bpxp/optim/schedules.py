@@ -12,7 +12,7 @@ from typing import Any
 
 from bpxp.core.checks import number, positive_int
 from bpxp.equations.notation import Equations
-from bpxp.errors import InvalidTypeError, InvalidValueError, message, suggestion
+from bpxp.errors import InvalidTypeError, InvalidValueError, suggestion
 
 Array = Any
 Namespace = Any
@@ -206,25 +206,21 @@ class OneCycle(Schedule):
         self._check("end", low=1.0, low_open=False)
         if self.shape not in ("cosine", "linear"):
             raise InvalidValueError(
-                message(
-                    "OneCycle(shape=…)",
-                    "unknown shape",
-                    code="E003",
-                    got=repr(self.shape),
-                    expected="'cosine' or 'linear'",
-                    first=suggestion(str(self.shape), ["cosine", "linear"]),
-                )
+                "OneCycle(shape=…)",
+                "unknown shape",
+                code="E003",
+                got=repr(self.shape),
+                expected="'cosine' or 'linear'",
+                first=suggestion(str(self.shape), ["cosine", "linear"]),
             )
         if self.rise * self.steps <= 1.0:
             raise InvalidValueError(
-                message(
-                    "OneCycle(steps=…)",
-                    "too few steps for a way up",
-                    code="E005",
-                    got=f"rise * steps = {self.rise * self.steps:g}",
-                    expected="> 1",
-                    fix=f"steps={math.floor(1.0 / self.rise) + 1}",
-                )
+                "OneCycle(steps=…)",
+                "too few steps for a way up",
+                code="E005",
+                got=f"rise * steps = {self.rise * self.steps:g}",
+                expected="> 1",
+                fix=f"steps={math.floor(1.0 / self.rise) + 1}",
             )
 
     def at(self, t: Array, state: ScheduleState, /, *, xp: Namespace) -> Array:
@@ -293,12 +289,10 @@ def as_schedule(learning_rate: Schedule | float, where: str = "learning_rate") -
         return learning_rate
     if isinstance(learning_rate, type) and issubclass(learning_rate, Schedule):
         raise InvalidTypeError(
-            message(
-                where,
-                "a class, not a schedule",
-                code="E004",
-                got=learning_rate.__name__,
-                fix=f"{learning_rate.__name__}(…)",
-            )
+            where,
+            "a class, not a schedule",
+            code="E004",
+            got=learning_rate.__name__,
+            fix=f"{learning_rate.__name__}(…)",
         )
     return Constant(number(learning_rate, where, low=0.0, low_open=True))

@@ -7,7 +7,7 @@ from typing import Any
 
 from bpxp.core.tree import tree_map
 from bpxp.equations.notation import Equations
-from bpxp.errors import InvalidValueError, message
+from bpxp.errors import InvalidValueError
 from bpxp.optim.optimizer import Array, Namespace, Optimizer, Params
 from bpxp.optim.schedules import Schedule
 
@@ -57,14 +57,12 @@ class SGD(Optimizer):
         self._check("momentum", high=1.0, high_open=True)
         if self.nesterov and not self.momentum:
             raise InvalidValueError(
-                message(
-                    "SGD(nesterov=…)",
-                    "Nesterov's step looks ahead along a velocity",
-                    code="E005",
-                    got="momentum 0",
-                    expected="momentum in (0, 1)",
-                    fix="SGD(…, momentum=0.9, nesterov=True)",
-                )
+                "SGD(nesterov=…)",
+                "Nesterov's step looks ahead along a velocity",
+                code="E005",
+                got="momentum 0",
+                expected="momentum in (0, 1)",
+                fix="SGD(…, momentum=0.9, nesterov=True)",
             )
 
     def slots(self, params: Params, /, *, xp: Namespace) -> tuple[Any, ...]:

@@ -26,7 +26,6 @@ from bpxp.errors import (
     CheckpointMismatchError,
     InvalidTypeError,
     InvalidValueError,
-    message,
 )
 from bpxp.saving import header
 from bpxp.saving.header import HEADER_LIMIT, NAME, NAMES, TENSOR_LIMIT, Description, Shape
@@ -61,11 +60,9 @@ def write(path: str | Path, tensors: Tensors, description: Description) -> None:
     start = header.make(tensors, description, sums)
     if len(start) > HEADER_LIMIT or len(tensors) > TENSOR_LIMIT:
         raise InvalidValueError(
-            message(
-                f"save({os.fspath(path)!r})",
-                f"too large: {len(tensors)} tensors, {len(start):,} bytes of header",
-                code="E065",
-            )
+            f"save({os.fspath(path)!r})",
+            f"too large: {len(tensors)} tensors, {len(start):,} bytes of header",
+            code="E065",
         )
     try:
         with replacing(path) as stream:
@@ -110,13 +107,9 @@ def _plain(name: str, a: np.ndarray) -> np.ndarray:
     """Return an array as its bytes stand in the file: in C order, little-endian."""
     a = np.ascontiguousarray(a, dtype=a.dtype.newbyteorder("<"))
     if a.dtype.str not in NAMES:
-        raise InvalidTypeError(
-            message("save", f"{name} cannot be written to a file", code="E065", got=f"dtype {a.dtype}")
-        )
+        raise InvalidTypeError("save", f"{name} cannot be written to a file", code="E065", got=f"dtype {a.dtype}")
     if not NAME.fullmatch(name):
-        raise InvalidValueError(
-            message("save", "not a name for a tensor", code="E065", got=repr(name), expected=NAME.pattern)
-        )
+        raise InvalidValueError("save", "not a name for a tensor", code="E065", got=repr(name), expected=NAME.pattern)
     return a
 
 
@@ -157,7 +150,7 @@ def opened(path: str | Path) -> Iterator[Opened]:
         error.add_note(f"searched in {path.absolute().parent}")
         raise
     if stat.S_IFMT(mode) not in (stat.S_IFREG, stat.S_IFDIR):
-        raise CheckpointFormatError(message(where, "not a file", code="E061", expected="a file that was saved"))
+        raise CheckpointFormatError(where, "not a file", code="E061", expected="a file that was saved")
     with open(path, "rb") as stream:
         yield Opened(stream, os.fstat(stream.fileno()).st_size, where)
 
@@ -202,10 +195,10 @@ class Opened:
             a = np.empty(shape, dtype)
             content = _bytes(a)
             if self._stream.readinto(content) != len(content):  # type: ignore[attr-defined]
-                raise CheckpointCorruptError(message(self._where, f"the file ends within {name!r}", code="E060"))
+                raise CheckpointCorruptError(self._where, f"the file ends within {name!r}", code="E060")
             if digest(a) != self.description["sha256"][name]:
                 raise CheckpointCorruptError(
-                    message(self._where, f"sha256 of {name!r} differs: the file is damaged", code="E060")
+                    self._where, f"sha256 of {name!r} differs: the file is damaged", code="E060"
                 )
             if name.startswith(begin):
                 kept[name] = a
@@ -223,7 +216,7 @@ def check_shapes(found: dict[str, Shape], expected: dict[str, Shape], where: str
     ]
     if lines:
         raise CheckpointMismatchError(
-            message(where, "the tensors are not those of the layers: " + "; ".join(lines), code="E064")
+            where, "the tensors are not those of the layers: " + "; ".join(lines), code="E064"
         )
 
 

@@ -21,7 +21,6 @@ from bpxp.errors import (
     CheckpointFormatError,
     CheckpointSecurityError,
     CheckpointVersionError,
-    message,
 )
 
 Description = dict[str, Any]
@@ -65,21 +64,17 @@ def read(stream: IO[bytes], total: int, where: str) -> tuple[Description, Places
     (size,) = struct.unpack("<Q", start[:8])
     if size > total - 8:
         raise CheckpointCorruptError(
-            message(
-                where, "damaged, or no checkpoint", code="E060", got=f"a header of {size:,} bytes in {total:,} bytes"
-            )
+            where, "damaged, or no checkpoint", code="E060", got=f"a header of {size:,} bytes in {total:,} bytes"
         )
     if size > HEADER_LIMIT:
         raise CheckpointSecurityError(
-            message(
-                where, "too large a header", code="E062", got=f"{size:,} bytes", expected=f"at most {HEADER_LIMIT:,}"
-            )
+            where, "too large a header", code="E062", got=f"{size:,} bytes", expected=f"at most {HEADER_LIMIT:,}"
         )
     header = _parsed(start[8:] + stream.read(max(size - 1, 0)), where)
     description = _description(header, where)
     places = _places(header, total - 8 - size, where)
     if description["sha256"].keys() != places.keys():
-        raise CheckpointCorruptError(message(where, "tensors are missing or added: the file is damaged", code="E060"))
+        raise CheckpointCorruptError(where, "tensors are missing or added: the file is damaged", code="E060")
     return description, places
 
 
@@ -88,22 +83,18 @@ def _refuse_other_formats(start: bytes, total: int, where: str) -> None:
     zipped, pickled, hdf5 = b"PK\x03\x04", b"\x80", b"\x89HDF"
     if start.startswith((zipped, pickled, hdf5)) and start[8:9] != b"{":
         raise CheckpointFormatError(
-            message(
-                where,
-                "a pickle, .pt, .npz or .h5 file, which can run code when it is read; bpxp refuses it",
-                code="E061",
-                fix="net.params = …, with arrays that you trust",
-            )
+            where,
+            "a pickle, .pt, .npz or .h5 file, which can run code when it is read; bpxp refuses it",
+            code="E061",
+            fix="net.params = …, with arrays that you trust",
         )
     if total < 10 or start[8:9] != b"{":
         raise CheckpointCorruptError(
-            message(
-                where,
-                "not a checkpoint, or a damaged one",
-                code="E060",
-                got=f"{total:,} bytes",
-                expected="a safetensors file",
-            )
+            where,
+            "not a checkpoint, or a damaged one",
+            code="E060",
+            got=f"{total:,} bytes",
+            expected="a safetensors file",
         )
 
 
@@ -113,7 +104,7 @@ def _parsed(text: bytes, where: str) -> dict[str, Any]:
         if not isinstance(header, dict):
             raise TypeError("no object")
     except (ValueError, TypeError, RecursionError) as error:
-        raise CheckpointCorruptError(message(where, f"the header is damaged ({error})", code="E060")) from error
+        raise CheckpointCorruptError(where, f"the header is damaged ({error})", code="E060") from error
     return header
 
 
@@ -140,29 +131,23 @@ def _description(header: dict[str, Any], where: str) -> Description:
             raise ValueError("no number of a format")
         if version > FORMAT:
             raise CheckpointVersionError(
-                message(
-                    where,
-                    f"written in format {version}, this bpxp reads up to {FORMAT}",
-                    code="E063",
-                    fix="pip install -U bpxp",
-                )
+                where,
+                f"written in format {version}, this bpxp reads up to {FORMAT}",
+                code="E063",
+                fix="pip install -U bpxp",
             )
         sealed = version > 1 or "seal" in description  # format 1 had none
         found = description.pop("seal", None)
         if sealed and found != seal(description):
-            raise CheckpointCorruptError(
-                message(where, "sha256 of the description differs: the file is damaged", code="E060")
-            )
+            raise CheckpointCorruptError(where, "sha256 of the description differs: the file is damaged", code="E060")
     except CheckpointError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointFormatError(
-            message(
-                where, "without bpxp's description, or damaged", code="E061", expected="a file that Network.save wrote"
-            )
+            where, "without bpxp's description, or damaged", code="E061", expected="a file that Network.save wrote"
         ) from error
     if not (isinstance(description.get("network"), dict) and isinstance(description.get("sha256"), dict)):
-        raise CheckpointCorruptError(message(where, "the description is damaged", code="E060"))
+        raise CheckpointCorruptError(where, "the description is damaged", code="E060")
     return description
 
 
@@ -171,11 +156,11 @@ def _places(header: dict[str, Any], size: int, where: str) -> Places:
     entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
     if len(entries) > TENSOR_LIMIT:
         raise CheckpointSecurityError(
-            message(where, f"{len(entries):,} tensors", code="E062", expected=f"at most {TENSOR_LIMIT:,}")
+            where, f"{len(entries):,} tensors", code="E062", expected=f"at most {TENSOR_LIMIT:,}"
         )
     for name in entries:
         if not NAME.fullmatch(name):
-            raise CheckpointSecurityError(message(where, "not a name for a tensor", code="E062", got=ascii(name)[:80]))
+            raise CheckpointSecurityError(where, "not a name for a tensor", code="E062", got=ascii(name)[:80])
     try:
         spans = []
         for name, entry in entries.items():
@@ -189,24 +174,20 @@ def _places(header: dict[str, Any], size: int, where: str) -> Places:
                 raise ValueError("a shape that does not fill its place")
             spans.append((begin, end, name, dtype, shape))
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointCorruptError(message(where, f"the header is damaged ({error})", code="E060")) from error
+        raise CheckpointCorruptError(where, f"the header is damaged ({error})", code="E060") from error
     spans.sort(key=lambda span: span[:2])
     last = 0
     for begin, end, *_ in spans:
         if begin != last:
-            raise CheckpointCorruptError(
-                message(where, "tensors overlap, or leave gaps: the file is damaged", code="E060")
-            )
+            raise CheckpointCorruptError(where, "tensors overlap, or leave gaps: the file is damaged", code="E060")
         last = end
     if last != size:
         raise CheckpointCorruptError(
-            message(
-                where,
-                "truncated, or otherwise damaged",
-                code="E060",
-                got=f"{size:,} bytes of tensors",
-                expected=f"{last:,}",
-            )
+            where,
+            "truncated, or otherwise damaged",
+            code="E060",
+            got=f"{size:,} bytes of tensors",
+            expected=f"{last:,}",
         )
     return {name: (dtype, shape) for _, _, name, dtype, shape in spans}
 

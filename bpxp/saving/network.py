@@ -22,7 +22,6 @@ from bpxp.errors import (
     CheckpointSecurityError,
     InvalidTypeError,
     ParameterMemoryError,
-    message,
 )
 from bpxp.network.network import Network
 from bpxp.nn import Sequential, architecture
@@ -67,7 +66,7 @@ def load(path: str | Path, *, backend: str | Backend | None, custom: Sequence[ty
     for thing in custom:
         if not isinstance(thing, type):
             got = type(thing).__name__
-            raise InvalidTypeError(message(f"{where[:-1]}, custom=…)", "not a class", code="E004", got=got))
+            raise InvalidTypeError(f"{where[:-1]}, custom=…)", "not a class", code="E004", got=got)
     with checkpoint.opened(path) as file:
         more = file.description.keys() & {"run", "replay"}  # such a file holds more than the network
         begin = OWN if more else ("",)
@@ -111,11 +110,9 @@ def build(
     except CheckpointError:
         raise
     except ParameterMemoryError as error:
-        raise CheckpointSecurityError(message(where, f"{TOO_MANY} ({error})", code="E062")) from error
+        raise CheckpointSecurityError(where, f"{TOO_MANY} ({error})", code="E062") from error
     except MISFITS as error:
-        raise CheckpointFormatError(
-            message(where, f"the file does not describe a network ({error!r})", code="E061")
-        ) from error
+        raise CheckpointFormatError(where, f"the file does not describe a network ({error!r})", code="E061") from error
     net.epoch = config["epoch"]
     net.key = net.key_at(config["steps"]) if net.key or config["steps"] else ()
     return net
@@ -191,5 +188,5 @@ class _Limited(HostRandom):
     def zeros(self, shape: tuple[int, ...]) -> np.ndarray:
         self.left[0] -= math.prod(shape)
         if self.left[0] < 0:
-            raise CheckpointSecurityError(message(self.where, TOO_MANY, code="E062", got=f"an array of shape {shape}"))
+            raise CheckpointSecurityError(self.where, TOO_MANY, code="E062", got=f"an array of shape {shape}")
         return np.zeros(shape)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from bpxp import nn
-from bpxp.errors import CheckpointFormatError, InvalidTypeError, message
+from bpxp.errors import CheckpointFormatError, InvalidTypeError
 
 
 @functools.cache
@@ -46,12 +46,10 @@ def describe(thing: Any, other: Callable[[Any], Any] | None = None) -> Any:
     if other is not None:
         return other(thing)
     raise InvalidTypeError(
-        message(
-            "save",
-            f"{type(thing).__name__} cannot be written to a file",
-            code="E065",
-            expected="a dataclass of plain values",
-        )
+        "save",
+        f"{type(thing).__name__} cannot be written to a file",
+        code="E065",
+        expected="a dataclass of plain values",
     )
 
 
@@ -80,18 +78,16 @@ def _built(config: Any, classes: dict[str, type]) -> Any:
     name = config.get("type")
     if name not in classes:
         raise CheckpointFormatError(
-            message(
-                "load",
-                "the file names a type that is not known",
-                code="E066",
-                got=reprlib.repr(name),
-                fix="Network.load(path, custom=[MyLayer]) for a layer of your own",
-            )
+            "load",
+            "the file names a type that is not known",
+            code="E066",
+            got=reprlib.repr(name),
+            fix="Network.load(path, custom=[MyLayer]) for a layer of your own",
         )
     fields = {key: _built(value, classes) for key, value in config.items() if key != "type"}
     try:
         return classes[name](**fields)
     except (TypeError, ValueError) as error:
         raise CheckpointFormatError(
-            message("load", f"the file describes an impossible {name} ({error})", code="E061")
+            "load", f"the file describes an impossible {name} ({error})", code="E061"
         ) from error

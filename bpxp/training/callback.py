@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from bpxp.errors import InvalidTypeError, message
+from bpxp.errors import InvalidTypeError
 
 if TYPE_CHECKING:
     from bpxp.training.trainer import Trainer
@@ -65,12 +65,10 @@ def checked_callbacks(callbacks: Iterable[Callback]) -> list[Callback]:
     if wrong or found == [callbacks]:
         thing = (wrong or found)[0]
         raise InvalidTypeError(
-            message(
-                "Trainer(callbacks=…)",
-                "not a list of callbacks",
-                code="E004",
-                got=f"the class {thing.__name__}" if isinstance(thing, type) else type(thing).__name__,
-                fix="callbacks=[bpxp.callbacks.Checkpoint('run.bpxp')]",
-            )
+            "Trainer(callbacks=…)",
+            "not a list of callbacks",
+            code="E004",
+            got=f"the class {thing.__name__}" if isinstance(thing, type) else type(thing).__name__,
+            fix="callbacks=[bpxp.callbacks.Checkpoint('run.bpxp')]",
         )
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from bpxp.errors import NoSuchColumnError, message
+from bpxp.errors import NoSuchColumnError
 
 
 class History:
@@ -34,7 +34,7 @@ class History:
             return self.rows[key]
         if key not in self.columns:
             columns = ", ".join(self.columns) or "none yet"
-            raise NoSuchColumnError(message(f"history[{key!r}]", f"the columns are {columns}", code="E054"))
+            raise NoSuchColumnError(f"history[{key!r}]", f"the columns are {columns}", code="E054")
         return [row[key] for row in self.rows]
 
     def __len__(self) -> int:

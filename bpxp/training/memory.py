@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bpxp.core.tree import leaves
-from bpxp.errors import BpxpError, DeviceMemoryError, message, warn
+from bpxp.errors import BpxpError, DeviceMemoryError, warn
 from bpxp.network.network import Network
 from bpxp.network.prepare import Held
 from bpxp.training.setup import Work, count
@@ -126,7 +126,7 @@ class Room:
             largest = max(1, largest // 2) if largest > 1 else 0
         got = [f"about {gib(needed)} needed"] if needed is not None else []
         got += [] if memory is None else [f"{gib(memory.free)} of {gib(memory.total)} free"]
-        text = message(
+        error = DeviceMemoryError(
             f"fit(batch_size={self.work.size}) on {self.net.backend.name}",
             "the device has too little memory",
             code="E053",
@@ -135,7 +135,6 @@ class Room:
             fix=self._fix(largest),
             after=after,
         )
-        error = DeviceMemoryError(text)
         error.needed, error.largest_batch = needed, largest
         if memory is not None:
             error.free, error.total = memory
@@ -173,14 +172,12 @@ def of_the_samples(net: Network, cause: BaseException) -> DeviceMemoryError:
     """Return the error for samples that the device could not take."""
     memory = net.backend.memory()
     error = DeviceMemoryError(
-        message(
-            f"fit on {net.backend.name}",
-            "the device has too little memory for the samples",
-            code="E053",
-            got="" if memory is None else f"{gib(memory.free)} of {gib(memory.total)} free",
-            first=f"The library says: {short(cause)}",
-            fix="Dataset(x, y, resident=False) keeps them on the host",
-        )
+        f"fit on {net.backend.name}",
+        "the device has too little memory for the samples",
+        code="E053",
+        got="" if memory is None else f"{gib(memory.free)} of {gib(memory.total)} free",
+        first=f"The library says: {short(cause)}",
+        fix="Dataset(x, y, resident=False) keeps them on the host",
     )
     if memory is not None:
         error.free, error.total = memory

@@ -14,7 +14,7 @@ import numpy as np
 
 from bpxp.backends import Array
 from bpxp.core.tree import leaves, named_leaves
-from bpxp.errors import CheckpointCorruptError, CheckpointFormatError, CheckpointMismatchError, message, warn
+from bpxp.errors import CheckpointCorruptError, CheckpointFormatError, CheckpointMismatchError, warn
 from bpxp.network.network import Network
 from bpxp.network.step import State
 from bpxp.saving import format as checkpoint
@@ -135,19 +135,17 @@ def checked(path: str, tensors: checkpoint.Tensors, description: dict[str, Any],
     where = f"fit(resume={path!r})"
     if description.get("run") is None:
         raise CheckpointFormatError(
-            message(
-                where,
-                "the file holds a network and no run to go on with",
-                code="E061",
-                expected="a file that callbacks.Checkpoint(path) wrote",
-                fix=f"Network.load({path!r}), and a new fit",
-            )
+            where,
+            "the file holds a network and no run to go on with",
+            code="E061",
+            expected="a file that callbacks.Checkpoint(path) wrote",
+            fix=f"Network.load({path!r}), and a new fit",
         )
     try:
         saved = _parsed(path, tensors, description)
     except model_file.MISFITS as error:
         raise CheckpointCorruptError(
-            message(where, f"the description of the run is damaged ({error!r})", code="E060")
+            where, f"the description of the run is damaged ({error!r})", code="E060"
         ) from error
     here = {key: value for key, value in model_file.describe(net).items() if key not in ("seed", "epoch", "steps")}
     _refuse(differences(saved.network, here), where, "the network is another")
@@ -188,7 +186,7 @@ def _count(entries: dict[str, Any], key: str, least: int = 0) -> int:
 def _refuse(lines: list[str], where: str, what: str) -> None:
     if lines:
         fix = "the same arguments; or Network.load(path), and a new fit from its parameters"
-        raise CheckpointMismatchError(message(where, f"{what}: {'; '.join(lines)}", code="E064", fix=fix))
+        raise CheckpointMismatchError(where, f"{what}: {'; '.join(lines)}", code="E064", fix=fix)
 
 
 def differences(there: Any, here: Any, name: str = "") -> list[str]:
@@ -237,9 +235,7 @@ def restore(saved: Saved, net: Network, work: Work) -> Run:
     shapes = {name: a.shape for name, a in kept.items()}
     checkpoint.check_shapes(shapes, {name: tuple(a.shape) for name, a in expected}, where)
     if saved.done >= work.batches or saved.first > saved.epoch:
-        raise CheckpointCorruptError(
-            message(where, "the place of the run is none", code="E060", got=f"step {saved.done}")
-        )
+        raise CheckpointCorruptError(where, "the place of the run is none", code="E060", got=f"step {saved.done}")
 
     def given(like: Any, name: str) -> Any:
         return taken(like, saved.tensors, name, net, give=True)
@@ -278,7 +274,7 @@ def resume_callbacks(saved: Saved, trainer: Trainer) -> None:
         except model_file.MISFITS as error:
             what = f"{kind} cannot go on from what the file has for it ({error!r})"
             where, after = f"fit(resume={saved.path!r})", "The network is that of the file"
-            raise CheckpointCorruptError(message(where, what, code="E060", after=after)) from error
+            raise CheckpointCorruptError(where, what, code="E060", after=after) from error
     for callback in waiting:
         _warn(f"{type(callback).__name__} was not there when the run was saved, and begins anew", saved)
 

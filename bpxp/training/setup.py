@@ -15,7 +15,7 @@ from bpxp.data.fingerprint import fingerprint
 from bpxp.data.order import epoch_order, usable_batch_size
 from bpxp.data.rows import OneHot
 from bpxp.data.validation.targets import warn_single_class
-from bpxp.errors import InvalidTypeError, InvalidValueError, message
+from bpxp.errors import InvalidTypeError, InvalidValueError
 from bpxp.metrics import Metric
 from bpxp.network.feed import Feed, Resident, Stream
 from bpxp.network.network import Network
@@ -134,11 +134,9 @@ class Work:
 def checked_epochs(epochs: Any) -> None:
     """Raise unless `epochs` is an int >= 0."""
     if isinstance(epochs, bool) or not isinstance(epochs, (int, np.integer)):
-        raise InvalidTypeError(
-            message("fit(epochs=…)", "not an int", code="E001", got=f"{type(epochs).__name__} {epochs!r}")
-        )
+        raise InvalidTypeError("fit(epochs=…)", "not an int", code="E001", got=f"{type(epochs).__name__} {epochs!r}")
     if epochs < 0:
-        raise InvalidValueError(message("fit(epochs=…)", "must be >= 0", code="E002", got=str(epochs), expected=">= 0"))
+        raise InvalidValueError("fit(epochs=…)", "must be >= 0", code="E002", got=str(epochs), expected=">= 0")
 
 
 def no_order(net: Network) -> Array:
@@ -180,13 +178,11 @@ def split(n: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     held = round(n * fraction) if 0.0 < fraction < 1.0 else 0
     if not 0 < held < n:
         raise InvalidValueError(
-            message(
-                "fit(validation=…)",
-                f"a split of {n} samples leaves {held} for validation",
-                code="E050",
-                got=repr(fraction),
-                expected="a fraction in (0, 1) that leaves samples on both sides",
-            )
+            "fit(validation=…)",
+            f"a split of {n} samples leaves {held} for validation",
+            code="E050",
+            got=repr(fraction),
+            expected="a fraction in (0, 1) that leaves samples on both sides",
         )
     order = HostRandom(seed, (SPLIT,)).permutation(n)
     return order[held:], order[:held]

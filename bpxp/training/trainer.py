@@ -15,7 +15,7 @@ from typing import Any
 from bpxp.backends import Step
 from bpxp.callbacks import Callback, Checkpoint, Progress
 from bpxp.core.checks import as_path
-from bpxp.errors import DeviceMemoryError, FitInProgressError, InvalidValueError, message
+from bpxp.errors import DeviceMemoryError, FitInProgressError, InvalidValueError
 from bpxp.metrics import Metric
 from bpxp.network.network import Network, checked_network
 from bpxp.network.prepare import as_metrics
@@ -294,12 +294,10 @@ class Trainer:
         own = self._checkpoints
         if not own:
             raise InvalidValueError(
-                message(
-                    "fit(resume=True)",
-                    "the trainer has no Checkpoint that says where the run is saved",
-                    code="E055",
-                    fix="Trainer(net, …, callbacks=[bpxp.callbacks.Checkpoint('run.bpxp')])",
-                )
+                "fit(resume=True)",
+                "the trainer has no Checkpoint that says where the run is saved",
+                code="E055",
+                fix="Trainer(net, …, callbacks=[bpxp.callbacks.Checkpoint('run.bpxp')])",
             )
         return own[0].newest()
 
@@ -327,12 +325,10 @@ class Trainer:
         net = self.net
         if net.training:
             raise FitInProgressError(
-                message(
-                    "fit",
-                    "this network is being fitted already",
-                    code="E051",
-                    fix="wait for the other fit, or use another Network",
-                )
+                "fit",
+                "this network is being fitted already",
+                code="E051",
+                fix="wait for the other fit, or use another Network",
             )
         net.training = True
         try:
@@ -388,5 +384,5 @@ def one_of(value: Any, allowed: tuple[str, ...], where: str) -> None:
     """Raise unless `value` is one of the words allowed."""
     if value not in allowed:
         raise InvalidValueError(
-            message(where, "unknown", code="E003", got=repr(value), expected=" or ".join(map(repr, allowed)))
+            where, "unknown", code="E003", got=repr(value), expected=" or ".join(map(repr, allowed))
         )

@@ -71,7 +71,7 @@ def test_auto_falls_back_to_numpy(monkeypatch, error):
 
     def named(name, where):
         if name == "cupy":
-            raise error("no")
+            raise error("backend", "no", code="E022")
         return numpy
 
     monkeypatch.setattr(bpxp.backends, "_named", named)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bpxp.errors import InvalidTypeError, InvalidValueError, message
+from bpxp.errors import InvalidTypeError, InvalidValueError
 
 Shape = tuple[int, ...]
 
@@ -115,12 +115,10 @@ class ShapeArray:
 
     def _refuse(self, *_: Any) -> Any:
         raise InvalidTypeError(
-            message(
-                "a shape-only array",
-                "it has no numbers to look at: neither could a compiled step, without waiting for the device",
-                code="E027",
-                got=repr(self),
-            )
+            "a shape-only array",
+            "it has no numbers to look at: neither could a compiled step, without waiting for the device",
+            code="E027",
+            got=repr(self),
         )
 
     __bool__ = __float__ = __int__ = __index__ = __complex__ = __array__ = __setitem__ = __len__ = __iter__ = _refuse
@@ -183,14 +181,12 @@ def indexed(a: ShapeArray, index: tuple[Any, ...]) -> tuple[Shape, Shape]:
     """Return shape and strides of ``a[index]``: integers, slices, None and an Ellipsis."""
     if any(not (part is None or part is ... or isinstance(part, (int, slice))) for part in index):
         raise InvalidTypeError(
-            message(
-                "x[…]",
-                "an array as an index",
-                code="E027",
-                got=repr(index),
-                expected="integers and slices",
-                fix="xp.take(x, …)",
-            )
+            "x[…]",
+            "an array as an index",
+            code="E027",
+            got=repr(index),
+            expected="integers and slices",
+            fix="xp.take(x, …)",
         )
     named = sum(part is not None and part is not ... for part in index)
     where = next((i for i, part in enumerate(index) if part is ...), len(index))
@@ -202,7 +198,7 @@ def indexed(a: ShapeArray, index: tuple[Any, ...]) -> tuple[Shape, Shape]:
             strides.append(0)
             continue
         if axis == a.ndim or (isinstance(part, int) and not -a.shape[axis] <= part < a.shape[axis]):
-            raise InvalidValueError(message("x[…]", "out of bounds", code="E027", got=f"{index} of shape {a.shape}"))
+            raise InvalidValueError("x[…]", "out of bounds", code="E027", got=f"{index} of shape {a.shape}")
         if isinstance(part, slice):
             start, stop, step = part.indices(a.shape[axis])
             shape.append(len(range(start, stop, step)))
@@ -254,7 +250,7 @@ def promoted(name: str, operands: Sequence[Any]) -> Any:
     mixed = len(kinds) != 1 or any(not isinstance(n, allowed[next(iter(kinds))]) for n in numbers)
     if mixed or (name == "divide" and kinds <= {"i", "b"}):
         got = ", ".join(a.dtype.name if isinstance(a, ShapeArray) else type(a).__name__ for a in operands)
-        raise InvalidTypeError(message(name, "mixed kinds of numbers", code="E027", got=got, fix="xp.astype(x, dtype)"))
+        raise InvalidTypeError(name, "mixed kinds of numbers", code="E027", got=got, fix="xp.astype(x, dtype)")
     return np.result_type(*dtypes)
 
 
@@ -273,7 +269,7 @@ def broadcast(name: str, operands: Sequence[Any]) -> tuple[list[ShapeArray], Sha
         return arrays, np.broadcast_shapes(*(a.shape for a in arrays))
     except ValueError as error:
         got = ", ".join(str(a.shape) for a in arrays)
-        raise InvalidValueError(message(name, "the shapes do not fit", code="E027", got=got)) from error
+        raise InvalidValueError(name, "the shapes do not fit", code="E027", got=got) from error
 
 
 def _binary(name: str, dtype: Any = None) -> Callable[[ShapeArray, Any], ShapeArray]:
@@ -290,7 +286,7 @@ def _in_place(name: str) -> Callable[[ShapeArray, Any], ShapeArray]:
         arrays, shape = broadcast(name, (self, other))
         if promoted(name, (self, other)) != self.dtype or shape != self.shape:
             raise InvalidValueError(
-                message(f"{name}, in place", "the result does not fit", code="E027", got=f"{self!r} and {other!r}")
+                f"{name}, in place", "the result does not fit", code="E027", got=f"{self!r} and {other!r}"
             )
         self.buffer.meter.record(name, sum(a.touched for a in arrays) + self.touched)
         return self

@@ -23,7 +23,7 @@ from bpxp.backends.abstract.array import (
     reshaped,
 )
 from bpxp.backends.base import CONSTANTS, DTYPES, HINTS, STORES, RuledNamespace
-from bpxp.errors import InvalidTypeError, InvalidValueError, message
+from bpxp.errors import InvalidTypeError, InvalidValueError
 
 # One number for each number, of the same dtype; the operators are in `ARITHMETIC` of bpxp.backends.abstract.array, too.
 SAME_DTYPE = """
@@ -96,7 +96,7 @@ def _result_type(*operands: Any) -> Any:
 def _elementwise(meter: Meter, name: str, dtype: Any, /, *operands: Any) -> ShapeArray:
     if name in NO_NUMBERS and not all(isinstance(a, ShapeArray) for a in operands):
         raise InvalidTypeError(
-            message(f"xp.{name}", "a Python number among the operands", code="E027", fix="xp.full((), number, …)")
+            f"xp.{name}", "a Python number among the operands", code="E027", fix="xp.full((), number, …)"
         )
     return elementwise(meter, name, operands, dtype)
 
@@ -131,18 +131,14 @@ def _reduce(
 
 def _axis(axis: int, ndim: int) -> int:
     if not -ndim <= axis < ndim:
-        raise InvalidValueError(
-            message("axis", "there is no such axis", code="E027", got=str(axis), expected=f"one of {ndim}")
-        )
+        raise InvalidValueError("axis", "there is no such axis", code="E027", got=str(axis), expected=f"one of {ndim}")
     return axis % ndim
 
 
 def _matmul(meter: Meter, a: ShapeArray, b: ShapeArray, /) -> ShapeArray:
     (m, k), (rows, n) = a.shape[-2:], b.shape[-2:]
     if k != rows:
-        raise InvalidValueError(
-            message("xp.matmul", "the shapes do not fit", code="E027", got=f"{a.shape} and {b.shape}")
-        )
+        raise InvalidValueError("xp.matmul", "the shapes do not fit", code="E027", got=f"{a.shape} and {b.shape}")
     lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     result = new(meter, (*lead, m, n), _result_type(a, b))
     meter.products.append((m, k, n))
@@ -197,7 +193,7 @@ def _reshape(meter: Meter, x: ShapeArray, /, shape: Shape, *, copy: bool | None 
     known = math.prod(n for n in shape if n >= 0)
     shape = tuple(x.size // max(known, 1) if n < 0 else n for n in shape)
     if math.prod(shape) != x.size:
-        raise InvalidValueError(message("xp.reshape", "another size", code="E027", got=f"{x.shape} to {shape}"))
+        raise InvalidValueError("xp.reshape", "another size", code="E027", got=f"{x.shape} to {shape}")
     strides = None if copy else reshaped(x, shape)
     if strides is not None:
         return x.view(shape, strides)
@@ -225,7 +221,7 @@ def _concat(meter: Meter, arrays: Sequence[ShapeArray], /, *, axis: int = 0) -> 
     for a in arrays:
         if a.shape[:axis] + a.shape[axis + 1 :] != first.shape[:axis] + first.shape[axis + 1 :]:
             raise InvalidValueError(
-                message("xp.concat", "the shapes do not fit", code="E027", got=f"{first.shape} and {a.shape}")
+                "xp.concat", "the shapes do not fit", code="E027", got=f"{first.shape} and {a.shape}"
             )
     shape = (*first.shape[:axis], sum(a.shape[axis] for a in arrays), *first.shape[axis + 1 :])
     return _done(meter, "concat", arrays, new(meter, shape, _result_type(*arrays), arrays, joined=True))
@@ -235,7 +231,7 @@ def _stack(meter: Meter, arrays: Sequence[ShapeArray], /, *, axis: int = 0) -> S
     first = arrays[0]
     if any(a.shape != first.shape for a in arrays):
         raise InvalidValueError(
-            message("xp.stack", "the shapes differ", code="E027", got=", ".join(str(a.shape) for a in arrays))
+            "xp.stack", "the shapes differ", code="E027", got=", ".join(str(a.shape) for a in arrays)
         )
     parts = [_expand_dims(a, axis=axis) for a in arrays]
     axis = _axis(axis, first.ndim + 1)
@@ -314,9 +310,7 @@ def _squeeze(x: ShapeArray, /, axis: int | Shape) -> ShapeArray:
 def _broadcast_to(x: ShapeArray, /, shape: Shape) -> ShapeArray:
     own = (1,) * (len(shape) - x.ndim) + x.shape
     if len(own) != len(shape) or any(n not in (1, wanted) for n, wanted in zip(own, shape, strict=True)):
-        raise InvalidValueError(
-            message("xp.broadcast_to", "the shapes do not fit", code="E027", got=f"{x.shape} to {shape}")
-        )
+        raise InvalidValueError("xp.broadcast_to", "the shapes do not fit", code="E027", got=f"{x.shape} to {shape}")
     strides = tuple(0 if n == 1 else stride for n, stride in zip(x.shape, x.strides, strict=True))
     return x.view(tuple(shape), (0,) * (len(shape) - x.ndim) + strides)
 

@@ -24,7 +24,7 @@ from bpxp.backends.base import (
 )
 from bpxp.backends.prefetch import PIECE
 from bpxp.core.memory import Memory, host_memory
-from bpxp.errors import InvalidValueError, message
+from bpxp.errors import InvalidValueError
 
 ALIGNMENT = 64  # bytes: JAX shares host memory only at such addresses
 NO_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "Out of memory")  # XLA has one type for all that goes wrong
@@ -123,13 +123,11 @@ def find_device(device: str) -> Any:
     except RuntimeError as error:
         platforms = sorted({d.platform for d in jax.devices()} | {"cpu"})
         raise InvalidValueError(
-            message(
-                "backend",
-                "JAX has no such platform here",
-                code="E023",
-                got=repr(f"jax:{device}"),
-                expected=" or ".join(f"jax:{p}" for p in platforms),
-            )
+            "backend",
+            "JAX has no such platform here",
+            code="E023",
+            got=repr(f"jax:{device}"),
+            expected=" or ".join(f"jax:{p}" for p in platforms),
         ) from error
     position = int(index) if index.isdigit() else 0
     if (index and not index.isdigit()) or position >= len(found):

@@ -12,7 +12,7 @@ from bpxp.backends.numpy.threads import LimitedStep
 from bpxp.backends.numpy.threefry import threefry
 from bpxp.backends.prefetch import Kinds, SharedRing
 from bpxp.core.memory import Memory, host_memory
-from bpxp.errors import InvalidValueError, message
+from bpxp.errors import InvalidValueError
 
 CPU = (1, 0)
 
@@ -116,11 +116,5 @@ def check_device(device: str) -> None:
     """Raise unless `device` is the host."""
     if device not in ("", "cpu"):
         raise InvalidValueError(
-            message(
-                "backend",
-                "NumPy computes on the CPU",
-                code="E023",
-                got=repr(f"numpy:{device}"),
-                fix="backend='numpy'",
-            )
+            "backend", "NumPy computes on the CPU", code="E023", got=repr(f"numpy:{device}"), fix="backend='numpy'"
         )

@@ -14,7 +14,7 @@ from typing import Any
 
 from bpxp.backends.base import Namespace, State, Step, StepFunction, eager
 from bpxp.core.tree import tree_map
-from bpxp.errors import InvalidValueError, message
+from bpxp.errors import InvalidValueError
 
 ENVIRONMENT = "BPXP_THREADS"
 # Who sets one of these has decided.
@@ -99,13 +99,11 @@ def asked() -> str:
         return "keep"
     if value not in ("auto", "keep") and not (value.isdecimal() and int(value) > 0):
         raise InvalidValueError(
-            message(
-                f"the environment variable {ENVIRONMENT}",
-                "not a number of threads",
-                code="E003",
-                got=repr(value),
-                expected="auto, keep, or a number >= 1",
-            )
+            f"the environment variable {ENVIRONMENT}",
+            "not a number of threads",
+            code="E003",
+            got=repr(value),
+            expected="auto, keep, or a number >= 1",
         )
     return value
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from bpxp.backends.base import Array, Step, StepFunction, eager, foreign, host, is_host_array, namespace
 from bpxp.core.memory import Memory, host_memory
-from bpxp.errors import DeviceMismatchError, InvalidValueError, message
+from bpxp.errors import DeviceMismatchError, InvalidValueError
 
 HOST = strict.Device("CPU_DEVICE")
 
@@ -30,14 +30,12 @@ class StrictBackend:
         if isinstance(a, type(self.xp.zeros(1))):
             if a.device != self.device:
                 raise DeviceMismatchError(
-                    message(
-                        f"{self.name}.asarray",
-                        "the array is on another device",
-                        code="E025",
-                        got=str(a.device),
-                        expected=str(self.device),
-                        fix="net.to(…), where the array is; or pass a NumPy array",
-                    )
+                    f"{self.name}.asarray",
+                    "the array is on another device",
+                    code="E025",
+                    got=str(a.device),
+                    expected=str(self.device),
+                    fix="net.to(…), where the array is; or pass a NumPy array",
                 )
             return a if dtype is None or a.dtype == dtype else strict.astype(a, dtype)
         own = host(a) if is_host_array(a) else foreign(a, self, np.from_dlpack, (1, 0))
@@ -66,11 +64,5 @@ def check_device(device: str) -> None:
     names = ("device1", "device2", "no_float64", "no_x64", "CPU_DEVICE")
     if device and device not in names:
         raise InvalidValueError(
-            message(
-                "backend",
-                "array-api-strict has no such device",
-                code="E023",
-                got=repr(device),
-                expected=", ".join(names),
-            )
+            "backend", "array-api-strict has no such device", code="E023", got=repr(device), expected=", ".join(names)
         )

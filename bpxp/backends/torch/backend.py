@@ -30,7 +30,7 @@ from bpxp.backends.torch.capture import TorchRecording, opaque
 from bpxp.backends.torch.cuda_graph import TorchGraph
 from bpxp.backends.torch.prefetch import TorchRing
 from bpxp.core.memory import Memory, host_memory
-from bpxp.errors import InvalidValueError, message
+from bpxp.errors import InvalidValueError
 
 FEW_ROWS = 64  # are sooner picked by one thread
 NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -177,13 +177,7 @@ def check_device(device: str) -> None:
     kind, _, index = device.partition(":")
     if kind not in ("", "cpu", "cuda") or (index and not index.isdigit()):
         raise InvalidValueError(
-            message(
-                "backend",
-                "unknown torch device",
-                code="E023",
-                got=repr(device),
-                expected="cpu, cuda or cuda:<index>",
-            )
+            "backend", "unknown torch device", code="E023", got=repr(device), expected="cpu, cuda or cuda:<index>"
         )
     if kind == "cuda" and not torch.cuda.is_available():
         raise RuntimeError(f"torch {torch.__version__} sees no CUDA device")

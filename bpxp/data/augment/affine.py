@@ -9,7 +9,7 @@ from typing import Any
 from bpxp.core.checks import number
 from bpxp.data.augment.geometric import Geometric, unit
 from bpxp.data.augment.resample import Motion
-from bpxp.errors import InvalidTypeError, InvalidValueError, message
+from bpxp.errors import InvalidTypeError, InvalidValueError
 from bpxp.nn.layer import Array, Namespace, Shape
 
 
@@ -149,13 +149,11 @@ class Shift(Geometric):
         pixels = number(self.pixels, "Shift(pixels=…)", low=0.0)
         if not self.subpixel and not pixels.is_integer():
             raise InvalidValueError(
-                message(
-                    "Shift(pixels=…)",
-                    "not a whole number of pixels",
-                    code="E005",
-                    got=repr(self.pixels),
-                    fix=f"Shift({pixels:g}, subpixel=True)",
-                )
+                "Shift(pixels=…)",
+                "not a whole number of pixels",
+                code="E005",
+                got=repr(self.pixels),
+                fix=f"Shift({pixels:g}, subpixel=True)",
             )
         object.__setattr__(self, "pixels", pixels)
 
@@ -199,13 +197,7 @@ class Flip(Geometric):
         super().__post_init__()
         if not isinstance(self.horizontal, bool):
             raise InvalidTypeError(
-                message(
-                    "Flip(horizontal=…)",
-                    "not a bool",
-                    code="E001",
-                    got=repr(self.horizontal),
-                    fix="Flip(probability=0.5)",
-                )
+                "Flip(horizontal=…)", "not a bool", code="E001", got=repr(self.horizontal), fix="Flip(probability=0.5)"
             )
         checked = number(self.probability, "Flip(probability=…)", low=0.0, high=1.0)
         object.__setattr__(self, "probability", checked)

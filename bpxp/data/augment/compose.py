@@ -10,7 +10,7 @@ from typing import Any
 from bpxp.core.threefry import Key
 from bpxp.data.augment.geometric import Geometric, warp
 from bpxp.data.augment.shapes import image_shape
-from bpxp.errors import InvalidTypeError, message
+from bpxp.errors import InvalidTypeError
 from bpxp.nn.layer import Array, Namespace, Shape
 
 Transform = Callable[..., tuple[Array, Array]]
@@ -71,25 +71,21 @@ def checked(transforms: Any, where: str) -> tuple[Transform, ...]:
     """
     if callable(transforms) or not isinstance(transforms, Iterable):
         raise InvalidTypeError(
-            message(
-                where,
-                "not a sequence of transforms",
-                code="E056",
-                got=type(transforms).__name__,
-                fix="augment=[Rotate(10)]",
-            )
+            where,
+            "not a sequence of transforms",
+            code="E056",
+            got=type(transforms).__name__,
+            fix="augment=[Rotate(10)]",
         )
     found = tuple(transforms)
     for i, transform in enumerate(found):
         if isinstance(transform, type) or not callable(transform) or type(transform).__hash__ is None:
             raise InvalidTypeError(
-                message(
-                    where,
-                    f"[{i}] is not a transform",
-                    code="E056",
-                    got=transform.__name__ if isinstance(transform, type) else type(transform).__name__,
-                    expected="a hashable function (x, y, key, /, *, xp) -> (x, y), such as Rotate(10)",
-                )
+                where,
+                f"[{i}] is not a transform",
+                code="E056",
+                got=transform.__name__ if isinstance(transform, type) else type(transform).__name__,
+                expected="a hashable function (x, y, key, /, *, xp) -> (x, y), such as Rotate(10)",
             )
     return found
 

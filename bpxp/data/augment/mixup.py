@@ -8,7 +8,7 @@ from typing import Any
 
 from bpxp.core.checks import number
 from bpxp.core.threefry import Key, uniform
-from bpxp.errors import InvalidTypeError, message
+from bpxp.errors import InvalidTypeError
 from bpxp.nn.layer import Array, Namespace
 
 
@@ -42,14 +42,12 @@ class Mixup:
     def __call__(self, x: Array, y: Array, key: Key, /, *, xp: Namespace) -> tuple[Array, Array]:
         if len(y.shape) != 2:
             raise InvalidTypeError(
-                message(
-                    "Mixup",
-                    "class indices cannot be mixed",
-                    code="E056",
-                    got=f"y of shape {tuple(y.shape)}",
-                    expected="rows (batch, n_out)",
-                    fix="one_hot(y, classes, dtype=x.dtype, xp=xp)",
-                )
+                "Mixup",
+                "class indices cannot be mixed",
+                code="E056",
+                got=f"y of shape {tuple(y.shape)}",
+                expected="rows (batch, n_out)",
+                fix="one_hot(y, classes, dtype=x.dtype, xp=xp)",
             )
         batch = x.shape[0]
         share = symmetric_beta(key.at(0), self.alpha, batch, dtype=x.dtype, xp=xp)

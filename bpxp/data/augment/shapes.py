@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from bpxp.core.checks import positive_int
-from bpxp.errors import InvalidTypeError, InvalidValueError, message
+from bpxp.errors import InvalidTypeError, InvalidValueError
 from bpxp.nn.layer import Shape
 
 
@@ -22,7 +22,7 @@ def checked_shape(shape: Any, where: str) -> Shape | None:
         return None
     if not isinstance(shape, (tuple, list)) or len(shape) != 3:
         raise InvalidTypeError(
-            message(where, "not the shape of an image", code="E001", got=repr(shape), expected="(28, 28, 1), say")
+            where, "not the shape of an image", code="E001", got=repr(shape), expected="(28, 28, 1), say"
         )
     return tuple(positive_int(n, where) for n in shape)
 
@@ -51,20 +51,16 @@ def image_shape(shape: Shape | None, in_shape: Shape, name: str) -> Shape:
     where = f"{name}(shape={'…' if shape is None else shape})"
     if shape is None:
         raise InvalidValueError(
-            message(
-                where,
-                "the samples are not images",
-                code="E056",
-                got=f"samples of shape {in_shape}",
-                expected="(height, width, channels)",
-                fix=f"{name}(…, shape=(28, 28, 1)) says how a vector of 784 is an image",
-            )
+            where,
+            "the samples are not images",
+            code="E056",
+            got=f"samples of shape {in_shape}",
+            expected="(height, width, channels)",
+            fix=f"{name}(…, shape=(28, 28, 1)) says how a vector of 784 is an image",
         )
     raise InvalidValueError(
-        message(
-            where,
-            f"an image of {' × '.join(map(str, shape))} has {math.prod(shape)} numbers",
-            code="E056",
-            got=f"samples of shape {in_shape}, {math.prod(in_shape)} numbers",
-        )
+        where,
+        f"an image of {' × '.join(map(str, shape))} has {math.prod(shape)} numbers",
+        code="E056",
+        got=f"samples of shape {in_shape}, {math.prod(in_shape)} numbers",
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import re
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -70,10 +69,10 @@ def fetch(
         try:
             return Fetched(content, read_idx(content, max_bytes=file.size, sha256=file.sha256)), failures
         except DatasetChecksumError as error:
-            failures.append(Failure(url, _plain(error), wrong=True))
+            failures.append(Failure(url, error.brief, wrong=True))
         except DatasetFormatError as error:
             digest = hashlib.sha256(content).hexdigest()
-            reason = f"{_plain(error)} The {len(content):,} bytes that came have SHA-256 {digest}"
+            reason = f"{error.brief} The {len(content):,} bytes that came have SHA-256 {digest}"
             failures.append(Failure(url, reason, wrong=True))
     return None, failures
 
@@ -94,11 +93,6 @@ def _reason(error: Exception) -> str:
     # urllib3 wraps the cause into a sentence about its connection pool.
     cause = getattr(error.args[0], "reason", error) if error.args else error
     return f"{type(error).__name__}: {cause}"
-
-
-def _plain(error: Exception) -> str:
-    """Return the message without what belongs to a message of its own."""
-    return re.sub(r" Nothing was changed\. \[.*\]$", "", str(error).removeprefix("read_idx(bytes): "))
 
 
 class _TooLong(ValueError):

@@ -10,7 +10,7 @@ import numpy as np
 from bpxp.core.checks import as_path
 from bpxp.data.dataset import Dataset
 from bpxp.data.sources.idx import read_idx
-from bpxp.errors import DatasetFormatError, DatasetUnavailableError, message
+from bpxp.errors import DatasetFormatError, DatasetUnavailableError
 
 PARTS = {"train": "train", "test": "t10k"}
 
@@ -54,14 +54,12 @@ def folder_dataset(path: str | os.PathLike[str]) -> tuple[Dataset, Dataset]:
     missing = [name for name, file in files.items() if file is None]
     if missing:
         raise DatasetUnavailableError(
-            message(
-                f"folder_dataset({os.fspath(path)!r})",
-                "files are missing" if folder.is_dir() else "no such folder",
-                code="E072",
-                got=f"no {', '.join(missing)}",
-                expected="these names, plain or .gz",
-                fix="write them with bpxp.data.write_idx(path, array)",
-            )
+            f"folder_dataset({os.fspath(path)!r})",
+            "files are missing" if folder.is_dir() else "no such folder",
+            code="E072",
+            got=f"no {', '.join(missing)}",
+            expected="these names, plain or .gz",
+            fix="write them with bpxp.data.write_idx(path, array)",
         )
     arrays = {name: read_idx(file) for name, file in files.items() if file is not None}
     classes = tuple(str(k) for k in range(1 + max(int(arrays[names(p)[1]].max(initial=0)) for p in PARTS.values())))
@@ -71,12 +69,10 @@ def folder_dataset(path: str | os.PathLike[str]) -> tuple[Dataset, Dataset]:
     )
     if train.x.shape[1:] != test.x.shape[1:]:
         raise DatasetFormatError(
-            message(
-                str(folder),
-                "images of different shapes",
-                code="E070",
-                got=f"{train.x.shape[1:]} for training, {test.x.shape[1:]} for testing",
-            )
+            str(folder),
+            "images of different shapes",
+            code="E070",
+            got=f"{train.x.shape[1:]} for training, {test.x.shape[1:]} for testing",
         )
     return train, test
 
@@ -92,14 +88,10 @@ def assemble(x: np.ndarray, y: np.ndarray, *, name: str, classes: tuple[str, ...
     whole = y.ndim == 1 and y.dtype.kind in "iu" and len(y) and y.min() >= 0
     if not whole or x.ndim not in (2, 3, 4) or len(x) != len(y):
         raise DatasetFormatError(
-            message(
-                where,
-                f"{name}: {len(x)} samples but {len(y)} labels"
-                if len(x) != len(y)
-                else f"{name}: not images and labels",
-                code="E070",
-                got=f"x {x.shape} {x.dtype}, y {y.shape} {y.dtype}",
-                expected="x (N, height, width), y (N,) of integers >= 0, N > 0",
-            )
+            where,
+            f"{name}: {len(x)} samples but {len(y)} labels" if len(x) != len(y) else f"{name}: not images and labels",
+            code="E070",
+            got=f"x {x.shape} {x.dtype}, y {y.shape} {y.dtype}",
+            expected="x (N, height, width), y (N,) of integers >= 0, N > 0",
         )
     return Dataset(x[..., np.newaxis] if x.ndim == 3 else x, y.astype(np.int32), name=name, classes=classes)

@@ -14,7 +14,7 @@ import numpy as np
 
 from bpxp.core.atomic import write_atomically
 from bpxp.core.checks import as_path
-from bpxp.errors import DatasetChecksumError, DatasetFormatError, InvalidTypeError, InvalidValueError, message
+from bpxp.errors import DatasetChecksumError, DatasetFormatError, InvalidTypeError, InvalidValueError
 
 # The third byte of the magic number; the fourth is the number of dimensions.
 DTYPES = {
@@ -97,20 +97,18 @@ def map_idx(path: str | os.PathLike[str], /) -> np.ndarray:
     with open(path, "rb") as stream:
         if stream.read(2) == GZIP_MAGIC:
             raise DatasetFormatError(
-                message(where, "compressed, so that its rows have no place", code="E070", fix="gunzip it, or read_idx")
+                where, "compressed, so that its rows have no place", code="E070", fix="gunzip it, or read_idx"
             )
         stream.seek(0)
         header, dtype, shape = _header(stream, where)
         got, need = os.fstat(stream.fileno()).st_size, len(header) + math.prod(shape) * dtype.itemsize
         if got != need:
             what = "truncated" if got < need else "bytes left over"
-            raise DatasetFormatError(
-                message(where, what, code="E070", got=f"{got:,}", expected=f"{need:,} bytes", fix=AGAIN)
-            )
+            raise DatasetFormatError(where, what, code="E070", got=f"{got:,}", expected=f"{need:,} bytes", fix=AGAIN)
         if got == len(header):  # there is nothing to be mapped
             # The zero among the dimensions must not hide that the others are absurd.
             if math.prod(max(n, 1) for n in (*shape, dtype.itemsize)) > MAX_BYTES:
-                raise DatasetFormatError(message(where, "too large", code="E070", got=" x ".join(map(str, shape))))
+                raise DatasetFormatError(where, "too large", code="E070", got=" x ".join(map(str, shape)))
             return np.empty(shape, dtype)
         return np.asarray(np.memmap(stream, dtype, "r", len(header), shape))
 
@@ -132,24 +130,20 @@ def write_idx(path: str | os.PathLike[str], array: Any, /) -> None:
     code = codes.get(a.dtype.newbyteorder("="))
     if code is None:
         raise InvalidTypeError(
-            message(
-                "write_idx(array)",
-                "IDX has no such dtype",
-                code="E074",
-                got=str(a.dtype),
-                expected=", ".join(map(str, codes)),
-                fix="array.astype('int32')",
-            )
+            "write_idx(array)",
+            "IDX has no such dtype",
+            code="E074",
+            got=str(a.dtype),
+            expected=", ".join(map(str, codes)),
+            fix="array.astype('int32')",
         )
     if not 1 <= a.ndim <= MAX_DIMENSIONS or max(a.shape) >= 1 << 32:
         raise InvalidValueError(
-            message(
-                "write_idx(array)",
-                "IDX cannot hold the shape",
-                code="E074",
-                got=str(a.shape),
-                expected="1 to 32 dimensions",
-            )
+            "write_idx(array)",
+            "IDX cannot hold the shape",
+            code="E074",
+            got=str(a.shape),
+            expected="1 to 32 dimensions",
         )
     header = bytes([0, 0, code, a.ndim]) + np.array(a.shape, ">u4").tobytes()
     content = header + a.astype(DTYPES[code]).tobytes()
@@ -166,9 +160,7 @@ def _read(stream: io.BufferedIOBase, where: str, size: int, max_bytes: int, sha2
         with gzip.GzipFile(fileobj=stream) as unzipped:
             return _parse(unzipped, where, size, max_bytes, sha256, zipped=True)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DatasetFormatError(
-            message(where, "the gzip stream is damaged", code="E070", got=str(error), fix=AGAIN)
-        ) from error
+        raise DatasetFormatError(where, "the gzip stream is damaged", code="E070", got=str(error), fix=AGAIN) from error
 
 
 def _parse(
@@ -181,17 +173,15 @@ def _parse(
     # A zero among the dimensions must not hide that the others are absurd.
     if math.prod(max(n, 1) for n in factors) > max_bytes:
         raise DatasetFormatError(
-            message(where, "too large", code="E070", got=expected, expected=f"max_bytes={max_bytes:,} or less")
+            where, "too large", code="E070", got=expected, expected=f"max_bytes={max_bytes:,} or less"
         )
     if zipped and len(header) + need > size * DEFLATE_LIMIT:
         raise DatasetFormatError(
-            message(
-                where, "truncated", code="E070", got=f"a gzip stream of {size:,} bytes", expected=expected, fix=AGAIN
-            )
+            where, "truncated", code="E070", got=f"a gzip stream of {size:,} bytes", expected=expected, fix=AGAIN
         )
     if not zipped and size != len(header) + need:
         what = "truncated" if size < len(header) + need else "bytes left over"
-        raise DatasetFormatError(message(where, what, code="E070", got=f"{size:,}", expected=expected, fix=AGAIN))
+        raise DatasetFormatError(where, what, code="E070", got=f"{size:,}", expected=expected, fix=AGAIN)
 
     digest = hashlib.sha256(header)
     array = np.empty(need // dtype.itemsize, dtype)
@@ -200,23 +190,19 @@ def _parse(
         count = body.readinto(content[filled : min(filled + CHUNK, need)])
         if not count:
             got = f"{len(header) + filled:,}"
-            raise DatasetFormatError(message(where, "truncated", code="E070", got=got, expected=expected, fix=AGAIN))
+            raise DatasetFormatError(where, "truncated", code="E070", got=got, expected=expected, fix=AGAIN)
         if sha256 is not None:
             digest.update(content[filled : filled + count])
         filled += count
     if body.read(1):  # at the end of a gzip stream this also checks its CRC
-        raise DatasetFormatError(
-            message(where, "bytes left over", code="E070", got="more", expected=expected, fix=AGAIN)
-        )
+        raise DatasetFormatError(where, "bytes left over", code="E070", got="more", expected=expected, fix=AGAIN)
     if sha256 is not None and digest.hexdigest() != sha256:
         raise DatasetChecksumError(
-            message(
-                where,
-                "other bytes than the published ones",
-                code="E071",
-                got=digest.hexdigest(),
-                expected=f"SHA-256 {sha256}",
-            )
+            where,
+            "other bytes than the published ones",
+            code="E071",
+            got=digest.hexdigest(),
+            expected=f"SHA-256 {sha256}",
         )
     if not dtype.isnative:
         array = array.byteswap(inplace=True).view(dtype.newbyteorder("="))
@@ -228,25 +214,21 @@ def _header(body: io.BufferedIOBase, where: str) -> tuple[bytes, np.dtype[Any], 
     known = len(magic) == 4 and magic[:2] == b"\0\0" and magic[2] in DTYPES and 1 <= magic[3] <= MAX_DIMENSIONS
     if not known:
         raise DatasetFormatError(
-            message(
-                where,
-                "not an IDX file",
-                code="E070",
-                got=f"magic number {magic.hex(' ') or '(empty)'}",
-                expected="00 00, a dtype (08, 09, 0b, 0c, 0d, 0e), 1 to 32 dimensions; or gzip",
-            )
+            where,
+            "not an IDX file",
+            code="E070",
+            got=f"magic number {magic.hex(' ') or '(empty)'}",
+            expected="00 00, a dtype (08, 09, 0b, 0c, 0d, 0e), 1 to 32 dimensions; or gzip",
         )
     dimensions = body.read(4 * magic[3])
     if len(dimensions) < 4 * magic[3]:
         raise DatasetFormatError(
-            message(
-                where,
-                "truncated within the header",
-                code="E070",
-                got=f"{4 + len(dimensions)} bytes",
-                expected=f"{4 + 4 * magic[3]}",
-                fix=AGAIN,
-            )
+            where,
+            "truncated within the header",
+            code="E070",
+            got=f"{4 + len(dimensions)} bytes",
+            expected=f"{4 + 4 * magic[3]}",
+            fix=AGAIN,
         )
     shape = tuple(int(n) for n in np.frombuffer(dimensions, ">u4"))
     return magic + dimensions, DTYPES[magic[2]], shape

@@ -19,8 +19,6 @@ from bpxp.errors import (
     DatasetChecksumError,
     DatasetFormatError,
     DatasetUnavailableError,
-    Message,
-    message,
     warn,
 )
 
@@ -203,12 +201,12 @@ def _obtain(
 ) -> np.ndarray:
     """Download `file`, keep it in the folder `keep`, and return its array. Mirrors that failed go to the end."""
     if not download:
-        raise DatasetUnavailableError(_instructions(collection, file, keep, "  download=False"))
+        raise _unavailable(collection, file, keep, "  download=False")
     fetched, failures = fetch(file, mirrors, progress=progress)
     if fetched is None:
         if any(failure.wrong for failure in failures):
-            raise DatasetChecksumError(_wrong(collection, file, failures))
-        raise DatasetUnavailableError(_instructions(collection, file, keep, _tried(failures)))
+            raise _wrong(collection, file, failures)
+        raise _unavailable(collection, file, keep, _tried(failures))
     mirrors[:] = mirrors[len(failures) :] + mirrors[: len(failures)]
     path = keep / (f"{file.name}.gz" if fetched.content[:2] == GZIP_MAGIC else file.name)
     try:
@@ -224,8 +222,8 @@ def _tried(failures: list[Failure]) -> str:
     return "\n".join(f"  {failure.url}: {failure.reason}" for failure in failures)
 
 
-def _wrong(collection: Collection, file: Published, failures: list[Failure]) -> Message:
-    return message(
+def _wrong(collection: Collection, file: Published, failures: list[Failure]) -> DatasetChecksumError:
+    return DatasetChecksumError(
         collection.call,
         f"no mirror sent {file.name} as it was published, SHA-256 {file.sha256} of the raw file:\n{_tried(failures)}",
         code="E071",
@@ -234,9 +232,9 @@ def _wrong(collection: Collection, file: Published, failures: list[Failure]) -> 
     )
 
 
-def _instructions(collection: Collection, file: Published, keep: Path, tried: str) -> Message:
+def _unavailable(collection: Collection, file: Published, keep: Path, tried: str) -> DatasetUnavailableError:
     files = ", ".join(f"{f.name}.gz ({f.packed:,} bytes; {f.size:,} unpacked)" for f in collection.files)
-    return message(
+    return DatasetUnavailableError(
         collection.call,
         f"{file.name} is not on this machine and cannot be downloaded:\n{tried}\nThe files, plain or .gz, are {files}",
         code="E072",

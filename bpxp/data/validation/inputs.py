@@ -14,7 +14,7 @@ import numpy as np
 
 from bpxp.backends import Array, Backend, get_backend
 from bpxp.backends.base import is_host_array
-from bpxp.errors import BpxpError, InvalidTypeError, InvalidValueError, Message, message
+from bpxp.errors import BpxpError, InvalidTypeError, InvalidValueError
 
 Shape = tuple[int, ...]
 BLOCK = 1 << 20  # numbers that an error is looked for in at a time: the array may be larger than memory
@@ -32,37 +32,33 @@ def as_host(a: Any, where: str) -> np.ndarray:
     """
     name = _name(where)
     if a is None:
-        raise InvalidTypeError(message(where, "is missing", code="E030", got="None", expected="an array"))
+        raise InvalidTypeError(where, "is missing", code="E030", got="None", expected="an array")
     if hasattr(a, "__next__"):
         raise InvalidTypeError(
-            message(
-                where,
-                "can be read only once",
-                code="E030",
-                got=type(a).__name__,
-                expected="an array",
-                fix=f"{name} = np.stack(list({name}))",
-            )
+            where,
+            "can be read only once",
+            code="E030",
+            got=type(a).__name__,
+            expected="an array",
+            fix=f"{name} = np.stack(list({name}))",
         )
     if hasattr(a, "collect_schema") and hasattr(a, "collect"):
         raise InvalidTypeError(
-            message(where, "has not been computed yet", code="E030", got=type(a).__name__, fix=f"pass {name}.collect()")
+            where, "has not been computed yet", code="E030", got=type(a).__name__, fix=f"pass {name}.collect()"
         )
     if hasattr(a, "tocsr") and hasattr(a, "toarray"):
         matrix = f"{type(a).__module__.split('.')[0]}.sparse {type(a).__name__}"
         raise InvalidTypeError(
-            message(where, "sparse", code="E032", got=matrix, expected="a dense array", fix=f"pass {name}.toarray()")
+            where, "sparse", code="E032", got=matrix, expected="a dense array", fix=f"pass {name}.toarray()"
         )
     if np.ma.isMaskedArray(a):
         if np.ma.is_masked(a):
             raise InvalidTypeError(
-                message(
-                    where,
-                    "has masked values",
-                    code="E033",
-                    got=f"{int(np.ma.getmaskarray(a).sum())} of {a.size} masked",
-                    fix=f"pass {name}.filled(value), or drop the rows",
-                )
+                where,
+                "has masked values",
+                code="E033",
+                got=f"{int(np.ma.getmaskarray(a).sum())} of {a.size} masked",
+                fix=f"pass {name}.filled(value), or drop the rows",
             )
         a = a.data
     if hasattr(a, "columns") and hasattr(a, "to_numpy"):
@@ -74,28 +70,22 @@ def as_host(a: Any, where: str) -> np.ndarray:
     try:
         array = np.asarray(a)
     except ValueError as error:
-        raise InvalidValueError(
-            message(where, _ragged(a) or f"cannot be read as an array ({error})", code="E035")
-        ) from error
+        raise InvalidValueError(where, _ragged(a) or f"cannot be read as an array ({error})", code="E035") from error
     kind = array.dtype.kind
     if kind == "O" and array.ndim == 0:
-        raise InvalidTypeError(message(where, "not an array", code="E030", got=type(a).__name__))
+        raise InvalidTypeError(where, "not an array", code="E030", got=type(a).__name__)
     if kind == "O":
-        raise InvalidTypeError(
-            message(where, f"dtype object; {_first_non_number(array)}", code="E031", expected="numbers")
-        )
+        raise InvalidTypeError(where, f"dtype object; {_first_non_number(array)}", code="E031", expected="numbers")
     if kind == "c":
-        raise InvalidTypeError(message(where, f"{array.dtype} not supported", code="E031", fix=f"pass {name}.real"))
+        raise InvalidTypeError(where, f"{array.dtype} not supported", code="E031", fix=f"pass {name}.real")
     if kind not in "biuf":
         raise InvalidTypeError(
-            message(
-                where,
-                "not numbers",
-                code="E031",
-                got=f"dtype {array.dtype}",
-                expected="integers or floats",
-                fix="encode it as numbers",
-            )
+            where,
+            "not numbers",
+            code="E031",
+            got=f"dtype {array.dtype}",
+            expected="integers or floats",
+            fix="encode it as numbers",
         )
     return array
 
@@ -119,16 +109,14 @@ def taken(a: Any, backend: Backend, where: str) -> Array:
     try:
         return backend.asarray(a)
     except BpxpError as error:
-        raise error.at(where) from None
+        raise error.replaced(where=where) from None
     except (BufferError, TypeError) as error:
         raise InvalidTypeError(
-            message(
-                where,
-                f"{backend.name} cannot take the array",
-                code="E031",
-                got=f"dtype {a.dtype} of {type(a).__module__.split('.')[0]} ({error})",
-                fix="convert it to float32",
-            )
+            where,
+            f"{backend.name} cannot take the array",
+            code="E031",
+            got=f"dtype {a.dtype} of {type(a).__module__.split('.')[0]} ({error})",
+            fix="convert it to float32",
         ) from error
 
 
@@ -137,14 +125,12 @@ def _check_columns(frame: Any, where: str) -> None:
         text = str(dtype).lower()
         if not any(word in text for word in ("int", "float", "bool", "double", "decimal")):
             raise InvalidTypeError(
-                message(
-                    where,
-                    f"column {name!r} is not numeric",
-                    code="E031",
-                    got=f"dtype {dtype}",
-                    expected="numbers",
-                    fix=f"x.drop(columns=[{name!r}]), or encode it",
-                )
+                where,
+                f"column {name!r} is not numeric",
+                code="E031",
+                got=f"dtype {dtype}",
+                expected="numbers",
+                fix=f"x.drop(columns=[{name!r}]), or encode it",
             )
 
 
@@ -199,11 +185,11 @@ def as_inputs(x: Any, in_shape: Shape, backend: Backend, dtype: str, where: str)
             return array
         if not xp.isdtype(array.dtype, ("bool", "integral", "real floating")):
             raise InvalidTypeError(
-                message(where, "not real numbers", code="E031", got=f"dtype {array.dtype}", fix="pass x.real")
+                where, "not real numbers", code="E031", got=f"dtype {array.dtype}", fix="pass x.real"
             )
         array = array if array.dtype == target else xp.astype(array, target)
         if not all_finite(array, backend):
-            raise InvalidValueError(not_finite(backend.to_numpy(taken(x, backend, where)), dtype, where))
+            raise not_finite(backend.to_numpy(taken(x, backend, where)), dtype, where)
         return array
     host = as_host(x, where)
     check_shape(host.shape, in_shape, where)
@@ -213,7 +199,7 @@ def as_inputs(x: Any, in_shape: Shape, backend: Backend, dtype: str, where: str)
     with np.errstate(over="ignore", invalid="ignore"):
         cast = host.astype(dtype, order="C", copy=False)
     if not all_finite(cast, get_backend("numpy")):
-        raise InvalidValueError(not_finite(host, dtype, where))
+        raise not_finite(host, dtype, where)
     return backend.asarray(cast)
 
 
@@ -235,20 +221,20 @@ def check_shape(shape: Shape, in_shape: Shape, where: str) -> None:
     got, size = f"shape {shape}", math.prod(in_shape)
     want = f"(n, {', '.join(map(str, in_shape))})"
     if shape == ():
-        raise InvalidTypeError(message(where, "a single number", code="E030", expected=f"an array of shape {want}"))
+        raise InvalidTypeError(where, "a single number", code="E030", expected=f"an array of shape {want}")
     if shape[1:] == in_shape and shape[0] > 0:
         return
     if shape[0] == 0:
-        raise InvalidValueError(message(where, "0 samples", code="E037", got=got, expected=want))
+        raise InvalidValueError(where, "0 samples", code="E037", got=got, expected=want)
     if 0 in shape:
-        raise InvalidValueError(message(where, "0 features", code="E037", got=got, expected=want))
+        raise InvalidValueError(where, "0 features", code="E037", got=got, expected=want)
     if len(in_shape) == 1:
         what, fix = _vectors(shape, size)
     else:
         what = "not a batch of samples of the network's input shape"
         fix = f"x.reshape({shape[0]}, {', '.join(map(str, in_shape))})" if math.prod(shape[1:]) == size else ""
         fix = fix or ("x[None]" if shape == in_shape else "")
-    raise InvalidValueError(message(where, what, code="E036", got=got, expected=want, fix=fix))
+    raise InvalidValueError(where, what, code="E036", got=got, expected=want, fix=fix)
 
 
 def _vectors(shape: Shape, size: int) -> tuple[str, str]:
@@ -266,8 +252,8 @@ def _vectors(shape: Shape, size: int) -> tuple[str, str]:
     return what, f"x.reshape({shape[0]}, {flat}), or nn.Flatten() as the first layer" if flat == size else ""
 
 
-def not_finite(host: np.ndarray, dtype: str, where: str) -> Message:
-    """Write the message for NaN, infinities, and numbers beyond the dtype's range."""
+def not_finite(host: np.ndarray, dtype: str, where: str) -> InvalidValueError:
+    """Return the error for NaN, infinities, and numbers beyond the dtype's range."""
     largest = float(np.finfo(dtype).max)
     counts = {"nan": 0, "inf": 0, "large": 0}
     firsts: dict[str, list[int]] = {}
@@ -281,7 +267,7 @@ def not_finite(host: np.ndarray, dtype: str, where: str) -> Message:
                 firsts.setdefault(name, [begin + row, *rest])
                 counts[name] = counts.get(name, 0) + int(bad.sum())
     if "bad" in firsts:
-        return message(
+        return InvalidValueError(
             where,
             f"{counts['nan']} NaN and {counts['inf']} inf",
             code="E038",
@@ -289,7 +275,7 @@ def not_finite(host: np.ndarray, dtype: str, where: str) -> Message:
             fix="x = x[np.isfinite(x).all(axis=1)], or fill the gaps",
         )
     value = float(host[tuple(firsts["large"])])
-    return message(
+    return InvalidValueError(
         where,
         f"{value:g} exceeds the {dtype} maximum {largest:.2g}",
         code="E039",

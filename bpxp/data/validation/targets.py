@@ -14,7 +14,7 @@ import numpy as np
 from bpxp.backends import Array, Backend
 from bpxp.backends.base import is_host_array
 from bpxp.data.validation.inputs import BLOCK, as_host, taken
-from bpxp.errors import InvalidTypeError, InvalidValueError, Message, message, warn
+from bpxp.errors import InvalidTypeError, InvalidValueError, warn
 from bpxp.nn.losses.weights import class_weights_to_sample_weights
 
 
@@ -41,9 +41,9 @@ def host_targets(y: Any, kind: str, samples: int, n_out: int, backend: Backend, 
         y = backend.to_numpy(taken(y, backend, where))
     host = as_host(y, where) if not _is_text(y) else _refuse_text(y, where)
     if host.ndim == 0:
-        raise InvalidTypeError(message(where, "a single number", code="E030", expected=f"{samples} targets"))
+        raise InvalidTypeError(where, "a single number", code="E030", expected=f"{samples} targets")
     if len(host) != samples:
-        raise InvalidValueError(message(where, f"{samples} samples but {len(host)} labels", code="E040"))
+        raise InvalidValueError(where, f"{samples} samples but {len(host)} labels", code="E040")
     if kind == "classes" and (host.ndim == 1 or (host.ndim == 2 and host.shape[1] == 1 and n_out > 1)):
         return _class_indices(host, n_out, where)
     return _rows(host, kind, n_out, where)
@@ -57,13 +57,11 @@ def _is_text(y: Any) -> bool:
 
 def _refuse_text(y: Any, where: str) -> np.ndarray:
     raise InvalidTypeError(
-        message(
-            where,
-            "text labels",
-            code="E043",
-            expected="class indices 0 … n-1",
-            fix="names, y = np.unique(y, return_inverse=True)",
-        )
+        where,
+        "text labels",
+        code="E043",
+        expected="class indices 0 … n-1",
+        fix="names, y = np.unique(y, return_inverse=True)",
     )
 
 
@@ -75,28 +73,24 @@ def _class_indices(host: np.ndarray, classes: int, where: str) -> np.ndarray:
     if host.dtype.kind == "f":
         bad = np.flatnonzero(np.isnan(host))
         if bad.size:
-            raise InvalidValueError(message(where, f"{bad.size} NaN labels", code="E045", first=f"First at [{bad[0]}]"))
+            raise InvalidValueError(where, f"{bad.size} NaN labels", code="E045", first=f"First at [{bad[0]}]")
         bad = np.flatnonzero(host != np.floor(host))
         if bad.size:
             raise InvalidTypeError(
-                message(
-                    where,
-                    "integer class ids are expected",
-                    code="E042",
-                    first=f"y[{bad[0]}] = {host[bad[0]]:g}, {bad.size} in all",
-                )
+                where,
+                "integer class ids are expected",
+                code="E042",
+                first=f"y[{bad[0]}] = {host[bad[0]]:g}, {bad.size} in all",
             )
     bad = np.flatnonzero((host < 0) | (host >= classes))
     if bad.size:
         hint = "Labels 1..n? Use y - 1" if host.min() == 1 and host.max() == classes else ""
         raise InvalidValueError(
-            message(
-                where,
-                f"y[{bad[0]}] = {host[bad[0]]:g}, but {classes} classes need 0..{classes - 1}",
-                code="E041",
-                first=f"{bad.size} of {len(host)} labels are out of range",
-                fix=hint,
-            )
+            where,
+            f"y[{bad[0]}] = {host[bad[0]]:g}, but {classes} classes need 0..{classes - 1}",
+            code="E041",
+            first=f"{bad.size} of {len(host)} labels are out of range",
+            fix=hint,
         )
     return host.astype(np.int32)
 
@@ -106,20 +100,14 @@ def _rows(host: np.ndarray, kind: str, n_out: int, where: str) -> np.ndarray:
     expected = f"(n, {n_out})"
     if host.ndim == 1 and n_out == 1:
         raise InvalidValueError(
-            message(where, f"y has shape {host.shape}, the predictions ({len(host)}, 1)", code="E044", fix="y[:, None]")
+            where, f"y has shape {host.shape}, the predictions ({len(host)}, 1)", code="E044", fix="y[:, None]"
         )
     if host.ndim != 2 or host.shape[1] != n_out:
         fix = ""
         if kind == "labels" and host.ndim == 1:
             fix = "one column of 0/1 per label; for one class per sample use loss='softmax_cross_entropy'"
         raise InvalidValueError(
-            message(
-                where,
-                f"y has shape {host.shape}, the network has {n_out} outputs",
-                code="E044",
-                expected=expected,
-                fix=fix,
-            )
+            where, f"y has shape {host.shape}, the network has {n_out} outputs", code="E044", expected=expected, fix=fix
         )
     found: dict[str, tuple[int, list[int]]] = {}  # how many there are of each, and where the first is
     for begin in range(0, len(host), rows := max(1, BLOCK // n_out)):
@@ -130,7 +118,7 @@ def _rows(host: np.ndarray, kind: str, n_out: int, where: str) -> np.ndarray:
                 found[what] = count + int(bad.sum()), first
     if found:
         what = min(found, key=MISTAKES.index)
-        raise InvalidValueError(_mistaken(host, what, *found[what], where))
+        raise _mistaken(host, what, *found[what], where)
     return host
 
 
@@ -151,9 +139,9 @@ def _mistakes(values: np.ndarray, kind: str) -> Iterator[tuple[str, np.ndarray]]
             yield SUM, np.abs(values.sum(axis=1) - 1.0) > 1e-3
 
 
-def _mistaken(host: np.ndarray, what: str, count: int, first: list[int], where: str) -> Message:
+def _mistaken(host: np.ndarray, what: str, count: int, first: list[int], where: str) -> InvalidValueError:
     if what == SUM:
-        return message(
+        return InvalidValueError(
             where,
             f"row {first[0]} sums to {host[first[0]].astype(np.float64).sum():g}",
             code="E046",
@@ -163,7 +151,7 @@ def _mistaken(host: np.ndarray, what: str, count: int, first: list[int], where: 
         )
     value = float(host[tuple(first)])
     code = "E045" if what in (NAN, INFINITE) else "E046"
-    return message(where, f"{count} values are {what}", code=code, first=f"First at {first}: {value:g}")
+    return InvalidValueError(where, f"{count} values are {what}", code=code, first=f"First at {first}: {value:g}")
 
 
 def warn_single_class(y: np.ndarray, where: str) -> None:
@@ -193,21 +181,19 @@ def as_weights(
         host = as_host(weight, f"{where}: weight")
         if host.shape != (n,):
             raise InvalidValueError(
-                message(f"{where}: weight", f"{n} samples", code="E047", got=f"shape {host.shape}", expected=f"({n},)")
+                f"{where}: weight", f"{n} samples", code="E047", got=f"shape {host.shape}", expected=f"({n},)"
             )
         bad = np.flatnonzero(~(host >= 0) | np.isinf(host))
         if bad.size:
             raise InvalidValueError(
-                message(
-                    f"{where}: weight",
-                    "weights are finite and >= 0",
-                    code="E047",
-                    first=f"weight[{bad[0]}] = {host[bad[0]]:g}, {bad.size} in all",
-                )
+                f"{where}: weight",
+                "weights are finite and >= 0",
+                code="E047",
+                first=f"weight[{bad[0]}] = {host[bad[0]]:g}, {bad.size} in all",
             )
         if not host.any():
             raise InvalidValueError(
-                message(f"{where}: weight", "all weights are zero", code="E047", expected="at least one > 0")
+                f"{where}: weight", "all weights are zero", code="E047", expected="at least one > 0"
             )
         total = host.astype(np.float64)
     if class_weight is not None:
@@ -225,13 +211,11 @@ def _in_dtype(weights: np.ndarray, dtype: str, where: str) -> np.ndarray:
         whole = float(cast.sum(dtype=dtype))
     if not 0.0 < whole < np.inf:
         raise InvalidValueError(
-            message(
-                where,
-                f"the sum of the weights has to be a number > 0 in {dtype}",
-                code="E047",
-                got=f"{float(weights.sum()):g}",
-                fix="weight / weight.mean()",
-            )
+            where,
+            f"the sum of the weights has to be a number > 0 in {dtype}",
+            code="E047",
+            got=f"{float(weights.sum()):g}",
+            fix="weight / weight.mean()",
         )
     return cast
 
@@ -239,22 +223,18 @@ def _in_dtype(weights: np.ndarray, dtype: str, where: str) -> np.ndarray:
 def _class_table(class_weight: Any, labels: np.ndarray, classes: int, where: str) -> np.ndarray:
     if isinstance(class_weight, str):
         if class_weight != "balanced":
-            raise InvalidValueError(
-                message(where, "unknown name", code="E048", got=repr(class_weight), expected="'balanced'")
-            )
+            raise InvalidValueError(where, "unknown name", code="E048", got=repr(class_weight), expected="'balanced'")
         counts = np.bincount(labels, minlength=classes) if labels.ndim == 1 else labels.sum(axis=0)
         return np.where(counts > 0, len(labels) / (classes * np.maximum(counts, 1e-300)), 0.0)
     if isinstance(class_weight, dict):
         unknown = [k for k in class_weight if k not in range(classes)]
         if unknown:
             what = f"{unknown[0]!r} is none of the classes 0..{classes - 1}"
-            raise InvalidValueError(message(where, what, code="E048", got=", ".join(map(repr, class_weight))))
+            raise InvalidValueError(where, what, code="E048", got=", ".join(map(repr, class_weight)))
         class_weight = [class_weight.get(k, 1.0) for k in range(classes)]
     table = as_host(class_weight, where).astype(np.float64)
     if table.shape != (classes,) or not (np.isfinite(table).all() and (table >= 0).all()):
         raise InvalidValueError(
-            message(
-                where, f"one finite weight >= 0 for each of {classes} classes", code="E048", got=f"shape {table.shape}"
-            )
+            where, f"one finite weight >= 0 for each of {classes} classes", code="E048", got=f"shape {table.shape}"
         )
     return table

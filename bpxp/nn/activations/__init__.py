@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from bpxp.core.checks import named
-from bpxp.errors import InvalidTypeError, InvalidValueError, message
+from bpxp.errors import InvalidTypeError, InvalidValueError
 from bpxp.nn.activations.activation import Activation, Identity
 from bpxp.nn.activations.gated import GELU, Mish, SiLU
 from bpxp.nn.activations.rectifying import ELU, SELU, LeakyReLU, ReLU, Softplus
@@ -66,23 +66,19 @@ def get_activation(activation: Any) -> Activation:
         return activation
     if not isinstance(activation, str):
         raise InvalidTypeError(
-            message(
-                "activation",
-                "neither a name nor an Activation",
-                code="E004",
-                got=f"{type(activation).__name__} {activation!r}",
-                fix="activation='relu'",
-            )
+            "activation",
+            "neither a name nor an Activation",
+            code="E004",
+            got=f"{type(activation).__name__} {activation!r}",
+            fix="activation='relu'",
         )
     if activation.lower() in ("softmax", "log_softmax"):
         raise InvalidValueError(
-            message(
-                "activation",
-                "a softmax layer before the loss would apply softmax twice: losses take logits",
-                code="E013",
-                got=repr(activation),
-                expected="none on the last layer",
-                fix="leave it out; predict_proba(x), or nn.softmax(logits, xp=xp), reads the logits out",
-            )
+            "activation",
+            "a softmax layer before the loss would apply softmax twice: losses take logits",
+            code="E013",
+            got=repr(activation),
+            expected="none on the last layer",
+            fix="leave it out; predict_proba(x), or nn.softmax(logits, xp=xp), reads the logits out",
         )
     return named(activation, "activation", ACTIVATIONS)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from bpxp.equations.notation import Equations
-from bpxp.errors import InvalidValueError, message
+from bpxp.errors import InvalidValueError
 from bpxp.nn.activations.activation import Activation
 from bpxp.nn.functions import constant, decay, logistic, logistic_pair, normal_tail, positive
 from bpxp.nn.layer import Array, Namespace
@@ -121,14 +121,12 @@ class GELU(Activation):
     def __post_init__(self) -> None:
         if not isinstance(self.approximate, str) or self.approximate not in ("none", "tanh"):
             raise InvalidValueError(
-                message(
-                    "GELU(approximate=…)",
-                    "unknown form",
-                    code="E003",
-                    got=repr(self.approximate),
-                    expected="'none' or 'tanh'",
-                    fix="GELU(approximate='tanh')",
-                )
+                "GELU(approximate=…)",
+                "unknown form",
+                code="E003",
+                got=repr(self.approximate),
+                expected="'none' or 'tanh'",
+                fix="GELU(approximate='tanh')",
             )
         if self.approximate == "tanh":
             object.__setattr__(self, "equations", TANH_FORM)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bpxp.core.checks import named
-from bpxp.errors import InvalidTypeError, message
+from bpxp.errors import InvalidTypeError
 from bpxp.nn.losses.binary_cross_entropy import BinaryCrossEntropy
 from bpxp.nn.losses.loss import Loss
 from bpxp.nn.losses.regression import Huber, MeanAbsoluteError, MeanSquaredError, Poisson
@@ -45,12 +45,10 @@ def get_loss(loss: Any) -> Loss:
         return loss
     if not isinstance(loss, str):
         raise InvalidTypeError(
-            message(
-                "loss",
-                "neither a name nor a Loss",
-                code="E004",
-                got=f"{type(loss).__name__} {loss!r}",
-                fix="loss='softmax_cross_entropy'",
-            )
+            "loss",
+            "neither a name nor a Loss",
+            code="E004",
+            got=f"{type(loss).__name__} {loss!r}",
+            fix="loss='softmax_cross_entropy'",
         )
     return named(loss, "loss", LOSSES)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bpxp.core.checks import number
 from bpxp.equations.notation import Equations
-from bpxp.errors import InvalidValueError, message
+from bpxp.errors import InvalidValueError
 from bpxp.nn.functions import constant, decay, logistic, positive
 from bpxp.nn.losses.loss import Array, Namespace, sample_weights, targets_like, weighted_mean
 
@@ -121,13 +121,11 @@ class BinaryCrossEntropy:
             return self.pos_weight
         if len(self.pos_weight) != logits.shape[1]:
             raise InvalidValueError(
-                message(
-                    "BinaryCrossEntropy(pos_weight=…)",
-                    "one weight per label is needed",
-                    code="E044",
-                    got=f"{len(self.pos_weight)} weights",
-                    expected=f"{logits.shape[1]}, or one number for all labels",
-                )
+                "BinaryCrossEntropy(pos_weight=…)",
+                "one weight per label is needed",
+                code="E044",
+                got=f"{len(self.pos_weight)} weights",
+                expected=f"{logits.shape[1]}, or one number for all labels",
             )
         # Fills, not a copy of host data: those may be recorded in a CUDA graph.
         return xp.concat([xp.full((1,), p, dtype=logits.dtype) for p in self.pos_weight])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
-from bpxp.errors import InvalidValueError, message
+from bpxp.errors import InvalidValueError
 
 Array = Any
 Namespace = Any
@@ -76,13 +76,11 @@ def targets_like(logits: Array, y: Array, where: str, xp: Namespace) -> Array:
     if y.shape != logits.shape:
         fix = "y[:, None]" if (*y.shape, 1) == logits.shape else ""
         raise InvalidValueError(
-            message(
-                where,
-                "the shape of the targets is not that of the outputs",
-                code="E044",
-                got=f"y of shape {tuple(y.shape)}",
-                expected=f"{tuple(logits.shape)}",
-                fix=fix,
-            )
+            where,
+            "the shape of the targets is not that of the outputs",
+            code="E044",
+            got=f"y of shape {tuple(y.shape)}",
+            expected=f"{tuple(logits.shape)}",
+            fix=fix,
         )
     return xp.astype(y, logits.dtype, copy=False)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bpxp.core.checks import number
 from bpxp.equations.notation import Equations
-from bpxp.errors import InvalidValueError, message
+from bpxp.errors import InvalidValueError
 from bpxp.nn.losses.loss import Array, Namespace, sample_weights, targets_like, weighted_mean
 
 
@@ -80,13 +80,11 @@ class SoftmaxCrossEntropy:
         if y.ndim == 1:
             if y.shape[0] != logits.shape[0]:
                 raise InvalidValueError(
-                    message(
-                        "SoftmaxCrossEntropy",
-                        "one class index per sample is needed",
-                        code="E044",
-                        got=f"y of shape {tuple(y.shape)}",
-                        expected=f"({logits.shape[0]},)",
-                    )
+                    "SoftmaxCrossEntropy",
+                    "one class index per sample is needed",
+                    code="E044",
+                    got=f"y of shape {tuple(y.shape)}",
+                    expected=f"({logits.shape[0]},)",
                 )
             y = one_hot(y, classes, dtype=logits.dtype, xp=xp)
         else:

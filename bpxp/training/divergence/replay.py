@@ -17,7 +17,7 @@ import numpy as np
 from bpxp import optim
 from bpxp.backends import get_backend
 from bpxp.core.tree import named_leaves
-from bpxp.errors import CheckpointCorruptError, CheckpointError, CheckpointFormatError, message
+from bpxp.errors import CheckpointCorruptError, CheckpointError, CheckpointFormatError
 from bpxp.network.network import Network
 from bpxp.network.summary import layer_name
 from bpxp.optim import Optimizer
@@ -53,12 +53,10 @@ class Bundle(NamedTuple):
         tensors, description = checkpoint.read(path)
         if not isinstance(description.get("replay"), dict):
             raise CheckpointFormatError(
-                message(
-                    f"replay({os.fspath(path)!r})",
-                    "the file holds no step to do again",
-                    code="E061",
-                    expected="a file that a diverged fit wrote",
-                )
+                f"replay({os.fspath(path)!r})",
+                "the file holds no step to do again",
+                code="E061",
+                expected="a file that a diverged fit wrote",
             )
         return Bundle(tensors, description)
 
@@ -181,7 +179,7 @@ def replay(path: str | Path | Bundle, *, custom: Iterable[type] = ()) -> Replay:
         raise
     except model_file.MISFITS as error:
         text = f"the description of the step is damaged ({error!r})"
-        raise CheckpointCorruptError(message(where, text, code="E060")) from error
+        raise CheckpointCorruptError(where, text, code="E060") from error
 
 
 def _replay(bundle: Bundle, custom: tuple[type, ...], where: str) -> Replay:

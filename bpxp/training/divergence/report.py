@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bpxp.errors import DivergenceError, message
+from bpxp.errors import DivergenceError
 from bpxp.network.summary import layer_name
 from bpxp.nn.sequential import Sequential
 from bpxp.training.divergence.trace import AFTER, Quantity, first_bad, layer_and_field, layer_at
@@ -69,8 +69,7 @@ def diagnose(
             told.insert(0, _of_samples(rows))
         told.insert(0, _before(bad, seen))
         fix = advice(model, bad, seen)
-    text = message(where, what, code="E052", got=got, first=_sentence(told), fix=fix, after=after)
-    error = DivergenceError(text)
+    error = DivergenceError(where, what, code="E052", got=got, first=_sentence(told), fix=fix, after=after)
     error.learning_rate, error.seen = rate, list(seen)
     error.samples, error.bad_samples = (np.arange(0) if samples is None else samples), rows
     if bad is not None:

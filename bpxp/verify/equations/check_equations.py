@@ -9,7 +9,7 @@ from typing import Any
 from bpxp.backends.dtypes import has_float64
 from bpxp.core.random import HostRandom
 from bpxp.equations.notation import Equations
-from bpxp.errors import BpxpError, InvalidTypeError, message
+from bpxp.errors import BpxpError, InvalidTypeError
 from bpxp.network.network import Network
 from bpxp.nn import Layer, Loss, Residual, Sequential
 from bpxp.nn.layer import Shape
@@ -98,9 +98,7 @@ def check_equations(
         return _check_parts(thing, x, backend, seed, rtol)
     if not isinstance(getattr(thing, "equations", None), Equations):
         raise InvalidTypeError(
-            message(
-                "check_equations", "no equations", code="E084", got=repr(thing), expected="an attribute `equations`"
-            )
+            "check_equations", "no equations", code="E084", got=repr(thing), expected="an attribute `equations`"
         )
     if x is None and isinstance(thing, Layer):
         thing, x = small(thing)

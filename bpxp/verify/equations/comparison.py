@@ -13,7 +13,7 @@ from bpxp.backends.dtypes import has_float64
 from bpxp.core.random import DIRECTION, HostRandom
 from bpxp.equations.loops import evaluate
 from bpxp.equations.notation import Equations, references
-from bpxp.errors import BackendNotUsableError, DerivationError, message
+from bpxp.errors import BackendNotUsableError, DerivationError
 
 Values = dict[str, Any]
 
@@ -87,13 +87,11 @@ class Comparison:
         self.backend = get_backend(backend)
         if not has_float64(self.backend):
             raise BackendNotUsableError(
-                message(
-                    "check_equations",
-                    "the backend has no float64",
-                    code="E012",
-                    got=self.backend.name,
-                    fix="backend='numpy'",
-                )
+                "check_equations",
+                "the backend has no float64",
+                code="E012",
+                got=self.backend.name,
+                fix="backend='numpy'",
             )
         self.xp = self.backend.xp
         self.rng = HostRandom(seed, (DIRECTION,))
@@ -147,7 +145,7 @@ class Comparison:
         missing = [name for name in results if name not in targets]
         if missing:
             what = f"no equation says what {', '.join(missing)} is"
-            raise DerivationError(message(type(self.thing).__name__, what, code="E084"))
+            raise DerivationError(type(self.thing).__name__, what, code="E084")
 
         def fitted(name: str, a: Any) -> np.ndarray:
             return as_rows(a, axes[name], name in samples)
@@ -170,14 +168,12 @@ class Comparison:
         if np.any(wrong):
             place = tuple(int(i) for i in np.argwhere(wrong)[0])
             raise DerivationError(
-                message(
-                    where,
-                    "the code computes something else",
-                    code="E081",
-                    got=f"{code[place].item()!r} by the code",
-                    expected=f"{loops[place].item()!r} by the equation",
-                    first=f"First at {list(place)}, {np.count_nonzero(wrong)} of {wrong.size} entries",
-                )
+                where,
+                "the code computes something else",
+                code="E081",
+                got=f"{code[place].item()!r} by the code",
+                expected=f"{loops[place].item()!r} by the equation",
+                first=f"First at {list(place)}, {np.count_nonzero(wrong)} of {wrong.size} entries",
             )
         self.found[of, line] = max(self.found.get((of, line), 0.0), float(np.max(error, initial=0.0)))
 

@@ -9,7 +9,7 @@ import numpy as np
 from bpxp.core.tree import leaves, tree_map
 from bpxp.equations.loops import evaluate
 from bpxp.equations.notation import Equations
-from bpxp.errors import DerivationError, message
+from bpxp.errors import DerivationError
 from bpxp.nn import one_hot
 from bpxp.optim import Plateau, Schedule, clip_by_norm, clip_by_value
 from bpxp.optim.schedules import as_schedule
@@ -102,7 +102,7 @@ def compare_optimizer(case: Comparison) -> None:
     kept = [name for name in names if name != "p'"]
     if state.slots and len(state.slots) != len(kept):
         what = f"no equation says what each of {len(state.slots)} slots is"
-        raise DerivationError(message(type(optimizer).__name__, what, code="E084"))
+        raise DerivationError(type(optimizer).__name__, what, code="E084")
 
     def update(state: Any, gradients: Any) -> tuple[Any, ...]:
         changed: tuple[Any, ...] = optimizer.update(state[0], gradients, state[1], xp=xp)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from bpxp.backends import Backend, available_backends, get_backend
-from bpxp.errors import BpxpError, LayerCheckError, Message, message
+from bpxp.errors import BpxpError, LayerCheckError
 from bpxp.nn.layer import Shape
 from bpxp.verify.layer.case import Case
 from bpxp.verify.layer.rules import RULES, Rule
@@ -129,9 +129,7 @@ def check_layer(
     name = type(layer).__name__ if not isinstance(layer, type) else layer.__name__
     report = LayerReport(name, tuple(backend.name for backend in chosen), not_run, tuple(checks))
     if report.broken:
-        error = LayerCheckError(_message(report))
-        error.report = report
-        raise error
+        raise _broken(report)
     return report
 
 
@@ -145,8 +143,8 @@ def _checked(rule: Rule, case: Case) -> RuleCheck:
     return RuleCheck(rule.name, rule.says, found, rule.fix, case.note)
 
 
-def _message(report: LayerReport) -> Message:
-    """Write a line for each rule that is broken."""
+def _broken(report: LayerReport) -> LayerCheckError:
+    """Return the error with a line for each rule that is broken."""
     lines = []
     for check in report.checks:
         if not check.kept:
@@ -155,7 +153,9 @@ def _message(report: LayerReport) -> Message:
     what = f"the layer breaks {len(lines)} of {len(report.checks)} rules: {', '.join(report.broken)}"
     if len(lines) > LINES:
         lines[LINES:] = ["  the others: error.report"]
-    return message(f"check_layer({report.layer})", "\n".join([what, *lines]), code="E085", after="")
+    error = LayerCheckError(f"check_layer({report.layer})", "\n".join([what, *lines]), code="E085", after="")
+    error.report = report
+    return error
 
 
 def _usable(names: Sequence[str | Backend], *, every: bool) -> tuple[list[Backend], dict[str, str]]:

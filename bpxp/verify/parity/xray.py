@@ -17,7 +17,7 @@ import numpy as np
 from bpxp.backends import Backend, get_backend
 from bpxp.core.checks import positive_int
 from bpxp.core.tree import tree_map
-from bpxp.errors import InvalidValueError, message
+from bpxp.errors import InvalidValueError
 from bpxp.network.network import Network, checked_network
 from bpxp.nn.observe import Tape
 from bpxp.optim import Optimizer
@@ -133,9 +133,7 @@ def xray(
     """
     checked_network(net, "xray(net)")
     if not steps:
-        raise InvalidValueError(
-            message("xray(steps=…)", "no step", code="E002", got=repr(steps), expected="(1, 10, 100)")
-        )
+        raise InvalidValueError("xray(steps=…)", "no step", code="E002", got=repr(steps), expected="(1, 10, 100)")
     wanted = {positive_int(step, "xray(steps=…)") for step in steps}
     chosen = get_backend(net.backend if backend is None else backend, matmul=matmul)
     trial = make_trial(net, data, batch_size=batch_size, optimizer=optimizer, where="xray")

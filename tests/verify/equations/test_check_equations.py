@@ -209,7 +209,7 @@ def test_what_cannot_be_checked_is_named():
     class Choosy(nn.Identity):
         def init(self, rng, in_shape):
             if in_shape != (7,):
-                raise BpxpError("seven")
+                raise BpxpError("layer", "seven", code="E014")
             return (), in_shape
 
     report = check_equations(nn.Sequential((Silent(), nn.Dense(2), Choosy(), Huge())), backend="numpy")

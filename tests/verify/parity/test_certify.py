@@ -268,7 +268,7 @@ def test_commands(tmp_path, capsys):
 
 def test_commands_fail_where_something_is_wrong(capsys, monkeypatch):
     wrong = faulty(tanh=off("tanh"))
-    for module in ("parity", "lockstep"):
+    for module in ("parity.certify", "parity.bisect"):
         plain = bpxp.get_backend
         monkeypatch.setattr(
             f"bpxp.verify.{module}.get_backend", lambda name, plain=plain: wrong if name == "wrong" else plain(name)

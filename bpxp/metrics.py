@@ -12,11 +12,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from bpxp.core.checks import named, positive_int
+from bpxp.core.typing import Array, Namespace
 from bpxp.errors import InvalidTypeError, InvalidValueError
 from bpxp.nn.losses import Loss, one_hot
 
-Array = Any
-Namespace = Any
 Counts = tuple[Array, ...]
 
 

@@ -11,8 +11,9 @@ import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from bpxp.backends.base import Array, Backend, Namespace, Step, device_name
+from bpxp.backends.base import Backend, Step, device_name
 from bpxp.backends.precision import with_products
+from bpxp.core.typing import Array, Namespace
 from bpxp.errors import (
     BackendNotInstalledError,
     BackendNotUsableError,

@@ -13,10 +13,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from bpxp.core.memory import Memory
+from bpxp.core.typing import Array, Namespace
 from bpxp.errors import DeviceMismatchError, InvalidTypeError, InvalidValueError, ShapeRuleError
 
-Array = Any
-Namespace = Any
 State = Any
 StepFunction = Callable[[State, Any], State]
 

@@ -12,8 +12,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from bpxp.backends.base import Array, State, StepFunction
+from bpxp.backends.base import State, StepFunction
 from bpxp.core.tree import leaves, unflatten
+from bpxp.core.typing import Array
 
 NO_STATE = "it has no state"  # a function, called when its value is wanted
 

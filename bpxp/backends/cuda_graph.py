@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from bpxp.backends.base import Array, Namespace, State, StepFunction
+from bpxp.backends.base import State, StepFunction
 from bpxp.backends.capture import NotRecordable, Replay
 from bpxp.core.tree import leaves, unflatten
+from bpxp.core.typing import Array, Namespace
 
 
 class GraphReplay(Replay):

@@ -12,7 +12,8 @@ import importlib.util
 import types
 from collections.abc import Callable
 
-from bpxp.backends.base import Array, Backend, Namespace
+from bpxp.backends.base import Backend
+from bpxp.core.typing import Array, Namespace
 from bpxp.errors import InvalidValueError, suggestion
 
 Product = Callable[[Array, Array], Array]

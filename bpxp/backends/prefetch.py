@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bpxp.backends.base import Array, Backend
+from bpxp.backends.base import Backend
+from bpxp.core.typing import Array
 
 PIECE = 32 << 20  # bytes at a time to a device at the end of a bus: it asks for few long journeys
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+from bpxp.core.typing import Array, Namespace
 from bpxp.errors import InvalidValueError
-
-Array = Any
-Namespace = Any
 
 PLACE_BITS = 64
 PARITY = 0x1BD11BDA  # k0 ^ k1 ^ k2: no key is all zeros in all three words

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-Array = Any
+from bpxp.core.typing import Array
+
 Tree = Any
 T = TypeVar("T")
 

@@ -15,10 +15,10 @@ from bpxp.backends.capture import NO_STATE
 from bpxp.backends.dtypes import checked_dtype
 from bpxp.core.random import make_key
 from bpxp.core.tree import tree_map
+from bpxp.core.typing import Params, Shape
 from bpxp.errors import BackendNotInstalledError, BpxpError, InvalidValueError
 from bpxp.network.step import Data, State, TrainingStep
 from bpxp.nn import Loss, Sequential
-from bpxp.nn.layer import Params, Shape
 from bpxp.optim import SGD
 
 CANDIDATES = ("numpy", "cupy", "torch", "torch:cuda", "jax")

@@ -17,6 +17,7 @@ from bpxp.core.checks import number
 from bpxp.core.random import INIT, HostRandom, Seed, make_key, normalize_seed
 from bpxp.core.threefry import Key
 from bpxp.core.tree import named_leaves, tree_map
+from bpxp.core.typing import Params, Shape
 from bpxp.data.rows import Rows
 from bpxp.errors import InvalidTypeError
 from bpxp.metrics import Metric
@@ -36,7 +37,6 @@ from bpxp.network.step import (
     training,
 )
 from bpxp.nn import Layer, Loss, architecture, get_loss
-from bpxp.nn.layer import Params, Shape
 from bpxp.optim import SGD, Optimizer, OptState
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ import numpy as np
 from bpxp.backends import Array, Backend
 from bpxp.backends.base import is_host_array
 from bpxp.core.tree import named_leaves, unflatten
+from bpxp.core.typing import Params
 from bpxp.data.validation.inputs import as_host, taken
 from bpxp.errors import InvalidValueError
-from bpxp.nn.layer import Params
 
 WHERE = "Network.params"
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from bpxp.core.typing import Array, Namespace, Params
 from bpxp.nn.functions import constant
-from bpxp.nn.layer import Array, Namespace, Params
 from bpxp.nn.losses import Loss
 from bpxp.nn.sequential import Sequential
 from bpxp.optim.optimizer import Optimizer, OptState

@@ -14,8 +14,9 @@ import numpy as np
 
 from bpxp.backends import get_backend
 from bpxp.core.tree import named_leaves, tree_map
+from bpxp.core.typing import Shape
 from bpxp.network.step import training
-from bpxp.nn.layer import Layer, Shape
+from bpxp.nn.layer import Layer
 from bpxp.nn.sequential import Sequential
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import numbers
 from collections.abc import Sequence
 from typing import Any
 
+from bpxp.core.typing import Shape
 from bpxp.errors import InvalidTypeError, InvalidValueError
 from bpxp.nn import Activation, Dense, Identity, Layer, Loss, Sequential, get_activation, get_initializer
-from bpxp.nn.layer import Shape
 
 WHERE = "Network"
 

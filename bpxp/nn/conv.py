@@ -9,12 +9,12 @@ from typing import NamedTuple, cast
 
 from bpxp.core.checks import fits_in_memory, positive_int
 from bpxp.core.random import HostRandom
+from bpxp.core.typing import Array, Namespace, Shape
 from bpxp.equations.notation import Equations
 from bpxp.errors import InvalidValueError
 from bpxp.nn import windows
 from bpxp.nn.activations import Activation, get_activation
 from bpxp.nn.initializers import Initializer, get_initializer
-from bpxp.nn.layer import Array, Namespace, Shape
 from bpxp.nn.windows import Grid, Pair
 
 FEW = 4  # fewer channels than this are too short a row to gather: each tap is copied as an image instead

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from bpxp.core.checks import number
 from bpxp.core.random import HostRandom, Key
 from bpxp.core.threefry import LEVELS, bernoulli, level
+from bpxp.core.typing import Array, Namespace, Shape
 from bpxp.equations.notation import Equations
 from bpxp.errors import InvalidValueError
-from bpxp.nn.layer import Array, Namespace, Shape
 
 
 @dataclass(frozen=True)

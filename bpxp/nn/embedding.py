@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from bpxp.core.checks import fits_in_memory, positive_int
 from bpxp.core.random import HostRandom
+from bpxp.core.typing import Array, Namespace, Shape
 from bpxp.equations.notation import Equations
 from bpxp.errors import InvalidValueError
 from bpxp.nn.functions import constant
 from bpxp.nn.initializers import Initializer, get_initializer
-from bpxp.nn.layer import Array, Namespace, Shape
 
 EXACT = 2**24  # float32 counts no further
 ONE_HOT = 2**24  # numbers in one block of the one-hot matrix: 64 MiB in float32

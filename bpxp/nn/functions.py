@@ -6,10 +6,8 @@ None of them selects by `where`, which mispredicts its branches on NumPy: a maxi
 from __future__ import annotations
 
 import math
-from typing import Any
 
-Array = Any
-Namespace = Any
+from bpxp.core.typing import Array, Namespace
 
 # Numerator and denominator of R(u) = e^(u²/2) Φ(-u), lowest power first: rational interpolants at the Chebyshev points
 # of u/(u + K). Every coefficient is positive, so for u >= 0 no step of Horner's scheme cancels.

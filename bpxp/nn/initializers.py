@@ -18,8 +18,8 @@ import numpy as np
 
 from bpxp.core.checks import named, number
 from bpxp.core.random import HostRandom
+from bpxp.core.typing import Shape
 from bpxp.errors import InvalidTypeError
-from bpxp.nn.layer import Shape
 
 
 class Initializer:

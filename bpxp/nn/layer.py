@@ -9,12 +9,9 @@ from __future__ import annotations
 from typing import Any, Protocol, runtime_checkable
 
 from bpxp.core.random import HostRandom
+from bpxp.core.typing import Array, Namespace, Params, Shape
 
-Array = Any
-Namespace = Any
-Params = tuple[Any, ...]  # a (named) tuple of arrays; () for a layer without parameters
 Cache = Any  # what forward keeps for backward; never written
-Shape = tuple[int, ...]  # of one sample, without the batch
 
 
 @runtime_checkable

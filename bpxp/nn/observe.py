@@ -11,9 +11,10 @@ import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
+from bpxp.core.typing import Array, Namespace, Params
 from bpxp.equations.notation import Equations
 from bpxp.nn import Activation, Loss, Residual, Sequential
-from bpxp.nn.layer import Array, Layer, Namespace, Params
+from bpxp.nn.layer import Layer
 from bpxp.nn.sequential import activation_of
 
 

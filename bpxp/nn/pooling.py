@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 from bpxp.core.random import HostRandom
+from bpxp.core.typing import Array, Namespace, Shape
 from bpxp.equations.notation import Equations
 from bpxp.errors import InvalidValueError
 from bpxp.nn import windows
-from bpxp.nn.layer import Array, Namespace, Shape
 from bpxp.nn.windows import Axis, Grid, Pair
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from bpxp.core.random import HostRandom
+from bpxp.core.typing import Array, Namespace, Shape
 from bpxp.equations.notation import Equations
 from bpxp.errors import InvalidTypeError, InvalidValueError
-from bpxp.nn.layer import Array, Namespace, Shape
 
 
 @dataclass(frozen=True)

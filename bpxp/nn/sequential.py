@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from bpxp.core.random import HostRandom
+from bpxp.core.typing import Array, Namespace, Params, Shape
 from bpxp.nn.activations import Activation, Identity
-from bpxp.nn.layer import Array, Layer, Namespace, Params, Shape
+from bpxp.nn.layer import Layer
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from bpxp.core.checks import positive_int
+from bpxp.core.typing import Array, Namespace, Shape
 from bpxp.errors import InvalidTypeError, InvalidValueError
-from bpxp.nn.layer import Array, Namespace, Shape
 
 Pair = tuple[int, int]
 Padding = str | tuple[Pair, Pair]  # "valid", "same", or ((top, bottom), (left, right))

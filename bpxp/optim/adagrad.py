@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from bpxp.core.tree import tree_map
+from bpxp.core.typing import Array, Namespace, Params
 from bpxp.equations.notation import Equations
-from bpxp.optim.optimizer import Array, Namespace, Optimizer, Params
+from bpxp.optim.optimizer import Optimizer
 from bpxp.optim.schedules import Schedule
 
 

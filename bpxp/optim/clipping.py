@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from bpxp.core.tree import leaves, tree_map
-
-Array = Any
-Namespace = Any
-Params = tuple[Any, ...]
+from bpxp.core.typing import Array, Namespace, Params
 
 
 def clip_by_norm(grads: Params, limit: float, /, *, xp: Namespace) -> Params:

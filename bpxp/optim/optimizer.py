@@ -15,14 +15,11 @@ from typing import Any, NamedTuple
 
 from bpxp.core.checks import number
 from bpxp.core.tree import leaves, tree_map, unflatten
+from bpxp.core.typing import Array, Namespace, Params
 from bpxp.equations.notation import Equations
 from bpxp.errors import InvalidValueError
 from bpxp.optim.clipping import clip_by_norm, clip_by_value
 from bpxp.optim.schedules import Constant, Schedule, ScheduleState, as_schedule
-
-Array = Any
-Namespace = Any
-Params = tuple[Any, ...]
 
 SHARE = 8  # a rule works on up to six arrays: each may take this part of what a core has near it
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bpxp.core.typing import Array, Namespace
 from bpxp.equations.notation import Equations
-from bpxp.optim.schedules import Array, Namespace, Schedule, ScheduleState
+from bpxp.optim.schedules import Schedule, ScheduleState
 
 
 @dataclass(frozen=True)

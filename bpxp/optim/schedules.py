@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from bpxp.core.checks import number, positive_int
+from bpxp.core.typing import Array, Namespace
 from bpxp.equations.notation import Equations
 from bpxp.errors import InvalidTypeError, InvalidValueError, suggestion
 
-Array = Any
-Namespace = Any
 ScheduleState = tuple[Any, ...]
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from bpxp.core.atomic import replacing
 from bpxp.core.checks import as_path
+from bpxp.core.typing import Shape
 from bpxp.errors import (
     CheckpointCorruptError,
     CheckpointFormatError,
@@ -28,7 +29,7 @@ from bpxp.errors import (
     InvalidValueError,
 )
 from bpxp.saving import header
-from bpxp.saving.header import HEADER_LIMIT, NAME, NAMES, TENSOR_LIMIT, Description, Shape
+from bpxp.saving.header import HEADER_LIMIT, NAME, NAMES, TENSOR_LIMIT, Description
 
 Tensors = dict[str, np.ndarray]
 

@@ -15,6 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from bpxp.core.typing import Shape
 from bpxp.errors import (
     CheckpointCorruptError,
     CheckpointError,
@@ -24,7 +25,6 @@ from bpxp.errors import (
 )
 
 Description = dict[str, Any]
-Shape = tuple[int, ...]
 Places = dict[str, tuple[np.dtype[Any], Shape]]  # of each tensor, as they lie in the file
 
 FORMAT = 2

@@ -16,6 +16,7 @@ from bpxp.backends import Array, Backend, get_backend
 from bpxp.core.checks import as_path
 from bpxp.core.random import HostRandom
 from bpxp.core.tree import named_leaves, tree_map, unflatten
+from bpxp.core.typing import Params, Shape
 from bpxp.errors import (
     CheckpointError,
     CheckpointFormatError,
@@ -25,7 +26,6 @@ from bpxp.errors import (
 )
 from bpxp.network.network import Network
 from bpxp.nn import Sequential, architecture
-from bpxp.nn.layer import Params, Shape
 from bpxp.saving import format as checkpoint
 from bpxp.saving import registry
 

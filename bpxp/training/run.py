@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from bpxp.core.typing import Params
 from bpxp.network.feed import Feed
 from bpxp.network.network import Network
 from bpxp.network.step import State
-from bpxp.nn.layer import Params
 from bpxp.optim import OptState
 from bpxp.training.history import History
 

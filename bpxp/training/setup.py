@@ -11,6 +11,7 @@ import numpy as np
 
 from bpxp.backends import Array
 from bpxp.core.random import SPLIT, HostRandom
+from bpxp.core.typing import Shape
 from bpxp.data.fingerprint import fingerprint
 from bpxp.data.order import epoch_order, usable_batch_size
 from bpxp.data.rows import OneHot
@@ -21,7 +22,6 @@ from bpxp.network.feed import Feed, Resident, Stream
 from bpxp.network.network import Network
 from bpxp.network.prepare import Batch, Held, prepare_or_hold
 from bpxp.network.step import Data, State, TrainingStep
-from bpxp.nn.layer import Shape
 from bpxp.nn.losses.softmax_cross_entropy import one_hot
 from bpxp.optim import Optimizer
 from bpxp.saving import registry

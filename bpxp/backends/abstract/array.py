@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bpxp.core.typing import Shape
 from bpxp.errors import InvalidTypeError, InvalidValueError
-
-Shape = tuple[int, ...]
 
 
 class Cost(NamedTuple):

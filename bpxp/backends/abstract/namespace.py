@@ -13,16 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from bpxp.backends.abstract.array import (
-    Meter,
-    Shape,
-    ShapeArray,
-    broadcast,
-    elementwise,
-    new,
-    reshaped,
-)
+from bpxp.backends.abstract.array import Meter, ShapeArray, broadcast, elementwise, new, reshaped
 from bpxp.backends.base import CONSTANTS, DTYPES, HINTS, STORES, RuledNamespace
+from bpxp.core.typing import Shape
 from bpxp.errors import InvalidTypeError, InvalidValueError
 
 # One number for each number, of the same dtype; the operators are in `ARITHMETIC` of bpxp.backends.abstract.array, too.

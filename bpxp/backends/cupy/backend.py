@@ -12,7 +12,6 @@ import numpy as np
 from bpxp.backends.base import (
     CREATION,
     FUNCTIONS,
-    Array,
     Step,
     StepFunction,
     foreign,
@@ -27,6 +26,7 @@ from bpxp.backends.cupy.prefetch import CupyRing
 from bpxp.backends.cupy.threefry import threefry
 from bpxp.backends.prefetch import PIECE, Kinds
 from bpxp.core.memory import Memory
+from bpxp.core.typing import Array
 
 NO_MEMORY = ("cudaErrorMemoryAllocation", "CUBLAS_STATUS_ALLOC_FAILED")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-Array = Any
+from bpxp.core.typing import Array
 
 WORKSPACE = 32 << 20  # bytes: what NVIDIA recommends for Hopper
 PER_THREAD = 2  # cudaStreamPerThread: one name for the streams of all threads

@@ -9,9 +9,10 @@ from typing import Any
 
 import cupy
 
-from bpxp.backends.base import Array, Namespace, State, StepFunction
+from bpxp.backends.base import State, StepFunction
 from bpxp.backends.capture import NotRecordable, Play
 from bpxp.backends.cuda_graph import GraphReplay
+from bpxp.core.typing import Array, Namespace
 
 
 class CupyGraph(GraphReplay):

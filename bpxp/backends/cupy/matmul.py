@@ -11,7 +11,8 @@ import cupy
 import numpy as np
 from cupy._core import _routines_linalg as linalg  # where CuPy keeps its switch
 
-from bpxp.backends.base import Array, Backend
+from bpxp.backends.base import Backend
+from bpxp.core.typing import Array
 
 LARGEST = 2.0**15  # half of what float16 can hold
 

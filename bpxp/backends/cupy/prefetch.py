@@ -9,8 +9,8 @@ import cupy
 import cupyx
 import numpy as np
 
-from bpxp.backends.base import Array
 from bpxp.backends.prefetch import Kinds
+from bpxp.core.typing import Array
 
 
 class CupyRing:

@@ -12,7 +12,6 @@ import numpy as np
 
 from bpxp.backends.base import (
     DLPACK_DEVICES,
-    Array,
     State,
     Step,
     StepFunction,
@@ -24,6 +23,7 @@ from bpxp.backends.base import (
 )
 from bpxp.backends.prefetch import PIECE
 from bpxp.core.memory import Memory, host_memory
+from bpxp.core.typing import Array
 from bpxp.errors import InvalidValueError
 
 ALIGNMENT = 64  # bytes: JAX shares host memory only at such addresses

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from bpxp.backends.base import CACHE, Array, Step, StepFunction, foreign, host, is_host_array, namespace
+from bpxp.backends.base import CACHE, Step, StepFunction, foreign, host, is_host_array, namespace
 from bpxp.backends.numpy.capture import Recording, opaque
 from bpxp.backends.numpy.threads import LimitedStep
 from bpxp.backends.numpy.threefry import threefry
 from bpxp.backends.prefetch import Kinds, SharedRing
 from bpxp.core.memory import Memory, host_memory
+from bpxp.core.typing import Array
 from bpxp.errors import InvalidValueError
 
 CPU = (1, 0)

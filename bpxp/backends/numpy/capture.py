@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from bpxp.backends.base import Array, State
+from bpxp.backends.base import State
 from bpxp.backends.capture import Call, NotRecordable, Play, Replay, repeated
 from bpxp.core.tree import leaves, tree_map, unflatten
+from bpxp.core.typing import Array
 
 # Beyond so many bytes of results a step is not kept back by Python, and fresh memory that is soon given back is nearer
 # to the core than a buffer for each result.

@@ -12,8 +12,9 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from bpxp.backends.base import Namespace, State, Step, StepFunction, eager
+from bpxp.backends.base import State, Step, StepFunction, eager
 from bpxp.core.tree import tree_map
+from bpxp.core.typing import Namespace
 from bpxp.errors import InvalidValueError
 
 ENVIRONMENT = "BPXP_THREADS"

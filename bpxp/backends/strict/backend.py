@@ -11,8 +11,9 @@ from typing import Any
 import array_api_strict as strict
 import numpy as np
 
-from bpxp.backends.base import Array, Step, StepFunction, eager, foreign, host, is_host_array, namespace
+from bpxp.backends.base import Step, StepFunction, eager, foreign, host, is_host_array, namespace
 from bpxp.core.memory import Memory, host_memory
+from bpxp.core.typing import Array
 from bpxp.errors import DeviceMismatchError, InvalidValueError
 
 HOST = strict.Device("CPU_DEVICE")

@@ -12,17 +12,7 @@ import array_api_compat.torch as compat
 import numpy as np
 import torch
 
-from bpxp.backends.base import (
-    CACHE,
-    Array,
-    Step,
-    StepFunction,
-    foreign,
-    host,
-    is_host_array,
-    namespace,
-    no_such_device,
-)
+from bpxp.backends.base import CACHE, Step, StepFunction, foreign, host, is_host_array, namespace, no_such_device
 from bpxp.backends.numpy.backend import keep_freed_memory
 from bpxp.backends.numpy.threefry import threefry
 from bpxp.backends.prefetch import PIECE, Kinds, Ring, SharedRing
@@ -30,6 +20,7 @@ from bpxp.backends.torch.capture import TorchRecording, opaque
 from bpxp.backends.torch.cuda_graph import TorchGraph
 from bpxp.backends.torch.prefetch import TorchRing
 from bpxp.core.memory import Memory, host_memory
+from bpxp.core.typing import Array
 from bpxp.errors import InvalidValueError
 
 FEW_ROWS = 64  # are sooner picked by one thread

@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bpxp.backends.base import Array, State
+from bpxp.backends.base import State
 from bpxp.backends.capture import Call, NotRecordable, Play, repeated
 from bpxp.backends.numpy.capture import ROOM
 from bpxp.backends.torch.tensors import TorchReplay
 from bpxp.core.tree import leaves
+from bpxp.core.typing import Array
 
 # Functions that write where `out` says what they return without it.
 WITH_OUT = {

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
-from bpxp.backends.base import Namespace, State, StepFunction
+from bpxp.backends.base import State, StepFunction
 from bpxp.backends.capture import Play
 from bpxp.backends.cuda_graph import GraphReplay
 from bpxp.backends.torch.tensors import TorchReplay
+from bpxp.core.typing import Namespace
 
 
 class TorchGraph(TorchReplay, GraphReplay):

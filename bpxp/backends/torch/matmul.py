@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from bpxp.backends.base import Array, Backend
+from bpxp.backends.base import Backend
+from bpxp.core.typing import Array
 
 
 def products(backend: Backend) -> dict[str, Callable[[Array, Array], Array]]:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from bpxp.backends.base import Array
 from bpxp.backends.prefetch import Kinds
+from bpxp.core.typing import Array
 
 
 class TorchRing:

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from bpxp.backends.base import Array
 from bpxp.backends.capture import Replay
+from bpxp.core.typing import Array
 
 
 class TorchReplay(Replay):

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from bpxp.core.checks import number
+from bpxp.core.typing import Array, Namespace, Shape
 from bpxp.data.augment.geometric import Geometric, unit
 from bpxp.data.augment.resample import Motion
 from bpxp.errors import InvalidTypeError, InvalidValueError
-from bpxp.nn.layer import Array, Namespace, Shape
 
 
 @dataclass(frozen=True)

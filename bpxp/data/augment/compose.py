@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from bpxp.core.threefry import Key
+from bpxp.core.typing import Array, Namespace, Shape
 from bpxp.data.augment.geometric import Geometric, warp
 from bpxp.data.augment.shapes import image_shape
 from bpxp.errors import InvalidTypeError
-from bpxp.nn.layer import Array, Namespace, Shape
 
 Transform = Callable[..., tuple[Array, Array]]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bpxp.core.checks import number
+from bpxp.core.typing import Array, Namespace, Shape
 from bpxp.data.augment.geometric import Geometric
-from bpxp.nn.layer import Array, Namespace, Shape
 
 BYTE_STD = math.sqrt((256**2 - 1) / 12.0)  # of a uniform byte
 REACH = 3.0  # times sigma: where the Gaussian is taken to end

@@ -7,9 +7,9 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from bpxp.core.threefry import Key, random_bits
+from bpxp.core.typing import Array, Namespace, Shape
 from bpxp.data.augment.resample import Motion, places, resample
 from bpxp.data.augment.shapes import checked_shape, image_shape
-from bpxp.nn.layer import Array, Namespace, Shape
 
 
 @dataclass(frozen=True)

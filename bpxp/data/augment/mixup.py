@@ -8,8 +8,8 @@ from typing import Any
 
 from bpxp.core.checks import number
 from bpxp.core.threefry import Key, uniform
+from bpxp.core.typing import Array, Namespace
 from bpxp.errors import InvalidTypeError
-from bpxp.nn.layer import Array, Namespace
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 from bpxp.core.checks import number, positive_int
 from bpxp.core.threefry import Key, uniform
+from bpxp.core.typing import Array, Namespace, Shape
 from bpxp.data.augment.shapes import checked_shape, image_shape
-from bpxp.nn.layer import Array, Namespace, Shape
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from bpxp.nn.layer import Array, Namespace
+from bpxp.core.typing import Array, Namespace
 
 
 class Motion(NamedTuple):

@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from bpxp.core.checks import positive_int
+from bpxp.core.typing import Shape
 from bpxp.errors import InvalidTypeError, InvalidValueError
-from bpxp.nn.layer import Shape
 
 
 def checked_shape(shape: Any, where: str) -> Shape | None:

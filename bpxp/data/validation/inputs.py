@@ -14,9 +14,9 @@ import numpy as np
 
 from bpxp.backends import Array, Backend, get_backend
 from bpxp.backends.base import is_host_array
+from bpxp.core.typing import Shape
 from bpxp.errors import BpxpError, InvalidTypeError, InvalidValueError
 
-Shape = tuple[int, ...]
 BLOCK = 1 << 20  # numbers that an error is looked for in at a time: the array may be larger than memory
 
 

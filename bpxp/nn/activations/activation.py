@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bpxp.core.random import HostRandom
+from bpxp.core.typing import Array, Namespace, Shape
 from bpxp.equations.notation import Equations
-from bpxp.nn.layer import Array, Cache, Namespace, Shape
+from bpxp.nn.layer import Cache
 
 
 class Activation:

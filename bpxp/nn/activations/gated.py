@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from bpxp.core.typing import Array, Namespace
 from bpxp.equations.notation import Equations
 from bpxp.errors import InvalidValueError
 from bpxp.nn.activations.activation import Activation
 from bpxp.nn.functions import constant, decay, logistic, logistic_pair, normal_tail, positive
-from bpxp.nn.layer import Array, Namespace
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bpxp.core.checks import number
+from bpxp.core.typing import Array, Namespace
 from bpxp.equations.notation import Equations
 from bpxp.nn.activations.activation import Activation
 from bpxp.nn.functions import constant, positive, softplus
-from bpxp.nn.layer import Array, Namespace
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bpxp.core.typing import Array, Namespace
 from bpxp.equations.notation import Equations
 from bpxp.nn.activations.activation import Activation
 from bpxp.nn.functions import constant
-from bpxp.nn.layer import Array, Namespace
 
 
 @dataclass(frozen=True)

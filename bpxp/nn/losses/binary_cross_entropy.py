@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bpxp.core.checks import number
+from bpxp.core.typing import Array, Namespace
 from bpxp.equations.notation import Equations
 from bpxp.errors import InvalidValueError
 from bpxp.nn.functions import constant, decay, logistic, positive
-from bpxp.nn.losses.loss import Array, Namespace, sample_weights, targets_like, weighted_mean
+from bpxp.nn.losses.loss import sample_weights, targets_like, weighted_mean
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
+from bpxp.core.typing import Array, Namespace
 from bpxp.errors import InvalidValueError
-
-Array = Any
-Namespace = Any
 
 
 @runtime_checkable

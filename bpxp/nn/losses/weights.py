@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-Array = Any
-Namespace = Any
+from bpxp.core.typing import Array, Namespace
 
 
 def class_weights_to_sample_weights(y: Array, class_weight: Array, /, *, xp: Namespace) -> Array:

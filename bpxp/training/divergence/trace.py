@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bpxp.core.tree import named_leaves, tree_map
+from bpxp.core.typing import Array, Namespace, Params
 from bpxp.network.step import training
-from bpxp.nn.layer import Array, Namespace, Params
 from bpxp.nn.losses import Loss
 from bpxp.nn.sequential import Sequential, activation_of, context_of, has_arrays
 from bpxp.optim import Optimizer, OptState

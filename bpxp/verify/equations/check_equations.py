@@ -8,11 +8,11 @@ from typing import Any
 
 from bpxp.backends.dtypes import has_float64
 from bpxp.core.random import HostRandom
+from bpxp.core.typing import Shape
 from bpxp.equations.notation import Equations
 from bpxp.errors import BpxpError, InvalidTypeError
 from bpxp.network.network import Network
 from bpxp.nn import Layer, Loss, Residual, Sequential
-from bpxp.nn.layer import Shape
 from bpxp.nn.sequential import activation_of
 from bpxp.optim import Optimizer, Schedule
 from bpxp.verify.equations.comparison import Comparison, DerivationReport, EquationCheck

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from bpxp.core.typing import Shape
 from bpxp.nn import Conv2D, Dense, Embedding, Flatten, GlobalAvgPool2D, Reshape, Residual
-from bpxp.nn.layer import Shape
 
 
 def small(layer: Any, in_shape: Shape | None = None, /) -> tuple[Any, Any]:

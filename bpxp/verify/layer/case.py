@@ -10,8 +10,8 @@ import numpy as np
 from bpxp.backends import Backend, get_backend
 from bpxp.core.random import DIRECTION, HostRandom
 from bpxp.core.tree import leaves, named_leaves, tree_map
+from bpxp.core.typing import Shape
 from bpxp.errors import ShapeRuleError
-from bpxp.nn.layer import Shape
 from bpxp.verify.equations.comparison import Comparison
 from bpxp.verify.equations.layers import contexts
 from bpxp.verify.parity.error_bounds import bounded_namespace, exact, quiet

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from bpxp.backends import Backend, available_backends, get_backend
+from bpxp.core.typing import Shape
 from bpxp.errors import BpxpError, LayerCheckError
-from bpxp.nn.layer import Shape
 from bpxp.verify.layer.case import Case
 from bpxp.verify.layer.rules import RULES, Rule
 

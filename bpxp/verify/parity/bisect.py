@@ -16,8 +16,8 @@ from bpxp.backends.base import FUNCTIONS
 from bpxp.backends.dtypes import checked_dtype
 from bpxp.core.checks import positive_int
 from bpxp.core.tree import named_leaves, tree_map
+from bpxp.core.typing import Namespace
 from bpxp.network.network import Network, checked_network
-from bpxp.nn.layer import Namespace
 from bpxp.nn.observe import Part
 from bpxp.optim import Optimizer, clip_by_norm, clip_by_value
 from bpxp.verify.parity.error_bounds import bounded_namespace, exact, quiet

@@ -22,9 +22,9 @@ from bpxp.backends.dtypes import checked_dtype
 from bpxp.backends.numpy.threads import blas_pools
 from bpxp.core.checks import positive_int
 from bpxp.core.tree import leaves, named_leaves
+from bpxp.core.typing import Namespace
 from bpxp.errors import BpxpError
 from bpxp.network.network import Network, checked_network
-from bpxp.nn.layer import Namespace
 from bpxp.nn.observe import Part, named
 from bpxp.optim import Optimizer
 from bpxp.verify.parity.certificate import Certificate, ParityRow, ParityRun

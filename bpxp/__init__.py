@@ -13,6 +13,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from bpxp.core.version import __version__
+
 if TYPE_CHECKING:
     from bpxp import callbacks, data, errors, metrics, nn, optim, verify
     from bpxp.backends import available_backends, get_backend
@@ -42,8 +44,6 @@ __all__ = [
     "replay",
     "verify",
 ]
-
-__version__ = "0.1.0"
 
 # What is public here, and the module that has it. It is imported when it is first asked for, so that `import bpxp`
 # costs no more than it must; the submodules among the names stand for themselves.

@@ -9,7 +9,7 @@ from bpxp.backends import Backend
 from bpxp.errors import InvalidTypeError, InvalidValueError
 
 
-def checked_dtype(dtype: Any, backend: Backend) -> str:
+def validate_dtype(dtype: Any, backend: Backend) -> str:
     """Return ``"float32"`` or ``"float64"``, if the device has it."""
     name = getattr(dtype, "__name__", None) or str(dtype).rsplit(".", 1)[-1]
     if name not in ("float32", "float64"):

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bpxp.callbacks.early_stopping import Best
 from bpxp.core.atomic import check_writable
 from bpxp.core.checks import as_path, positive_int
 from bpxp.errors import InvalidValueError, warn
-from bpxp.training import resume as run_file
-from bpxp.training.callback import Callback
-
-if TYPE_CHECKING:
-    from bpxp.training.trainer import Trainer
+from bpxp.training import resume
+from bpxp.training.callback import Callback, Fit
 
 EPOCH = "{epoch}"
 
@@ -73,32 +70,32 @@ class Checkpoint(Callback):
             raise InvalidValueError(
                 "Checkpoint(path=…)", f"{EPOCH} belongs into the file's name", code="E005", got=repr(self.path), fix=FIX
             )
-        self.saved: Path | None = None
+        self.saves = "run" if monitor is None else "network"
         self._written: list[Path] = []
 
-    def on_fit_begin(self, trainer: Trainer) -> None:
+    def on_fit_begin(self, trainer: Fit) -> None:
         self.failure, self.saved = None, None
         self._best = None if self.monitor is None else Best(self.monitor, self.mode, 0.0)
         # Of a run that is resumed, what was written before its place; not what an older run left behind.
         self._written = [
             path for place, path in self._found() if place <= self._place(trainer) and trainer.resumed_from
         ]
-        check_writable(self._path(trainer), 2 * run_file.size(trainer.run))
+        check_writable(self._path(trainer), 2 * resume.size(trainer.run))
 
-    def on_epoch_end(self, trainer: Trainer, row: dict[str, Any]) -> None:
+    def on_epoch_end(self, trainer: Fit, row: dict[str, Any]) -> None:
         if self._best is not None and self._best.improved(row):
             self._save(trainer)
 
-    def on_pause(self, trainer: Trainer, why: str) -> None:
+    def on_pause(self, trainer: Fit, why: str) -> None:
         if self._best is not None:
             return
         if why != "steps" or (self.steps is not None and trainer.run.steps % self.steps == 0):
             self._save(trainer)
 
-    def state(self, trainer: Trainer) -> dict[str, Any]:
+    def state(self, trainer: Fit) -> dict[str, Any]:
         return {} if self._best is None else self._best.state()
 
-    def resume(self, trainer: Trainer, state: dict[str, Any]) -> None:
+    def resume(self, trainer: Fit, state: dict[str, Any]) -> None:
         assert self._best is not None
         self._best.resume(state)
 
@@ -113,10 +110,10 @@ class Checkpoint(Callback):
         stem = path.stem.replace(EPOCH, "").strip("-_. ") or "run"
         return path.with_name(f"{stem}.{word}{path.suffix}")
 
-    def _save(self, trainer: Trainer) -> None:
+    def _save(self, trainer: Fit) -> None:
         path = self._path(trainer)
         try:
-            if not run_file.save(trainer, path, whole=self._best is None):
+            if not resume.save(trainer, path, whole=self._best is None):
                 what = f"{trainer.where}: a parameter is not finite; {path} is not written"
                 warn("Checkpoint", what, code="W005")
                 return
@@ -132,10 +129,10 @@ class Checkpoint(Callback):
                 self._written.pop(0).unlink(missing_ok=True)
 
     @staticmethod
-    def _place(trainer: Trainer) -> tuple[int, int]:
+    def _place(trainer: Fit) -> tuple[int, int]:
         return trainer.net.epoch, trainer.run.done
 
-    def _path(self, trainer: Trainer) -> Path:
+    def _path(self, trainer: Fit) -> Path:
         epoch, done = self._place(trainer)
         return Path(self.path.replace(EPOCH, f"{epoch}+{done}" if done else str(epoch)))
 

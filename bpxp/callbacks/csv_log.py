@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from bpxp.core.checks import as_path
-from bpxp.training.callback import Callback
-
-if TYPE_CHECKING:
-    from bpxp.training.trainer import Trainer
+from bpxp.training.callback import Callback, Fit
 
 
 class CSVLog(Callback):
@@ -26,13 +23,13 @@ class CSVLog(Callback):
         self.path = as_path(path, "CSVLog(path=…)")
         self._file: TextIO | None = None
 
-    def on_fit_begin(self, trainer: Trainer) -> None:
+    def on_fit_begin(self, trainer: Fit) -> None:
         self._file = self.path.open("w", newline="", encoding="utf-8")
         self._columns: list[str] = []
         for row in trainer.history:
             self.on_epoch_end(trainer, row)
 
-    def on_epoch_end(self, trainer: Trainer, row: dict[str, Any]) -> None:
+    def on_epoch_end(self, trainer: Fit, row: dict[str, Any]) -> None:
         assert self._file is not None
         writer = csv.writer(self._file)
         if not self._columns:
@@ -41,6 +38,6 @@ class CSVLog(Callback):
         writer.writerow([row[name] for name in self._columns])
         self._file.flush()
 
-    def on_fit_end(self, trainer: Trainer) -> None:
+    def on_fit_end(self, trainer: Fit) -> None:
         if self._file is not None:
             self._file.close()

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bpxp.core.checks import number, positive_int
 from bpxp.core.tree import tree_map
 from bpxp.errors import InvalidValueError
-from bpxp.saving.network import taken, tensors_of
-from bpxp.training.callback import Callback
-
-if TYPE_CHECKING:
-    from bpxp.training.trainer import Trainer
+from bpxp.network.parameters import own
+from bpxp.saving.network import adopt, tensors_of
+from bpxp.training.callback import Callback, Fit
 
 
 class Best:
@@ -58,7 +56,7 @@ class EarlyStopping(Callback):
     monitor : str, optional
         Column of the history.
     patience : int, optional
-        Epochs without improvement that are borne: the fit stops after the patience-th of them.
+        The fit stops after this many epochs without improvement.
     min_delta : float, optional
         What counts as an improvement.
     mode : {"min", "max"}, optional
@@ -87,11 +85,11 @@ class EarlyStopping(Callback):
         self.best_epoch: int | None = None
         self._kept: Any = None
 
-    def on_fit_begin(self, trainer: Trainer) -> None:
+    def on_fit_begin(self, trainer: Fit) -> None:
         self._best, self._waited, self._kept = Best(self.monitor, self.mode, self.min_delta), 0, None
         self.best_epoch = None
 
-    def on_epoch_end(self, trainer: Trainer, row: dict[str, Any]) -> None:
+    def on_epoch_end(self, trainer: Fit, row: dict[str, Any]) -> None:
         if self._best.improved(row):
             self._waited, self.best_epoch = 0, row["epoch"]
             if self.restore_best:
@@ -102,20 +100,22 @@ class EarlyStopping(Callback):
         if self._waited >= self.patience:
             trainer.stop = f"{self.monitor} has not improved for {self.patience} epochs (best: {self.best_epoch})"
 
-    def on_fit_end(self, trainer: Trainer) -> None:
+    def on_fit_end(self, trainer: Fit) -> None:
         if self._kept is not None:
             trainer.net.params, trainer.net.stats = self._kept
             self._kept = None
 
-    def state(self, trainer: Trainer) -> dict[str, Any]:
+    def state(self, trainer: Fit) -> dict[str, Any]:
         kept = {} if self._kept is None else dict(tensors_of(*self._kept))
         arrays = {name: trainer.net.backend.to_numpy(a) for name, a in kept.items()}
         return {**self._best.state(), "waited": self._waited, "best_epoch": self.best_epoch, **arrays}
 
-    def resume(self, trainer: Trainer, state: dict[str, Any]) -> None:
+    def resume(self, trainer: Fit, state: dict[str, Any]) -> None:
         net = trainer.net
         self._best.resume(state)
         self._waited, best = int(state["waited"]), state["best_epoch"]
         self.best_epoch = None if best is None else int(best)
         if self.restore_best and self.best_epoch is not None:
-            self._kept = taken(net.params, state, "params", net), taken(net.stats, state, "stats", net)
+            found = dict(state)
+            kept = adopt(net.params, found, "params"), adopt(net.stats, found, "stats")
+            self._kept = tree_map(lambda a: own(a, net.backend, net.dtype), kept)

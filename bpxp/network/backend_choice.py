@@ -6,19 +6,20 @@ import functools
 import os
 import sys
 import time
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bpxp.backends import ENVIRONMENT, FASTEST, LIBRARIES, Backend, available_backends, get_backend
 from bpxp.backends.capture import NO_STATE
-from bpxp.backends.dtypes import checked_dtype
+from bpxp.backends.dtypes import validate_dtype
 from bpxp.core.random import make_key
 from bpxp.core.tree import tree_map
-from bpxp.core.typing import Params, Shape
+from bpxp.core.typing import Params
 from bpxp.errors import BackendNotInstalledError, BpxpError, InvalidValueError
 from bpxp.network.step import Data, State, TrainingStep
-from bpxp.nn import Loss, Sequential
+from bpxp.nn.spec import Spec
 from bpxp.optim import SGD
 
 CANDIDATES = ("numpy", "cupy", "torch", "torch:cuda", "jax")
@@ -53,18 +54,9 @@ class BackendReport(NamedTuple):
         return "\n".join([f"{self.backend}: {self.reason}", *rows])
 
 
-class Work(NamedTuple):
-    """What is measured: the training step of a network, with its parameters on the host."""
-
-    model: Sequential
-    loss: Loss
-    params: Params
-    input_shape: Shape
-    output_shape: Shape
-    dtype: str
-
-
-def choose(asked: str | Backend | None, matmul: str | None, work: Work) -> tuple[Backend, BackendReport]:
+def choose(
+    asked: str | Backend | None, matmul: str | None, spec: Spec, params: Params
+) -> tuple[Backend, BackendReport]:
     """Return the backend that was asked for, and why it is this one.
 
     Parameters
@@ -73,7 +65,9 @@ def choose(asked: str | Backend | None, matmul: str | None, work: Work) -> tuple
         As for `get_backend`; or ``"fastest"``, ``"fastest:128"``, which measures steps of so many samples.
     matmul : str or None
         As for `get_backend`.
-    work : Work
+    spec : Spec
+    params : tree of array
+        On the host: what is measured is a training step with them.
 
     Notes
     -----
@@ -82,7 +76,7 @@ def choose(asked: str | Backend | None, matmul: str | None, work: Work) -> tuple
     """
     named = (os.environ.get(ENVIRONMENT) or "auto") if asked is None else asked
     if isinstance(named, str) and named.partition(":")[0] == FASTEST:
-        return fastest(work, _batch(named), matmul)
+        return fastest(spec, params, _batch(named), matmul)
     backend = get_backend(asked, matmul=matmul)
     return backend, BackendReport(backend.name, _reason(asked, named, backend), {}, {})
 
@@ -123,12 +117,14 @@ def why() -> str:
 # ---------------------------------------------------------------- measuring
 
 
-def fastest(work: Work, batch: int, matmul: str | None = None) -> tuple[Backend, BackendReport]:
+def fastest(spec: Spec, params: Params, batch: int, matmul: str | None = None) -> tuple[Backend, BackendReport]:
     """Measure a few training steps on every library that works here, and return the backend with the least time.
 
     Parameters
     ----------
-    work : Work
+    spec : Spec
+    params : tree of array
+        On the host.
     batch : int
         Samples per step; their numbers are random, since only their shape matters.
     matmul : str, optional
@@ -152,8 +148,8 @@ def fastest(work: Work, batch: int, matmul: str | None = None) -> tuple[Backend,
     for name in CANDIDATES:
         try:
             backend = get_backend(name, matmul=matmul)
-            own = work._replace(dtype=checked_dtype(work.dtype, backend))
-            seconds[backend.name] = measured(own, backend, batch)
+            own = replace(spec, dtype=validate_dtype(spec.dtype, backend))
+            seconds[backend.name] = measured(own, params, backend, batch)
             backends[backend.name] = backend
         except BackendNotInstalledError:
             excluded[name] = f"not installed: {LIBRARIES[name.partition(':')[0]].install}"
@@ -169,10 +165,10 @@ def fastest(work: Work, batch: int, matmul: str | None = None) -> tuple[Backend,
     return backends[best], BackendReport(best, reason, seconds, excluded)
 
 
-def measured(work: Work, backend: Backend, batch: int, budget: float = BUDGET) -> float:
+def measured(spec: Spec, params: Params, backend: Backend, batch: int, budget: float = BUDGET) -> float:
     """Return the seconds of one step: the shortest mean of a few steps at a time."""
-    step = TrainingStep(work.model, work.loss, SGD(1e-6), xp=backend.xp)
-    state, data = _start(step, work, backend, batch)
+    step = TrainingStep(spec.model, spec.loss, SGD(1e-6), xp=backend.xp)
+    state, data = _start(step, spec, params, backend, batch)
     run = backend.compile(step)
 
     def clocked(state: State, count: int) -> tuple[State, float]:
@@ -196,22 +192,20 @@ def measured(work: Work, backend: Backend, batch: int, budget: float = BUDGET) -
     return best
 
 
-def _start(step: TrainingStep, work: Work, backend: Backend, batch: int) -> tuple[State, Data]:
+def _start(step: TrainingStep, spec: Spec, params: Params, backend: Backend, batch: int) -> tuple[State, Data]:
     """Return a state with the network's parameters, and as many random samples as a step takes."""
-    rng, kind, n_out = np.random.default_rng(0), np.dtype(work.dtype), work.output_shape[0]
+    rng, kind = np.random.default_rng(0), np.dtype(spec.dtype)
 
     def own(a: Any) -> Any:
         a = np.asarray(a)
         return backend.asarray(np.array(a, kind if a.dtype.kind == "f" else a.dtype))
 
-    x = rng.random((batch, *work.input_shape), np.float32)
-    y: np.ndarray = rng.integers(0, n_out, batch, np.int32)
-    if work.loss.targets != "classes":
-        y = rng.integers(0, 2, (batch, n_out)).astype(kind)
-    zeros = [own(np.zeros(1, dtype)) for dtype in (np.int32, kind, kind)]
+    x = rng.random((batch, *spec.input_shape), np.float32)
+    y: np.ndarray = rng.integers(0, spec.n_out, (batch, *spec.output_shape[:-1]), np.int32)
+    if spec.loss.targets != "classes":
+        y = rng.integers(0, 2, (batch, *spec.output_shape)).astype(kind)
     order = own(np.arange(batch * MOST, dtype=np.int32) % batch)
-    params = tree_map(own, work.params)
-    stats = tree_map(own, work.model.init_stats(work.params)) if "stats" in work.model.uses else ()
-    key = tree_map(own, make_key(0)) if "key" in work.model.uses else ()
-    state = State(params, step.optimizer.init(params, xp=backend.xp), stats, key, order, *zeros)
+    key = tree_map(own, make_key(0)) if "key" in spec.uses else ()
+    params, stats = tree_map(own, (params, spec.init_stats(params)))
+    state = step.init(params, stats, key)._replace(order=order)
     return state, Data(own(x), own(y), None, own(np.arange(batch, dtype=np.int32)))

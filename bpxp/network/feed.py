@@ -34,13 +34,15 @@ class Resident:
     Attributes
     ----------
     samples : None
-        For the step, which sees how many they are.
+        The step sees how many they are.
+    size : int
+        Samples per mini-batch.
     """
 
     samples = None
 
     def __init__(self, backend: Backend, data: Data) -> None:
-        self.backend, self.data = backend, data
+        self.backend, self.data, self.size = backend, data, int(data.batch_index.shape[0])
 
     def begin(self, order: np.ndarray) -> Array:
         """Take the order of an epoch; return what the state has to hold of it."""
@@ -86,7 +88,7 @@ class Stream:
         rows = self.batches * size
         self.ring = make_ring(backend, [(source.sample, source.dtype) for source in self.sources], rows)
         self.bytes = 2 * rows * sum(source.row_bytes for source in self.sources)
-        self.lane = backend.xp.arange(size, dtype=backend.xp.int32)
+        self.batch_index = backend.xp.arange(size, dtype=backend.xp.int32)
         self._xp = backend.xp
         self._order: np.ndarray | None = None
         self._thread = ThreadPoolExecutor(1, "bpxp-stream")  # one: what is asked for comes in turn
@@ -118,7 +120,7 @@ class Stream:
             if (piece + 1) * self.batches * self.size < self.samples:
                 self._ask(piece + 1)
         x, y, *weight = self.ring.arrays(piece % 2)
-        return Data(x, y, weight[0] if weight else None, self.lane)
+        return Data(x, y, weight[0] if weight else None, self.batch_index)
 
     def _leave(self) -> None:
         if self._now is not None:

@@ -8,39 +8,33 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bpxp.backends import Array, Backend
-from bpxp.backends.dtypes import checked_dtype
+from bpxp.backends import Backend
+from bpxp.backends.dtypes import validate_dtype
 from bpxp.core.checks import number
 from bpxp.core.random import INIT, HostRandom, Seed, make_key, normalize_seed
 from bpxp.core.threefry import Key
 from bpxp.core.tree import named_leaves, tree_map
-from bpxp.core.typing import Params, Shape
+from bpxp.core.typing import Array, Params, Shape
 from bpxp.data.rows import Rows
 from bpxp.errors import InvalidTypeError
 from bpxp.metrics import Metric
 from bpxp.network import parameters
-from bpxp.network import prepare as samples
-from bpxp.network.backend_choice import Work, choose, why_eager
-from bpxp.network.feed import Feed, Resident
+from bpxp.network.backend_choice import BackendReport, choose, why_eager
+from bpxp.network.evaluation import as_feed, evaluate
 from bpxp.network.inference_batch import samples_at_a_time
-from bpxp.network.step import (
-    Data,
-    DescentStep,
-    EvaluationStep,
-    Sums,
-    as_floats,
-    evaluation,
-    loss_and_gradients,
-    training,
-)
-from bpxp.nn import Layer, Loss, architecture, get_loss
+from bpxp.network.prepare import Batch, HostSamples, as_metrics, count, inputs_or_rows, prepare, prepare_or_stream
+from bpxp.network.step import DescentStep, EvaluationStep, ForwardStep, GradientStep
+from bpxp.nn import Layer, Loss
+from bpxp.nn.spec import Spec, specify
 from bpxp.optim import SGD, Optimizer, OptState
 
 if TYPE_CHECKING:
     from bpxp.network.summary import Ledger
+    from bpxp.saving.network import Stored
 
 
 class Network:
@@ -101,23 +95,59 @@ class Network:
         matmul: str | None = None,
         seed: Seed = None,
     ) -> None:
-        self.model, self.input_shape = architecture.build_model(layers, input_shape, hidden, output, init)
-        self.loss: Loss = get_loss(loss)
-        self.seed = normalize_seed(seed)
-        drawn, self.output_shape = self.model.init(HostRandom(self.seed, (INIT,)), self.input_shape)
-        architecture.check_loss_fits(self.model, self.output_shape, self.loss)
-        work = Work(self.model, self.loss, drawn, self.input_shape, self.output_shape, dtype)
-        self.backend, self.backend_report = choose(backend, matmul, work)
+        seed = normalize_seed(seed)
+        spec, drawn = specify(
+            layers,
+            HostRandom(seed, (INIT,)),
+            input_shape=input_shape,
+            hidden=hidden,
+            output=output,
+            loss=loss,
+            init=init,
+            dtype=dtype,
+        )
+        place = choose(backend, matmul, spec, drawn)
+        self._assemble(spec, place, drawn, spec.init_stats(drawn), seed=seed)
+
+    def _assemble(
+        self,
+        spec: Spec,
+        place: tuple[Backend, BackendReport],
+        params: Params,
+        stats: Any,
+        *,
+        seed: int,
+        epoch: int = 0,
+        steps: int = 0,
+        own: Callable[[Any, Backend, str], Array] = parameters.own,
+    ) -> None:
+        """Put the network together on its backend, and why it is that one, from parameters and statistics on the host.
+
+        `own` makes device arrays of them that nothing else holds, since training writes into them. `epoch` and `steps`
+        are what training has done; the order of the samples in the next epoch is a function of (seed, epoch).
+        """
+        self.backend, self.backend_report = place
+        self.spec = replace(spec, dtype=validate_dtype(spec.dtype, self.backend))
+        self.model, self.loss, self.dtype = spec.model, spec.loss, self.spec.dtype
+        self.input_shape, self.output_shape = spec.input_shape, spec.output_shape
         self.xp = self.backend.xp
-        self.dtype = checked_dtype(dtype, self.backend)
-        self._params: Params = self._adopt(drawn)
-        self.stats: Any = self._adopt(self.model.init_stats(drawn)) if "stats" in self.model.uses else ()
-        self.key: Any = self.key_at(0) if "key" in self.model.uses else ()
+        self._params: Params = tree_map(lambda a: own(a, self.backend, self.dtype), params)
+        self.stats: Any = tree_map(lambda a: own(a, self.backend, self.dtype), stats)
+        self.seed = seed
+        self.key: Any = self._key_at(steps) if "key" in spec.uses or steps else ()
         self.optimizer: Optimizer | None = None
         self.opt_state: OptState | None = None
-        self.epoch = 0  # epochs done: the order of the samples in the next one is a function of (seed, epoch)
+        self.epoch = epoch
         self.training = False  # True while a Trainer is at work
         self._compiled: dict[Any, Callable[..., Any]] = {}
+        self._rate: float | None = None
+
+    @classmethod
+    def _assembled(cls, *args: Any, **how: Any) -> Network:
+        """Return a network without drawing its parameters; see `_assemble`."""
+        net = cls.__new__(cls)
+        net._assemble(*args, **how)
+        return net
 
     def __repr__(self) -> str:
         sizes = " → ".join(str(n) for n in (*self.input_shape, *(_width(layer) for layer in self.model.layers)))
@@ -138,7 +168,7 @@ class Network:
 
     @params.setter
     def params(self, new: Params) -> None:
-        self._params = parameters.checked(new, self._params, self.backend, self.dtype)
+        self._params = parameters.validate(new, self._params, self.backend, self.dtype)
 
     @property
     def size(self) -> int:
@@ -168,10 +198,9 @@ class Network:
         Layers behave as in training: with the masks of the next step, and the statistics of this batch. Nothing is
         changed, so that the same call gives the same result again.
         """
-        where = "loss_and_gradients"
-        batch = self.prepare((x, y), weight, None, where)
-        given = (self._params, self.stats, self.key, batch)
-        _, (value, grads) = self.compiled(self._gradients, "gradients")((), given)
+        batch = prepare(self.spec, self.backend, (x, y), weight, None, "loss_and_gradients")
+        step = GradientStep(self.model, self.loss, self.dtype, xp=self.xp)
+        value, grads = self._compile(step, "gradients")((), (self._params, self.stats, self.key, batch))
         return self.xp.reshape(value, ()), grads
 
     def gradient_descent(self, batch: tuple[Any, Any], learning_rate: float, weight: Any = None) -> None:
@@ -187,7 +216,7 @@ class Network:
             Weight of each sample.
         """
         rate = number(learning_rate, "gradient_descent(learning_rate=…)", low=0.0, low_open=True)
-        arrays = self.prepare(batch, weight, None, "gradient_descent")
+        arrays = prepare(self.spec, self.backend, batch, weight, None, "gradient_descent")
         step = DescentStep(self.model, self.loss, SGD(rate), xp=self.xp)
         run, opt = self._descent(step, rate)
         self._params, self._plain, self.stats, self.key = run((self._params, opt, self.stats, self.key), arrays)
@@ -227,56 +256,30 @@ class Network:
         metrics : sequence of str or Metric, optional
             Default: accuracy for a categorical loss, see `bpxp.metrics`.
         """
-        batch = samples.prepare_or_hold(self, x if y is None else (x, y), weight, None, "evaluate")
-        return self.evaluate_arrays(batch, self._params, samples.as_metrics(metrics, self.loss))
+        data = x if y is None else (x, y)
+        batch = prepare_or_stream(self.spec, self.backend, data, weight, None, "evaluate")
+        return self._evaluate(batch, self._params, as_metrics(metrics, self.loss))
 
-    def evaluate_arrays(
-        self, batch: samples.Batch | samples.Held, params: Params, metrics: tuple[Metric, ...], which: str = ""
+    def _evaluate(
+        self, batch: Batch | HostSamples, params: Params, metrics: tuple[Metric, ...], which: str = ""
     ) -> dict[str, Any]:
-        """Evaluate samples that are checked already, with the parameters given; otherwise like `evaluate`.
+        """Evaluate validated samples with the parameters given; otherwise like `evaluate`.
 
-        Who evaluates two data sets in turn gives one a name: a recording, or a graph, is of one set of arrays.
+        A captured step holds one set of arrays, so each data set that is evaluated in turn has its own name, `which`.
         """
-        xp, kind = self.xp, getattr(self.xp, self.dtype)
-        n = len(batch) if isinstance(batch, samples.Held) else int(batch[0].shape[0])
-        size = min(self._chunk, n)
-        if isinstance(batch, samples.Held):
-            feed: Feed = batch.stream(self.backend, size)
-        else:
-            feed = Resident(self.backend, Data(*batch, xp.arange(size, dtype=xp.int32)))
-        step = EvaluationStep(self.model, self.loss, metrics, feed.samples, xp=xp)
-        sums = Sums(
-            xp.zeros((1,), dtype=xp.int32),
-            xp.zeros((1,), dtype=kind),
-            xp.zeros((1,), dtype=kind),
-            tuple(metric.init(self.output_shape[0], xp=xp, dtype=kind) for metric in metrics),
-        )
-        for data, count in feed.parts(0, -(-n // size)):
-            sums = self.compiled(step, (step, which))(sums, (params, self.stats, data), count=count)
-        loss, total = (float(self.backend.to_numpy(a)[0]) for a in (sums.loss, sums.weight))
-        found: dict[str, Any] = {"loss": loss / total if total else 0.0}
-        for metric, own in zip(metrics, sums.metrics, strict=True):
-            found[metric.name] = metric.result(tree_map(self.backend.to_numpy, own))
-        return found
+        feed = as_feed(batch, self.backend, self._chunk)
+        step = EvaluationStep(self.model, self.loss, metrics, feed.samples, xp=self.xp)
+        run = self._compile(step, (step, which))
+        return evaluate(step, run, self.spec, self.backend, params, self.stats, feed, count(batch))
 
     # ---------------------------------------------------------------- other places
 
     def to(self, backend: str | Backend) -> Network:
         """Return a network with the same parameters on another backend."""
-        other = object.__new__(Network)
-        other.__dict__.update(self.__dict__)
-        host = tree_map(self.backend.to_numpy, (self._params, self.stats))
-        work = Work(self.model, self.loss, host[0], self.input_shape, self.output_shape, self.dtype)
-        other.backend, other.backend_report = choose(backend, None, work)
-        other.xp = other.backend.xp
-        other.dtype = checked_dtype(self.dtype, other.backend)
-        other._compiled = {}
-        other.optimizer = other.opt_state = None
-        for name in ("_plain", "_chunk"):
-            other.__dict__.pop(name, None)
-        other._params, other.stats = other._adopt(host)
-        other.key = other.key_at(self.steps) if self.key else ()
-        return other
+        params, stats = tree_map(self.backend.to_numpy, (self._params, self.stats))
+        place = choose(backend, None, self.spec, params)
+        steps = self._steps
+        return Network._assembled(self.spec, place, params, stats, seed=self.seed, epoch=self.epoch, steps=steps)
 
     def save(self, path: str | Path) -> None:
         """Write layers and parameters to one file, all or nothing.
@@ -289,9 +292,9 @@ class Network:
         OSError
             If it cannot be written; an old file at `path` is intact.
         """
-        from bpxp.saving import network as model_file
+        from bpxp.saving.network import save
 
-        model_file.save(self, path)
+        save(path, self._stored(), self.backend)
 
     @staticmethod
     def load(path: str | Path, *, backend: str | Backend | None = None, custom: Sequence[type] = ()) -> Network:
@@ -312,23 +315,27 @@ class Network:
         CheckpointError
             If the file is not a network, damaged, or of a newer format; see `bpxp.errors`.
         """
-        from bpxp.saving import network as model_file
+        from bpxp.saving.network import load
 
-        return model_file.load(path, backend=backend, custom=custom)
+        spec, params, stats, seed, epoch, steps = load(path, custom)
+        place, own = choose(backend, None, spec, params), parameters.moved
+        return Network._assembled(spec, place, params, stats, seed=seed, epoch=epoch, steps=steps, own=own)
 
     # ---------------------------------------------------------------- inner workings
 
-    def prepare(self, data: Any, weight: Any, class_weight: Any, where: str) -> tuple[Array, Array, Array | None]:
-        """Return (x, y, weight) as checked arrays on the backend, from a Dataset or a pair."""
-        return samples.prepare(self, data, weight, class_weight, where)
+    def _stored(self) -> Stored:
+        """Return what a file holds of the network."""
+        from bpxp.saving.network import Stored
+
+        return Stored(self.spec, self._params, self.stats, self.seed, self.epoch, self._steps)
 
     @functools.cached_property
     def _chunk(self) -> int:
         return samples_at_a_time(self)
 
     def _forward(self, x: Any, where: str) -> Array:
-        x = samples.inputs_or_rows(self, x, where)
-        run = self.compiled(self._logits, "forward")
+        x = inputs_or_rows(self.spec, self.backend, x, where)
+        run = self._compile(ForwardStep(self.model, self.dtype, xp=self.xp), "forward")
         n = int(x.shape[0])
         parts = []
         for i in range(0, n, self._chunk):
@@ -337,29 +344,18 @@ class Network:
             parts.append(run((), (self._params, self.stats, chunk)))
         return parts[0] if len(parts) == 1 else self.xp.concat(parts, axis=0)
 
-    def _logits(self, _: tuple[()], data: tuple[Params, Any, Array], /) -> Array:
-        params, stats, x = data
-        x = as_floats(x, getattr(self.xp, self.dtype), xp=self.xp)
-        return self.model.forward(params, x, xp=self.xp, **evaluation(self.model, stats))[0]
-
-    def _gradients(self, _: tuple[()], data: Any, /) -> Any:
-        params, stats, key, (x, y, weight) = data
-        x = as_floats(x, getattr(self.xp, self.dtype), xp=self.xp)
-        context = training(self.model, stats, key, None)
-        return (), loss_and_gradients(self.model, self.loss, params, x, y, weight, context, xp=self.xp)[:2]
-
     def _descent(self, step: DescentStep, rate: float) -> tuple[Callable[..., Any], OptState]:
         """Return the compiled step of `gradient_descent` and its state, with the learning rate in it."""
-        if "descent" not in self._compiled:
-            self._compiled["descent"] = self.backend.compile(step)
+        run = self._compile(step, "descent")
+        if self._rate is None:
             self._plain, self._rate = step.optimizer.init(self._params, xp=self.xp), rate
         if rate != self._rate:
             dtype = getattr(self.xp, self.dtype)
             self._plain = self._plain._replace(learning_rate=self.xp.full((1,), rate, dtype=dtype))
             self._rate = rate
-        return self._compiled["descent"], self._plain
+        return run, self._plain
 
-    def compiled(self, step: Any, key: Any = None) -> Callable[..., Any]:
+    def _compile(self, step: Any, key: Any = None) -> Callable[..., Any]:
         """Return `step` compiled by the backend, once for equal steps, or for the key."""
         key = key or step
         if key not in self._compiled:
@@ -372,20 +368,16 @@ class Network:
         return why_eager(self._compiled)
 
     @property
-    def steps(self) -> int:
+    def _steps(self) -> int:
         """Training steps done, as far as random layers need to know."""
         return int(self.backend.to_numpy(self.key.step)[0]) if self.key else 0
 
-    def _adopt(self, tree: Any) -> Any:
-        """Return host numbers as arrays of our own on the device: training will write into them."""
-        return tree_map(lambda a: parameters.own(a, self.backend, self.dtype), tree)
-
-    def key_at(self, step: int) -> Key:
+    def _key_at(self, step: int) -> Key:
         """Return the key of the random layers in a training step."""
         return tree_map(self.backend.asarray, make_key(self.seed, step))  # type: ignore[no-any-return]
 
 
-def checked_network(net: Any, where: str) -> Network:
+def validate_network(net: Any, where: str) -> Network:
     """Return a Network, or raise."""
     if not isinstance(net, Network):
         fix = "bpxp.Network([784, 30, 10])"

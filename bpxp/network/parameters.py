@@ -17,11 +17,16 @@ WHERE = "Network.params"
 
 
 def own(a: Any, backend: Backend, dtype: str) -> Array:
-    """Return host numbers as an array on the device that nobody else holds."""
+    """Return a copy of host numbers on the device."""
     return backend.asarray(np.array(a, dtype=dtype))
 
 
-def checked(new: Params, old: Params, backend: Backend, dtype: str) -> Params:
+def moved(a: Any, backend: Backend, dtype: str) -> Array:
+    """Return host numbers that nothing else holds, those of a file say, on the device: without a copy if they fit."""
+    return backend.asarray(a.astype(dtype if a.dtype.kind == "f" else np.int32, copy=False))
+
+
+def validate(new: Params, old: Params, backend: Backend, dtype: str) -> Params:
     """Return a copy of `new` on the backend, in the structure of `old`.
 
     Raises

@@ -15,7 +15,7 @@ from bpxp.backends.abstract.namespace import shape_namespace, shape_of
 from bpxp.core.checks import positive_int
 from bpxp.core.tree import leaves, tree_map
 from bpxp.network.feed import batches_of_a_piece
-from bpxp.network.network import Network, checked_network
+from bpxp.network.network import Network, validate_network
 from bpxp.network.step import Data, State, TrainingStep
 from bpxp.network.summary import si
 from bpxp.nn.losses.softmax_cross_entropy import one_hot
@@ -166,7 +166,7 @@ def preflight(
     >>> costs.flops == 64 * sum(layer.forward_flops + layer.backward_flops for layer in net.summary().layers)
     True
     """
-    checked_network(net, "preflight(net)")
+    validate_network(net, "preflight(net)")
     size = positive_int(batch_size, "preflight(batch_size=…)")
     n = size if samples is None else positive_int(samples, "preflight(samples=…)")
     rule = get_optimizer(optimizer)
@@ -231,7 +231,7 @@ def _start(
     """Return state and data as the trainer makes them, without numbers."""
     xp = step.xp
     kind, n_out = getattr(xp, net.dtype), net.output_shape[0]
-    key = net.key or (net.key_at(0) if step.augment else ())
+    key = net.key or (net._key_at(0) if step.augment else ())
     params, stats, key = tree_map(lambda a: shape_of(a, meter), (net.params, net.stats, key))
     classes, samples = net.loss.targets == "classes", n
     if step.samples is not None:

@@ -1,11 +1,11 @@
-"""What users pass as samples becomes checked arrays on the backend, or stays on the host and is streamed from there."""
+"""What users pass as samples: validated arrays on the backend, or samples that stay on the host and are streamed."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +18,7 @@ from bpxp.errors import InvalidTypeError, InvalidValueError
 from bpxp.metrics import Metric, default_metrics, get_metric
 from bpxp.network.feed import Stream
 from bpxp.nn import Loss
-
-if TYPE_CHECKING:
-    from bpxp.network.network import Network
+from bpxp.nn.spec import Spec
 
 Batch = tuple[Array, Array, Array | None]
 SHARE = 0.8  # of the device's free memory: the rest is for parameters, and for what a step makes
@@ -28,8 +26,8 @@ SMALL = 64 << 20  # bytes that are not asked about
 
 
 @dataclass(frozen=True, eq=False)
-class Held:
-    """Samples that stay on the host, in memory or in a file; checked."""
+class HostSamples:
+    """Validated samples that stay on the host, in memory or in a file."""
 
     x: Rows
     y: Rows
@@ -39,91 +37,100 @@ class Held:
     def __len__(self) -> int:
         return len(self.x)
 
-    def select(self, rows: np.ndarray) -> Held:
+    def select(self, rows: np.ndarray) -> HostSamples:
         """Return some of the samples."""
-        return Held(self.x.select(rows), self.y.select(rows), None if self.weight is None else self.weight.select(rows))
+        return HostSamples(
+            self.x.select(rows), self.y.select(rows), None if self.weight is None else self.weight.select(rows)
+        )
 
     def stream(self, backend: Backend, size: int) -> Stream:
-        """Return what brings them as they stand, `size` at a time: always the same, for steps know its arrays."""
+        """Return the stream of batches of `size`, in order: always the same, since a captured step has its arrays."""
         if size not in self._streams:
             self._streams[size] = Stream(backend, self.x, self.y, self.weight, size)
         return self._streams[size]
 
 
-def prepare(net: Network, data: Any, weight: Any, class_weight: Any, where: str) -> Batch:
-    """Return (x, y, weight) as checked arrays on the backend, from a Dataset or a pair."""
-    _check_class_weight(net, class_weight, where)
+def count(batch: Batch | HostSamples) -> int:
+    """Return the number of samples."""
+    return len(batch) if isinstance(batch, HostSamples) else int(batch[0].shape[0])
+
+
+def prepare(spec: Spec, backend: Backend, data: Any, weight: Any, class_weight: Any, where: str) -> Batch:
+    """Return (x, y, weight) as validated arrays on the backend, from a Dataset or a pair."""
+    _check_class_weight(spec, class_weight, where)
     x, y, weight = _parts(data, weight, where)
-    x = inputs.as_inputs(_as_vectors(net, data, x), net.input_shape, net.backend, net.dtype, f"{where}: x")
-    n_out, kind = net.output_shape[0], net.loss.targets
-    y = targets.as_targets(y, kind, int(x.shape[0]), n_out, net.backend, net.dtype, f"{where}: y")
+    x = inputs.as_inputs(_as_vectors(spec, data, x), spec.input_shape, backend, spec.dtype, f"{where}: x")
+    n_out, kind = spec.n_out, spec.loss.targets
+    y = targets.as_targets(y, kind, int(x.shape[0]), n_out, backend, spec.dtype, f"{where}: y")
     if weight is None and class_weight is None:
         return x, y, None
-    return x, y, targets.as_weights(weight, class_weight, y, n_out, net.backend, net.dtype, where)
+    return x, y, targets.as_weights(weight, class_weight, y, n_out, backend, spec.dtype, where)
 
 
-def prepare_or_hold(net: Network, data: Any, weight: Any, class_weight: Any, where: str) -> Batch | Held:
-    """Return checked samples: arrays on the backend, or what stays on the host, as asked for or for want of room."""
-    _check_class_weight(net, class_weight, where)
+def prepare_or_stream(
+    spec: Spec, backend: Backend, data: Any, weight: Any, class_weight: Any, where: str
+) -> Batch | HostSamples:
+    """Return validated samples: on the backend, or on the host if asked for, or if the device has too little memory."""
+    _check_class_weight(spec, class_weight, where)
     x, y, weight = _parts(data, weight, where)
-    if not stays(net, data, x):
-        return prepare(net, data, weight, class_weight, where)
-    held = hold_inputs(net, data, x, f"{where}: x")
-    n_out, kind, numpy = net.output_shape[0], net.loss.targets, get_backend("numpy")
-    host = targets.host_targets(y, kind, len(held), n_out, net.backend, f"{where}: y")
-    labels = Rows(host, np.dtype(np.int32 if host.ndim == 1 else net.dtype))
+    if not stays(spec, backend, data, x):
+        return prepare(spec, backend, data, weight, class_weight, where)
+    x = host_inputs(spec, data, x, f"{where}: x")
+    n_out, kind, numpy = spec.n_out, spec.loss.targets, get_backend("numpy")
+    host = targets.host_targets(y, kind, len(x), n_out, backend, f"{where}: y")
+    labels = Rows(host, np.dtype(np.int32 if host.ndim == 1 else spec.dtype))
     weights: Rows | None = None
     if weight is not None or class_weight is not None:
         if not is_host_array(weight):
-            weight = net.backend.to_numpy(inputs.taken(weight, net.backend, f"{where}: weight"))
+            weight = backend.to_numpy(inputs.taken(weight, backend, f"{where}: weight"))
         whole = host if class_weight is None else labels.read(0, len(labels))
-        found = targets.as_weights(weight, class_weight, whole, n_out, numpy, net.dtype, where)
+        found = targets.as_weights(weight, class_weight, whole, n_out, numpy, spec.dtype, where)
         assert found is not None
         weights = Rows(found, found.dtype)
-    return Held(held, labels, weights)
+    return HostSamples(x, labels, weights)
 
 
-def inputs_or_rows(net: Network, x: Any, where: str) -> Array | Rows:
-    """Return inputs alone, as `prepare_or_hold` does: an array of the backend, or rows that stay on the host."""
+def inputs_or_rows(spec: Spec, backend: Backend, x: Any, where: str) -> Array | Rows:
+    """Return inputs alone, as `prepare_or_stream` does: an array of the backend, or rows on the host."""
     data, x = x, x.x if isinstance(x, Dataset) else x
-    if stays(net, data, x):
-        return hold_inputs(net, data, x, f"{where}: x")
-    return inputs.as_inputs(_as_vectors(net, data, x), net.input_shape, net.backend, net.dtype, f"{where}: x")
+    if stays(spec, backend, data, x):
+        return host_inputs(spec, data, x, f"{where}: x")
+    return inputs.as_inputs(_as_vectors(spec, data, x), spec.input_shape, backend, spec.dtype, f"{where}: x")
 
 
-def hold_inputs(net: Network, data: Any, x: Any, where: str) -> Rows:
-    """Return inputs as rows that stay on the host, checked a few at a time."""
+def host_inputs(spec: Spec, data: Any, x: Any, where: str) -> Rows:
+    """Return inputs as rows that stay on the host, validated block by block."""
     host = inputs.as_host(x, where)
     sample = host.shape[1:]
-    if isinstance(data, Dataset) and len(net.input_shape) == 1 and host.ndim > 2:
+    if isinstance(data, Dataset) and len(spec.input_shape) == 1 and host.ndim > 2:
         sample = (math.prod(sample),)
-    inputs.check_shape((*host.shape[:1], *sample), net.input_shape, where)
-    rows = Rows(host, np.dtype(np.uint8 if host.dtype == np.uint8 else net.dtype), sample)
+    inputs.check_shape((*host.shape[:1], *sample), spec.input_shape, where)
+    rows = Rows(host, np.dtype(np.uint8 if host.dtype == np.uint8 else spec.dtype), sample)
     if host.dtype.kind == "f":
         numpy = get_backend("numpy")
         if not all(inputs.all_finite(block, numpy) for block in rows.blocks()):
-            raise inputs.not_finite(host, net.dtype, where)
+            raise inputs.not_finite(host, spec.dtype, where)
     return rows
 
 
-def stays(net: Network, data: Any, x: Any) -> bool:
+def stays(spec: Spec, backend: Backend, data: Any, x: Any) -> bool:
     """Return whether samples stay on the host: because of `Dataset.resident`, or because the device has no room."""
     if isinstance(data, Dataset) and (data.backend is not None or data.resident is not None):
         return data.backend is None and not data.resident
     if not isinstance(x, np.ndarray) or x.dtype.kind not in "biuf":
         return False
-    kind = np.dtype(np.uint8 if x.dtype == np.uint8 else net.dtype)
-    if x.dtype == kind and x.flags.c_contiguous and getattr(net.backend, "shares_memory", False):
+    kind = np.dtype(np.uint8 if x.dtype == np.uint8 else spec.dtype)
+    if x.dtype == kind and x.flags.c_contiguous and getattr(backend, "shares_memory", False):
         return False  # it is taken as it lies there
     need = x.size * kind.itemsize
-    memory = net.backend.memory() if need > SMALL and hasattr(net.backend, "memory") else None
+    memory = backend.memory() if need > SMALL else None
     return memory is not None and need > SHARE * memory.free
 
 
-def _check_class_weight(net: Network, class_weight: Any, where: str) -> None:
+def _check_class_weight(spec: Spec, class_weight: Any, where: str) -> None:
     """Raise for weights of classes where targets are no classes."""
-    if class_weight is not None and net.loss.targets not in ("classes", "labels"):
-        what = f"{type(net.loss).__name__} knows no classes"
+    if class_weight is not None and spec.loss.targets not in ("classes", "labels"):
+        what = f"{type(spec.loss).__name__} knows no classes"
         raise InvalidValueError(f"{where}: class_weight", what, code="E048", fix="weight=…, one for each sample")
 
 
@@ -142,9 +149,9 @@ def _parts(data: Any, weight: Any, where: str) -> tuple[Any, Any, Any]:
     )
 
 
-def _as_vectors(net: Network, data: Any, x: Any) -> Any:
+def _as_vectors(spec: Spec, data: Any, x: Any) -> Any:
     """Return a Dataset's samples as vectors, if they are images and vectors are what the network takes."""
-    if not isinstance(data, Dataset) or len(net.input_shape) != 1 or len(x.shape) <= 2:
+    if not isinstance(data, Dataset) or len(spec.input_shape) != 1 or len(x.shape) <= 2:
         return x
     return x.reshape((x.shape[0], -1)) if data.backend is None else data.backend.xp.reshape(x, (x.shape[0], -1))
 

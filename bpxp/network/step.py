@@ -31,14 +31,14 @@ class Data(NamedTuple):
         Targets.
     weight : array, (n,), or None
         Weight of each sample.
-    lane : array, (batch,), int32
+    batch_index : array, (batch,), int32
         0, 1, … batch - 1: the places within a mini-batch.
     """
 
     x: Array
     y: Array
     weight: Array | None
-    lane: Array
+    batch_index: Array
 
 
 class State(NamedTuple):
@@ -88,6 +88,21 @@ class TrainingStep:
     samples: int | None = None
     xp: Namespace = field(kw_only=True, compare=False, repr=False)
 
+    def init(self, params: Params, stats: Any = (), key: Any = (), /, *, opt: OptState | None = None) -> State:
+        """Return the state before an epoch: without the order of its samples, which is the epoch's.
+
+        Parameters
+        ----------
+        params, stats, key
+            The network's; () for a model that has none.
+        opt : OptState, optional
+            Default: that of an optimizer before its first update.
+        """
+        xp = self.xp
+        opt = self.optimizer.init(params, xp=xp) if opt is None else opt
+        none = xp.zeros((1,), dtype=xp.int32)
+        return restarted(State(params, opt, stats, key, none, none, opt.learning_rate, opt.learning_rate), xp=xp)
+
     def __call__(self, state: State, data: Data, /) -> State:
         state, grads = self.gradients(state, data)
         return self.apply(state, grads)
@@ -100,7 +115,7 @@ class TrainingStep:
         value, grads, caches = loss_and_gradients(self.model, self.loss, state.params, x, y, weight, context, xp=xp)
         stats, key = advance(self.model, state.stats, state.key, caches, xp=xp)
         position, loss, total = state.position, state.loss, state.weight
-        position += data.lane.shape[0]
+        position += data.batch_index.shape[0]
         if weight is None:
             value *= float(x.shape[0])
             total += float(x.shape[0])
@@ -114,7 +129,7 @@ class TrainingStep:
     def batch(self, state: State, data: Data, /) -> tuple[Array, Array, Array | None, Array | None]:
         """Return the next mini-batch as the first layer and the loss take it, as (x, y, weight, present)."""
         xp = self.xp
-        place = state.position + data.lane
+        place = state.position + data.batch_index
         rows = xp.take(state.order, place) if self.samples is None else place % data.x.shape[0]
         x, y, weight, present = gather(data, rows, place, self.samples, dtype=state.loss.dtype, xp=xp)
         for i, transform in enumerate(self.augment):
@@ -151,7 +166,7 @@ class EvaluationStep:
 
     def __call__(self, sums: Sums, data: tuple[Params, Any, Data], /) -> Sums:
         xp, (params, stats, samples) = self.xp, data
-        place = sums.position + samples.lane
+        place = sums.position + samples.batch_index
         if self.samples is None:
             rows = xp.minimum(place, constant(samples.x.shape[0] - 1, place, xp=xp))
         else:
@@ -164,10 +179,40 @@ class EvaluationStep:
         )
         mass = float(x.shape[0]) if weight is None else xp.sum(weight)
         position, loss, total = sums[:3]
-        position += samples.lane.shape[0]
+        position += samples.batch_index.shape[0]
         loss += value * mass
         total += mass
         return Sums(position, loss, total, metrics)
+
+
+@dataclass(frozen=True)
+class ForwardStep:
+    """Logits of samples, from (params, stats, x): nothing is learned and nothing changes."""
+
+    model: Sequential
+    dtype: str
+    xp: Namespace = field(kw_only=True, compare=False, repr=False)
+
+    def __call__(self, state: tuple[()], data: tuple[Params, Any, Array], /) -> Array:
+        params, stats, x = data
+        x = as_floats(x, getattr(self.xp, self.dtype), xp=self.xp)
+        return self.model.forward(params, x, xp=self.xp, **evaluation(self.model, stats))[0]
+
+
+@dataclass(frozen=True)
+class GradientStep:
+    """Mean loss and gradients of one given mini-batch, from (params, stats, key, (x, y, weight))."""
+
+    model: Sequential
+    loss: Loss
+    dtype: str
+    xp: Namespace = field(kw_only=True, compare=False, repr=False)
+
+    def __call__(self, state: tuple[()], data: Any, /) -> tuple[Array, Params]:
+        params, stats, key, (x, y, weight) = data
+        x = as_floats(x, getattr(self.xp, self.dtype), xp=self.xp)
+        context = training(self.model, stats, key, None)
+        return loss_and_gradients(self.model, self.loss, params, x, y, weight, context, xp=self.xp)[:2]
 
 
 @dataclass(frozen=True)
@@ -186,6 +231,13 @@ class DescentStep:
         _, grads, caches = loss_and_gradients(self.model, self.loss, params, x, y, weight, context, xp=xp)
         stats, key = advance(self.model, stats, key, caches, xp=xp)
         return *self.optimizer.update(params, grads, opt, xp=xp), stats, key
+
+
+def restarted(state: State, done: int = 0, /, *, xp: Namespace) -> State:
+    """Return the state at the beginning of an epoch, or after `done` of its samples: its place and its sums."""
+    kind = state.opt.learning_rate.dtype
+    loss, weight = xp.zeros((1,), dtype=kind), xp.zeros((1,), dtype=kind)
+    return state._replace(position=xp.full((1,), done, dtype=xp.int32), loss=loss, weight=weight)
 
 
 def loss_and_gradients(
@@ -221,7 +273,7 @@ def _used(model: Sequential, offered: dict[str, Any]) -> dict[str, Any]:
 
 
 def advance(model: Sequential, stats: Any, key: Any, caches: Any, /, *, xp: Namespace) -> tuple[Any, Any]:
-    """Return statistics and key after a training step; both are given away."""
+    """Return statistics and key after a training step; both are donated."""
     if "stats" in model.uses:
         stats = model.advance(stats, caches, xp=xp)
     if key:
@@ -247,14 +299,14 @@ def gather(
 
     `samples` is where that end is; None: where the data end.
 
-    The last mini-batch of an epoch is short where the batch size does not divide n: it is filled up with samples that
-    count nothing, so that every step has the same shapes.
+    The last mini-batch of an epoch is short where the batch size does not divide n: it is padded with samples of weight
+    0, so that every step has the same shapes.
     """
     x = as_floats(xp.take(data.x, rows, axis=0), dtype, xp=xp)
     y = xp.take(data.y, rows, axis=0)
     weight = None if data.weight is None else xp.take(data.weight, rows)
     n = data.x.shape[0] if samples is None else samples
-    if n % data.lane.shape[0] == 0:
+    if n % data.batch_index.shape[0] == 0:
         return x, y, weight, None
     present = xp.astype(place < n, dtype)
     return x, y, present if weight is None else weight * present, present

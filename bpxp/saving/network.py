@@ -1,22 +1,23 @@
-"""A network in a file: what is written of it, and how it is built again."""
+"""A network in a file: what is written of it, and how its spec is built again."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Iterator, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from bpxp import __version__
-from bpxp.backends import Array, Backend, get_backend
+from bpxp.backends import Backend, get_backend
+from bpxp.backends.dtypes import validate_dtype
 from bpxp.core.checks import as_path
-from bpxp.core.random import HostRandom
+from bpxp.core.random import HostRandom, normalize_seed
 from bpxp.core.tree import named_leaves, tree_map, unflatten
-from bpxp.core.typing import Params, Shape
+from bpxp.core.typing import Array, Params, Shape
+from bpxp.core.version import __version__
 from bpxp.errors import (
     CheckpointError,
     CheckpointFormatError,
@@ -24,10 +25,9 @@ from bpxp.errors import (
     InvalidTypeError,
     ParameterMemoryError,
 )
-from bpxp.network.network import Network
-from bpxp.nn import Sequential, architecture
-from bpxp.saving import format as checkpoint
-from bpxp.saving import registry
+from bpxp.nn import Sequential
+from bpxp.nn.spec import Spec, specify
+from bpxp.saving import format, registry
 
 OWN = ("params/", "stats/")  # what the names of a network's tensors begin with
 TOO_MANY = "the layers need more numbers than the file has"
@@ -35,53 +35,69 @@ TOO_MANY = "the layers need more numbers than the file has"
 MISFITS = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
 
 
-def save(net: Network, path: str | Path) -> None:
+class Stored(NamedTuple):
+    """What a file holds of a network.
+
+    Attributes
+    ----------
+    spec : Spec
+    params, stats : tree of array
+    seed, epoch, steps : int
+        Where training stands: epochs done, and steps as far as random layers count them.
+    """
+
+    spec: Spec
+    params: Params
+    stats: Any
+    seed: int
+    epoch: int
+    steps: int
+
+
+def save(path: str | Path, stored: Stored, backend: Backend) -> None:
     """Write a network; see `Network.save`."""
-    tensors = {name: on_host(a, net.backend) for name, a in tensors_of(net.params, net.stats)}
-    checkpoint.write(path, tensors, {"network": describe(net), "written": written(net)})
+    tensors = {name: on_host(a, backend) for name, a in tensors_of(stored.params, stored.stats)}
+    format.write(path, tensors, {"network": describe(stored), "written": written(backend)})
 
 
-def describe(net: Network) -> dict[str, Any]:
+def describe(stored: Stored) -> dict[str, Any]:
     """Return what a network is, as JSON values."""
+    spec = stored.spec
     return {
-        "layers": registry.describe(net.layers),
-        "input_shape": list(net.input_shape),
-        "loss": registry.describe(net.loss),
-        "dtype": net.dtype,
-        "seed": net.seed,
-        "epoch": net.epoch,
-        "steps": net.steps,
+        "layers": registry.describe(spec.model.layers),
+        "input_shape": list(spec.input_shape),
+        "loss": registry.describe(spec.loss),
+        "dtype": spec.dtype,
+        "seed": stored.seed,
+        "epoch": stored.epoch,
+        "steps": stored.steps,
     }
 
 
-def written(net: Network) -> dict[str, str]:
-    """Return by what a file is written: for people, nothing depends on it."""
-    return {"bpxp": __version__, "numpy": np.__version__, "backend": net.backend.name}
+def written(backend: Backend) -> dict[str, str]:
+    """Return what wrote a file: for people, nothing depends on it."""
+    return {"bpxp": __version__, "numpy": np.__version__, "backend": backend.name}
 
 
-def load(path: str | Path, *, backend: str | Backend | None, custom: Sequence[type]) -> Network:
-    """Read a network; see `Network.load`."""
+def load(path: str | Path, custom: Sequence[type]) -> Stored:
+    """Read a network, with its arrays on the host; see `Network.load`."""
     path = as_path(path, "load(path)")
     where = f"load({os.fspath(path)!r})"
     for thing in custom:
         if not isinstance(thing, type):
-            got = type(thing).__name__
-            raise InvalidTypeError(f"{where[:-1]}, custom=…)", "not a class", code="E004", got=got)
-    with checkpoint.opened(path) as file:
+            raise InvalidTypeError(f"{where[:-1]}, custom=…)", "not a class", code="E004", got=type(thing).__name__)
+    with format.opened(path) as file:
         more = file.description.keys() & {"run", "replay"}  # such a file holds more than the network
         begin = OWN if more else ("",)
         shapes = {name: shape for name, (_, shape) in file.places.items() if name.startswith(begin)}
-        net = build(shapes, file.description["network"], get_backend(backend), custom, where)
+        stored = build(shapes, file.description["network"], custom, where)
         tensors = file.tensors(begin)
-    net._params = taken(net.params, tensors, "params", net, give=True)
-    net.stats = taken(net.stats, tensors, "stats", net, give=True)
-    return net
+    params, stats = (adopt(like, tensors, name) for like, name in ((stored.params, "params"), (stored.stats, "stats")))
+    return stored._replace(params=params, stats=stats)
 
 
-def build(
-    kept: dict[str, Shape], config: dict[str, Any], backend: Backend, custom: Sequence[type], where: str
-) -> Network:
-    """Return the described network, if its parameters and statistics have these shapes; numbers they have none yet.
+def build(kept: dict[str, Shape], config: dict[str, Any], custom: Sequence[type], where: str) -> Stored:
+    """Return the described network, if its parameters and statistics have these shapes; without their numbers.
 
     Raises
     ------
@@ -96,39 +112,28 @@ def build(
         for key in ("epoch", "steps"):
             if type(config[key]) is not int or not 0 <= config[key] < 2**31:
                 raise TypeError(f"{key} is no number of {key}")
-        # Drawing what the file has anyway would take longer than reading it.
-        layers = registry.build(undrawn(config["layers"]), custom)
-        options = {"input_shape": tuple(config["input_shape"]), "loss": registry.build(config["loss"], custom)}
-        model, in_shape = architecture.build_model(layers, options["input_shape"], "identity", "identity", "zeros")
-        shapes = _shapes(model, in_shape, sum(map(math.prod, kept.values())), where)
-        checkpoint.check_shapes(kept, shapes, where)
-        net: Network = _Hollow(
-            layers, **options, dtype=config["dtype"], seed=config["seed"], backend=backend, init="zeros"
-        )
-        net.__class__ = Network
-        net.model = Sequential(registry.build(config["layers"], custom))
+        validate_dtype(config["dtype"], get_backend("numpy"))
+        # Without initialisers: drawing what the file has would take longer than reading it.
+        layers, loss = registry.build(undrawn(config["layers"]), custom), registry.build(config["loss"], custom)
+        plain = {"hidden": "identity", "output": "identity", "init": "zeros", "dtype": config["dtype"]}
+        limited = _Limited(0, (), [sum(map(math.prod, kept.values()))], where)
+        spec, params = specify(layers, limited, input_shape=tuple(config["input_shape"]), loss=loss, **plain)
+        stats = spec.init_stats(params)
+        format.check_shapes(kept, {name: tuple(a.shape) for name, a in tensors_of(params, stats)}, where)
+        model = Sequential(registry.build(config["layers"], custom))
+        params, stats = tree_map(lambda a: np.broadcast_to(0.0, a.shape), (params, stats))  # shapes without memory
+        seed = normalize_seed(config["seed"])
     except CheckpointError:
         raise
     except ParameterMemoryError as error:
         raise CheckpointSecurityError(where, f"{TOO_MANY} ({error})", code="E062") from error
     except MISFITS as error:
         raise CheckpointFormatError(where, f"the file does not describe a network ({error!r})", code="E061") from error
-    net.epoch = config["epoch"]
-    net.key = net.key_at(config["steps"]) if net.key or config["steps"] else ()
-    return net
+    return Stored(replace(spec, model=model), params, stats, seed, config["epoch"], config["steps"])
 
 
-class _Hollow(Network):
-    """A network whose parameters are shapes without memory: what a file has for them goes to a place of its own."""
-
-    def _adopt(self, tree: Any) -> Any:
-        return tree_map(lambda a: np.broadcast_to(0.0, a.shape), tree)
-
-
-def taken(like: Any, tensors: MutableMapping[str, np.ndarray], prefix: str, net: Network, *, give: bool = False) -> Any:
-    """Return a tree in the structure of `like` from the tensors of a file, as arrays that nobody else holds.
-
-    They are copies; or, with `give`, the tensors themselves, which are taken out of `tensors` one by one.
+def adopt(like: Any, tensors: MutableMapping[str, np.ndarray], prefix: str) -> Any:
+    """Return a tree in the structure of `like` of the tensors of a file, which are taken out of `tensors`.
 
     Raises
     ------
@@ -136,11 +141,11 @@ def taken(like: Any, tensors: MutableMapping[str, np.ndarray], prefix: str, net:
         If one is missing, or has another shape.
     """
 
-    def own(name: str, like: Array) -> Array:
-        a = tensors.pop(name) if give else tensors[name]
+    def own(name: str, like: Array) -> np.ndarray:
+        a = tensors.pop(name)
         if tuple(a.shape) != tuple(like.shape):
             raise ValueError(f"{name} is {tuple(a.shape)}, and should be {tuple(like.shape)}")
-        return net.backend.asarray(a.astype(net.dtype if a.dtype.kind == "f" else np.int32, copy=not give))
+        return a
 
     return unflatten(like, [own(*pair) for pair in named_leaves(like, prefix)])
 
@@ -163,13 +168,6 @@ def undrawn(config: Any) -> Any:
     if isinstance(config, dict):
         return {key: {"type": "Zeros"} if key == "initializer" else undrawn(value) for key, value in config.items()}
     return config
-
-
-def _shapes(model: Sequential, in_shape: Shape, size: int, where: str) -> dict[str, Shape]:
-    """Return the shapes of what the layers keep, made of no more numbers than the file has."""
-    params, _ = model.init(_Limited(0, (), [size], where), in_shape)
-    stats = model.init_stats(params) if "stats" in model.uses else ()
-    return {name: tuple(a.shape) for name, a in tensors_of(params, stats)}
 
 
 @dataclass(frozen=True)

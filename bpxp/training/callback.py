@@ -1,74 +1,126 @@
-"""The moments of a fit at which a callback is called."""
+"""The protocol of a callback: the moments of a fit at which it is called, and what it may read of the fit."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from bpxp.errors import InvalidTypeError
+from bpxp.network.network import Network
+from bpxp.training.history import History
+from bpxp.training.run import FitProgress
 
-if TYPE_CHECKING:
-    from bpxp.training.trainer import Trainer
+
+class Fit(Protocol):
+    """What a callback is given: the trainer, as far as it may be read; only `stop` may be set.
+
+    Attributes
+    ----------
+    net : Network
+    history : History
+        Of the fit, with the rows of the epochs that are done.
+    run : FitProgress
+        The state, the epoch and the place there.
+    callbacks : list of Callback
+    stop : str
+        Why the fit ends before its last epoch; a callback sets it to the reason.
+    last_epoch : int
+        The number of epochs after which the fit ends.
+    resumed_from : str
+        The file that the fit goes on from; empty for a new one.
+    where : str
+        ``"epoch 7, step 340 of 938"``.
+    """
+
+    net: Network
+    history: History
+    run: FitProgress
+    callbacks: list[Callback]
+    stop: str
+    last_epoch: int
+    resumed_from: str
+
+    @property
+    def where(self) -> str: ...
 
 
-class Callback:
-    """Base of the callbacks: every moment does nothing.
+@runtime_checkable
+class Callback(Protocol):
+    """The protocol of a callback, and the base of those that exist: each moment does nothing.
 
-    A callback overrides the moments that it cares for. It reads the trainer, and may set ``trainer.stop`` to a reason.
+    A callback inherits from this class and overrides the moments that it needs. It may read the trainer, see
+    `bpxp.training.callback.Fit`, and set ``trainer.stop`` to a reason.
 
     Attributes
     ----------
     steps : int or None
-        Ask for a pause after so many steps.
+        Ask for a pause after every so many steps.
     failure : Exception or None
         What the callback could not do: the fit goes on, and raises it at its end.
+    saves : {"", "run", "network"}
+        What it writes to a file: the run, in `on_pause`, for ``fit(resume=…)``; the network alone; or neither.
+    saved : Path or None
+        The file that was written last.
     """
 
     steps: int | None = None
     failure: Exception | None = None
+    saves: str = ""
+    saved: Path | None = None
 
-    def on_fit_begin(self, trainer: Trainer) -> None:
+    def on_fit_begin(self, trainer: Any) -> None:
         """Before the first epoch."""
+        return
 
-    def on_batches(self, trainer: Trainer, done: int, total: int) -> None:
+    def on_batches(self, trainer: Any, done: int, total: int) -> None:
         """After some mini-batches of an epoch; `done` of `total` are done."""
+        return
 
-    def on_epoch_end(self, trainer: Trainer, row: dict[str, Any]) -> None:
+    def on_epoch_end(self, trainer: Any, row: dict[str, Any]) -> None:
         """After the evaluation; `row` is the new row of the history, and the network holds what was evaluated."""
+        return
 
-    def on_pause(self, trainer: Trainer, why: str) -> None:
-        """Where the run could go on from at another time: callbacks have seen the epochs that are done, and no more.
+    def on_pause(self, trainer: Any, why: str) -> None:
+        """Where the run could be resumed: callbacks have seen the epochs that are done, and no more.
 
         Parameters
         ----------
         trainer : Trainer
         why : {"epoch", "steps", "interrupt", "error"}
-            At the end of an epoch, where a callback has asked for it, or before an interrupted fit ends; `Checkpoint`
-            alone is called before the error of another callback ends it.
+            At the end of an epoch, after `steps` steps, or before an interrupted fit ends; before the error of another
+            callback ends it only callbacks that save the run are called.
         """
+        return
 
-    def on_fit_end(self, trainer: Trainer) -> None:
+    def on_fit_end(self, trainer: Any) -> None:
         """After the last epoch, also if the fit was stopped or failed."""
+        return
 
-    def state(self, trainer: Trainer) -> dict[str, Any]:
+    def state(self, trainer: Any) -> dict[str, Any]:
         """Return what a checkpoint must hold of this callback: JSON values and NumPy arrays, by name."""
         return {}
 
-    def resume(self, trainer: Trainer, state: dict[str, Any]) -> None:
+    def resume(self, trainer: Any, state: dict[str, Any]) -> None:
         """Go on from what `state` returned, after `on_fit_begin`."""
+        return
+
+    def newest(self) -> Path | None:
+        """Return the file to resume from, if the callback has written one."""
+        return None
+
+    def beside(self, word: str) -> Path | None:
+        """Return the path of a file of another kind, ``run.diverged.bpxp`` beside ``run.bpxp``."""
+        return None
 
 
-def checked_callbacks(callbacks: Iterable[Callback]) -> list[Callback]:
-    """Return them as a list, if that is what they are: each an object, and not the class of one."""
+def validate_callbacks(callbacks: Iterable[Callback]) -> list[Callback]:
+    """Return callbacks as a list, or raise: each has to be an object, and not a class."""
     found: list[Any] = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
-    wrong = [c for c in found if not isinstance(c, Callback)]
+    wrong = [c for c in found if isinstance(c, type) or not isinstance(c, Callback)]
     if wrong or found == [callbacks]:
         thing = (wrong or found)[0]
-        raise InvalidTypeError(
-            "Trainer(callbacks=…)",
-            "not a list of callbacks",
-            code="E004",
-            got=f"the class {thing.__name__}" if isinstance(thing, type) else type(thing).__name__,
-            fix="callbacks=[bpxp.callbacks.Checkpoint('run.bpxp')]",
-        )
+        got = f"the class {thing.__name__}" if isinstance(thing, type) else type(thing).__name__
+        fix = "callbacks=[bpxp.callbacks.Checkpoint('run.bpxp')]"
+        raise InvalidTypeError("Trainer(callbacks=…)", "not a list of callbacks", code="E004", got=got, fix=fix)
     return found

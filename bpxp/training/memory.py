@@ -1,4 +1,4 @@
-"""Whether a fit has room in the device's memory: asked before its first step, and told in figures where it has not."""
+"""Peak device memory of a fit, estimated before its first step; an error with the figures where it is too little."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ import numpy as np
 from bpxp.core.tree import leaves
 from bpxp.errors import BpxpError, DeviceMemoryError, warn
 from bpxp.network.network import Network
-from bpxp.network.prepare import Held
-from bpxp.training.setup import Work, count
+from bpxp.network.prepare import HostSamples, count
+from bpxp.training.setup import FitSetup
 
 if TYPE_CHECKING:
     from bpxp.network.preflight import Costs
 
-BLOW_UP = 1000  # a step makes fewer numbers than so many for each of its samples' own, and a few for each parameter
-MARGIN = 0.75  # of the free memory: what is freed on the way leaves gaps, too small for what comes next
+BLOW_UP = 1000  # a step makes fewer numbers than this for each number of its samples, and a few for each parameter
+MARGIN = 0.75  # of the free memory: the rest is lost to fragmentation
 
 
-class Room:
-    """What a fit needs beside what is there already, and what there is.
+class MemoryEstimate:
+    """How much device memory a fit needs at its peak, and how much is free.
 
     Parameters
     ----------
     net : Network
-        Before the fit has taken anything.
-    work : Work
+        Before the fit has allocated anything.
+    setup : FitSetup
     keeps : bool
-        Whether the state is kept once more, for the doctor.
+        Whether a copy of the state is kept, to find where a fit diverged.
 
     Attributes
     ----------
@@ -40,8 +40,8 @@ class Room:
         False, too, after a `check` that found room for all but that.
     """
 
-    def __init__(self, net: Network, work: Work, *, keeps: bool) -> None:
-        self.net, self.work, self.keeps = net, work, keeps
+    def __init__(self, net: Network, setup: FitSetup, *, keeps: bool) -> None:
+        self.net, self.setup, self.keeps = net, setup, keeps
         self.memory = net.backend.memory()
 
     def check(self) -> None:
@@ -56,36 +56,36 @@ class Room:
         Warns
         -----
         BpxpWarning
-            If the device has it, but others have taken of it.
+            If the device has it, but part of it is in use.
         """
         if self.memory is None or self._is_plenty():
             return
-        needed = self.needed(self.work.size)
+        needed = self.needed(self.setup.size)
         if needed is None or needed <= self.memory.free:
             return
-        if self.keeps and self._kept(self._costs(self.work.size)) >= needed - self.memory.free:
-            self.keeps = False  # that the fit goes on is worth more than to know, if it should diverge, where
+        if self.keeps and self._kept(self._costs(self.setup.size)) >= needed - self.memory.free:
+            self.keeps = False  # the fit matters more than finding where it diverges, if it does
             return
         if needed > self.memory.total and not getattr(self.net.backend.xp, "fuses", False):
             raise self.error("Nothing was changed")
         what = f"a step needs about {gib(needed)}, {gib(self.memory.free)} of {gib(self.memory.total)} are free"
-        warn(f"fit(batch_size={self.work.size})", what, code="W008", fix=self._fix(self.largest()))
+        warn(f"fit(batch_size={self.setup.size})", what, code="W008", fix=self._fix(self.largest()))
 
     def _is_plenty(self) -> bool:
-        """Return whether there is so much memory that an estimate is not worth its milliseconds."""
+        """Return whether memory is so plentiful that an estimate is not worth its milliseconds."""
         assert self.memory is not None
-        numbers = self.work.size * (BLOW_UP * math.prod(self.net.input_shape) + 4 * self.net.size)
+        numbers = self.setup.size * (BLOW_UP * math.prod(self.net.input_shape) + 4 * self.net.size)
         return 8 * (numbers + 16 * self.net.size) < self.memory.free
 
     def needed(self, batch: int) -> int | None:
-        """Return the bytes that a fit with this batch size takes at its peak; None if nobody knows."""
-        net, work = self.net, self.work
+        """Return the bytes that a fit with this batch size takes at its peak; None if it is not known."""
+        net, setup = self.net, self.setup
         try:
             costs = self._costs(batch)
-        except Exception:  # a layer of the user's own may ask for numbers
+        except Exception:  # a custom layer may ask for numbers
             return None
         own = sum(math.prod(a.shape) for a in leaves((net.params, net.stats))) * np.dtype(net.dtype).itemsize
-        fresh = net.opt_state is None or net.optimizer != work.step.optimizer
+        fresh = net.opt_state is None or net.optimizer != setup.step.optimizer
         kept = self._kept(costs) if self.keeps else 0
         return costs.peak_bytes - costs.resident_bytes + (costs.state_bytes - own if fresh else 0) + kept
 
@@ -94,22 +94,22 @@ class Room:
         return costs.state_bytes if getattr(self.net.backend, "shares_memory", False) else 0
 
     def _costs(self, batch: int) -> Costs:
-        from bpxp.network.preflight import step_costs  # not imported by those who have plenty
+        from bpxp.network.preflight import step_costs  # imported only where memory is short
 
-        net, work = self.net, self.work
-        if isinstance(work.train, Held):
-            weight, pixels = work.train.weight, work.train.x.dtype == np.uint8
+        net, setup = self.net, self.setup
+        if isinstance(setup.train, HostSamples):
+            weight, pixels = setup.train.weight, setup.train.x.dtype == np.uint8
         else:
-            x, _, weight = work.train
+            x, _, weight = setup.train
             pixels = x.dtype == net.xp.uint8
-        n = max(count(work.train), batch)
-        return step_costs(net, batch, n, work.step.optimizer, pixels, weight is not None, work.step.augment)
+        n = max(count(setup.train), batch)
+        return step_costs(net, batch, n, setup.step.optimizer, pixels, weight is not None, setup.step.augment)
 
     def largest(self) -> int | None:
-        """Return the largest batch size that would fit, 0 if none does; None if nobody knows."""
+        """Return the largest batch size that would fit, 0 if none does; None if it is not known."""
         if self.memory is None or self.needed(1) is None:
             return None
-        low, high = 0, self.work.size
+        low, high = 0, self.setup.size
         while low < high:
             batch = (low + high + 1) // 2
             needed = self.needed(batch)
@@ -121,13 +121,13 @@ class Room:
 
     def error(self, after: str, cause: BaseException | None = None) -> DeviceMemoryError:
         """Return the error that says how much was needed, and what would fit."""
-        needed, largest, memory = self.needed(self.work.size), self.largest(), self.memory
-        if largest == self.work.size:  # the estimate says it would fit: somebody else took it, or there are only pieces
+        needed, largest, memory = self.needed(self.setup.size), self.largest(), self.memory
+        if largest == self.setup.size:  # the estimate says it would fit: others took it, or it is fragmented
             largest = max(1, largest // 2) if largest > 1 else 0
         got = [f"about {gib(needed)} needed"] if needed is not None else []
         got += [] if memory is None else [f"{gib(memory.free)} of {gib(memory.total)} free"]
         error = DeviceMemoryError(
-            f"fit(batch_size={self.work.size}) on {self.net.backend.name}",
+            f"fit(batch_size={self.setup.size}) on {self.net.backend.name}",
             "the device has too little memory",
             code="E053",
             got=", ".join(got),
@@ -168,7 +168,7 @@ def explained(
         raise explain(error) from error
 
 
-def of_the_samples(net: Network, cause: BaseException) -> DeviceMemoryError:
+def no_memory_for_samples(net: Network, cause: BaseException) -> DeviceMemoryError:
     """Return the error for samples that the device could not take."""
     memory = net.backend.memory()
     error = DeviceMemoryError(

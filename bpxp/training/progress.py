@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
-from bpxp.training.callback import Callback
-
-if TYPE_CHECKING:
-    from bpxp.training.trainer import Trainer
+from bpxp.training.callback import Callback, Fit
 
 
 class Progress(Callback):
@@ -25,7 +22,7 @@ class Progress(Callback):
         self._file: TextIO = file or sys.stdout
         self._bar: Any = None
 
-    def on_fit_begin(self, trainer: Trainer) -> None:
+    def on_fit_begin(self, trainer: Fit) -> None:
         self._file = self.file or sys.stdout
         if self._file.isatty():
             from rich.console import Console
@@ -39,15 +36,15 @@ class Progress(Callback):
         if trainer.resumed_from:
             self._write(f"resumed from {trainer.resumed_from}: {trainer.where}")
 
-    def on_batches(self, trainer: Trainer, done: int, total: int) -> None:
+    def on_batches(self, trainer: Fit, done: int, total: int) -> None:
         if self._bar is not None:
             name = f"epoch {trainer.net.epoch + 1}"
             self._bar.update(self._task, completed=done, total=total, description=name)
 
-    def on_epoch_end(self, trainer: Trainer, row: dict[str, Any]) -> None:
+    def on_epoch_end(self, trainer: Fit, row: dict[str, Any]) -> None:
         self._write(describe(row, trainer.last_epoch))
 
-    def on_fit_end(self, trainer: Trainer) -> None:
+    def on_fit_end(self, trainer: Fit) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

@@ -8,35 +8,31 @@ import os
 import reprlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bpxp.backends import Array
-from bpxp.core.tree import leaves, named_leaves
+from bpxp.core.tree import leaves, named_leaves, tree_map
 from bpxp.errors import CheckpointCorruptError, CheckpointFormatError, CheckpointMismatchError, warn
 from bpxp.network.network import Network
-from bpxp.network.step import State
-from bpxp.saving import format as checkpoint
-from bpxp.saving import network as model_file
-from bpxp.saving.network import on_host, taken
+from bpxp.network.parameters import moved
+from bpxp.network.step import restarted
+from bpxp.saving import format
+from bpxp.saving.network import MISFITS, adopt, describe, on_host, tensors_of, written
+from bpxp.training.callback import Callback, Fit
 from bpxp.training.history import History
-from bpxp.training.run import Run, fresh_sums, swapped
-from bpxp.training.setup import Work, no_order
-
-if TYPE_CHECKING:
-    from bpxp.callbacks import Callback
-    from bpxp.training.trainer import Trainer
-
+from bpxp.training.run import FitProgress, swapped
+from bpxp.training.setup import FitSetup
 
 OTHERS = ("run/history", "callbacks/")  # tensors that are no part of the training's state
 
 
 class Saved(NamedTuple):
-    """What a file holds of a run, checked for damage and for being of this network, but not yet taken up."""
+    """A run as a file holds it: validated, and of this network, but not yet restored."""
 
     path: str
-    tensors: checkpoint.Tensors
+    tensors: format.Tensors
     network: dict[str, Any]
     seed: int
     epoch: int
@@ -55,7 +51,7 @@ class Saved(NamedTuple):
 # ---------------------------------------------------------------- writing
 
 
-def save(trainer: Trainer, path: Path, *, whole: bool = True) -> bool:
+def save(trainer: Fit, path: Path, *, whole: bool = True) -> bool:
     """Write the run, or only its network as it was evaluated; return False, and write nothing, if it is not finite.
 
     Raises
@@ -65,11 +61,11 @@ def save(trainer: Trainer, path: Path, *, whole: bool = True) -> bool:
     """
     run, net = trainer.run, trainer.net
     params, opt = run.between_fits()
-    own: Iterable[tuple[str, Array]] = model_file.tensors_of(params, run.state.stats)
+    own: Iterable[tuple[str, Array]] = tensors_of(params, run.state.stats)
     tensors = {name: on_host(a, net.backend) for name, a in own}
     if not all(map(_finite, tensors.values())):
         return False
-    description = {"network": model_file.describe(net), "written": model_file.written(net)}
+    description = {"network": describe(net._stored()), "written": written(net.backend)}
     if whole:
         if not _finite(net.backend.to_numpy(run.state.loss)):
             return False
@@ -79,11 +75,11 @@ def save(trainer: Trainer, path: Path, *, whole: bool = True) -> bool:
         tensors["run/history"] = _text(list(run.history))
         place = {"first": run.first, "done": run.done, "seconds": run.seconds, "stop": trainer.stop}
         description["run"] = {**place, "plan": run.plan(), "callbacks": callbacks}
-    checkpoint.write(path, tensors, description)
+    format.write(path, tensors, description)
     return True
 
 
-def size(run: Run) -> int:
+def size(run: FitProgress) -> int:
     """Return about how many bytes a run takes, without what callbacks keep."""
     arrays = leaves((run.state.params, run.state.stats, run.state.opt))
     count: int = sum(math.prod(a.shape) for a in arrays)
@@ -101,7 +97,7 @@ def _text(value: Any) -> np.ndarray:
     return np.frombuffer(text.encode(), np.uint8)
 
 
-def _states_of_callbacks(trainer: Trainer, tensors: checkpoint.Tensors) -> list[dict[str, Any]]:
+def _states_of_callbacks(trainer: Fit, tensors: format.Tensors) -> list[dict[str, Any]]:
     """Return the states of those that have one; their arrays go to `tensors`."""
     states: list[dict[str, Any]] = []
     for callback in trainer.callbacks:
@@ -127,10 +123,10 @@ def read(path: str | Path, net: Network) -> Saved:
     CheckpointError
         If it is damaged, of a newer format, no run, or that of another network.
     """
-    return checked(os.fspath(path), *checkpoint.read(path), net)
+    return validate(os.fspath(path), *format.read(path), net)
 
 
-def checked(path: str, tensors: checkpoint.Tensors, description: dict[str, Any], net: Network) -> Saved:
+def validate(path: str, tensors: format.Tensors, description: dict[str, Any], net: Network) -> Saved:
     """Return what a file holds of a run, if it is one of this network; see `read`."""
     where = f"fit(resume={path!r})"
     if description.get("run") is None:
@@ -143,16 +139,16 @@ def checked(path: str, tensors: checkpoint.Tensors, description: dict[str, Any],
         )
     try:
         saved = _parsed(path, tensors, description)
-    except model_file.MISFITS as error:
+    except MISFITS as error:
         raise CheckpointCorruptError(
             where, f"the description of the run is damaged ({error!r})", code="E060"
         ) from error
-    here = {key: value for key, value in model_file.describe(net).items() if key not in ("seed", "epoch", "steps")}
+    here = {key: value for key, value in describe(net._stored()).items() if key not in ("seed", "epoch", "steps")}
     _refuse(differences(saved.network, here), where, "the network is another")
     return saved
 
 
-def _parsed(path: str, tensors: checkpoint.Tensors, description: dict[str, Any]) -> Saved:
+def _parsed(path: str, tensors: format.Tensors, description: dict[str, Any]) -> Saved:
     """Return the description of a run with everything of the type that it has to be of."""
     network, run, plan = description["network"], description["run"], description["run"]["plan"]
     if not (type(network["seed"]) is int and network["seed"] >= 0 and isinstance(plan, dict)):
@@ -213,8 +209,8 @@ def _short(value: Any) -> str:
     return text if len(text) < 40 else f"{text[:20]}…"
 
 
-def restore(saved: Saved, net: Network, work: Work) -> Run:
-    """Put what was saved into the network, and return the run.
+def restore(saved: Saved, net: Network, setup: FitSetup) -> FitProgress:
+    """Put what was saved into the network, and return the progress of the fit.
 
     Raises
     ------
@@ -223,32 +219,32 @@ def restore(saved: Saved, net: Network, work: Work) -> Run:
         nothing is changed then.
     """
     where = f"fit(resume={saved.path!r})"
-    _refuse(differences(saved.plan, work.plan()), where, "the run was begun otherwise")
+    _refuse(differences(saved.plan, setup.plan()), where, "the run was begun otherwise")
     if saved.products != _products(net.backend.name):
         now = _products(net.backend.name)
         _warn(f"matrix products were of {saved.products}, and are of {now} now: not the same bits", saved)
-    optimizer = work.step.optimizer
+    optimizer = setup.step.optimizer
     kept = {name: a for name, a in saved.tensors.items() if not name.startswith(OTHERS)}
     like = optimizer.init(net.params, xp=net.xp)
     sums = [("run/loss", like.learning_rate), ("run/weight", like.learning_rate)]
-    expected = [*model_file.tensors_of(net.params, net.stats), *named_leaves(like, "opt"), *sums]
+    expected = [*tensors_of(net.params, net.stats), *named_leaves(like, "opt"), *sums]
     shapes = {name: a.shape for name, a in kept.items()}
-    checkpoint.check_shapes(shapes, {name: tuple(a.shape) for name, a in expected}, where)
-    if saved.done >= work.batches or saved.first > saved.epoch:
+    format.check_shapes(shapes, {name: tuple(a.shape) for name, a in expected}, where)
+    if saved.done >= setup.batches or saved.first > saved.epoch:
         raise CheckpointCorruptError(where, "the place of the run is none", code="E060", got=f"step {saved.done}")
 
     def given(like: Any, name: str) -> Any:
-        return taken(like, saved.tensors, name, net, give=True)
+        return tree_map(lambda a: moved(a, net.backend, net.dtype), adopt(like, saved.tensors, name))
 
     loss, weight = (given(a, name) for name, a in sums)
     params, opt = swapped(given(net.params, "params"), given(like, "opt"))
     net.seed, net.epoch, net.stats = saved.seed, saved.epoch, given(net.stats, "stats")
-    net.key = net.key_at(saved.steps) if net.key or saved.steps or work.step.augment else ()
+    net.key = net._key_at(saved.steps) if net.key or saved.steps or setup.step.augment else ()
     net.optimizer = optimizer
-    position = fresh_sums(net, saved.done * work.size)["position"]
-    state = State(params, opt, net.stats, net.key, no_order(net), position, loss, weight)
-    size, batches, plan = work.size, work.batches, work.plan
-    run = Run(net, state, size, batches, saved.first, plan, saved.history, saved.done, saved.seconds)
+    state = restarted(setup.step.init(params, net.stats, net.key, opt=opt), saved.done * setup.size, xp=net.xp)
+    state = state._replace(loss=loss, weight=weight)
+    place = (saved.first, setup.plan, saved.history, saved.done, saved.seconds)
+    run = FitProgress(net, state, setup.size, setup.batches, *place)
     run.publish(params)
     return run
 
@@ -258,7 +254,7 @@ def _products(backend: str) -> str:
     return backend.partition("+")[2] or "float32"
 
 
-def resume_callbacks(saved: Saved, trainer: Trainer) -> None:
+def resume_callbacks(saved: Saved, trainer: Fit) -> None:
     """Give each callback the state that one of its type had, in their order; warn where one has no other."""
     waiting = [callback for callback in trainer.callbacks if callback.state(trainer)]
     for i, (kind, state) in enumerate(saved.callbacks):
@@ -271,7 +267,7 @@ def resume_callbacks(saved: Saved, trainer: Trainer) -> None:
         arrays = {name.removeprefix(begin): a for name, a in saved.tensors.items() if name.startswith(begin)}
         try:
             own.resume(trainer, {**state, **arrays})
-        except model_file.MISFITS as error:
+        except MISFITS as error:
             what = f"{kind} cannot go on from what the file has for it ({error!r})"
             where, after = f"fit(resume={saved.path!r})", "The network is that of the file"
             raise CheckpointCorruptError(where, what, code="E060", after=after) from error

@@ -1,15 +1,14 @@
-"""What a fit works on: data as arrays of the backend, the training step, and what describes both."""
+"""The set-up of a fit: validated data, the feed that brings them, the training step, and what describes both."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from bpxp.backends import Array
 from bpxp.core.random import SPLIT, HostRandom
 from bpxp.core.typing import Shape
 from bpxp.data.fingerprint import fingerprint
@@ -20,25 +19,25 @@ from bpxp.errors import InvalidTypeError, InvalidValueError
 from bpxp.metrics import Metric
 from bpxp.network.feed import Feed, Resident, Stream
 from bpxp.network.network import Network
-from bpxp.network.prepare import Batch, Held, prepare_or_hold
-from bpxp.network.step import Data, State, TrainingStep
+from bpxp.network.prepare import Batch, HostSamples, count, prepare_or_stream
+from bpxp.network.step import Data, TrainingStep
 from bpxp.nn.losses.softmax_cross_entropy import one_hot
 from bpxp.optim import Optimizer
 from bpxp.saving import registry
-from bpxp.training.run import Run, fresh_sums, swapped
+from bpxp.training.run import FitProgress, swapped
 
 
 @dataclass(frozen=True, eq=False)
-class Work:
-    """What a fit is given.
+class FitSetup:
+    """What does not change during a fit.
 
     Attributes
     ----------
     step : TrainingStep
         Not yet compiled.
     feed : Feed
-        What brings the samples to the step.
-    train, held_out : tuple of array, or Held
+        Brings the samples to the step.
+    train, held_out : tuple of array, or HostSamples
         As they are evaluated: x, y and weight.
     rows : ndarray of int, or None
         Which samples of the data set `train` are, where some were set aside.
@@ -51,8 +50,8 @@ class Work:
 
     step: TrainingStep
     feed: Feed
-    train: Batch | Held
-    held_out: Batch | Held | None
+    train: Batch | HostSamples
+    held_out: Batch | HostSamples | None
     rows: np.ndarray | None
     size: int
     batches: int
@@ -75,22 +74,27 @@ class Work:
         augment: Sequence[Any],
         evaluate_train: bool,
         seed: int,
-    ) -> Work:
-        """Check the arguments of `Trainer.fit`, and bring the data to the backend."""
-        train = prepare_or_hold(net, data, weight, class_weight, "fit")
-        held_out: Batch | Held | None = None
+        make_step: Callable[..., TrainingStep] = TrainingStep,
+    ) -> FitSetup:
+        """Check the arguments of `Trainer.fit`, and bring the data to the backend.
+
+        `make_step` takes what `TrainingStep` takes: a step of another kind, that of a data-parallel run say, comes in
+        here.
+        """
+        train = prepare_or_stream(net.spec, net.backend, data, weight, class_weight, "fit")
+        held_out: Batch | HostSamples | None = None
         rows: np.ndarray | None = None
         if isinstance(validation, (float, np.floating)):
             rows, aside = split(count(train), float(validation), seed)
             train, held_out = select(net, train, rows), select(net, train, aside)
         elif validation is not None:
-            held_out = prepare_or_hold(net, validation, None, None, "fit: validation")
-        warn_single_class(train.y.a if isinstance(train, Held) else net.backend.to_numpy(train[1]), "fit: y")
+            held_out = prepare_or_stream(net.spec, net.backend, validation, None, None, "fit: validation")
+        warn_single_class(train.y.a if isinstance(train, HostSamples) else net.backend.to_numpy(train[1]), "fit: y")
         n = count(train)
         size = min(32, n) if batch_size is None else usable_batch_size(batch_size, n, "fit(batch_size=…)")
         transforms = arranged(augment, net.input_shape)
-        feed = as_feed(net, transforms, train, size)
-        step = TrainingStep(net.model, net.loss, optimizer, transforms, feed.samples, xp=net.xp)
+        feed = training_feed(net, transforms, train, size)
+        step = make_step(net.model, net.loss, optimizer, transforms, feed.samples, xp=net.xp)
         options = {
             "optimizer": optimizer,
             "batch_size": size,
@@ -107,7 +111,7 @@ class Work:
             return {**described, "contents": contents(net, train), "validation_contents": contents(net, held_out)}
 
         batches = -(-n // size)
-        return Work(step, feed, train, held_out, rows, size, batches, bool(shuffle), bool(evaluate_train), plan)
+        return FitSetup(step, feed, train, held_out, rows, size, batches, bool(shuffle), bool(evaluate_train), plan)
 
     def order(self, seed: int, epoch: int) -> np.ndarray:
         """Return the order of the samples in an epoch."""
@@ -119,19 +123,17 @@ class Work:
         places = self.order(seed, epoch)[begin : min(begin + self.size, count(self.train))]
         return places if self.rows is None else self.rows[places]
 
-    def begin(self, net: Network) -> Run:
-        """Return a run from where the network stands."""
-        optimizer = self.step.optimizer
-        if net.optimizer != optimizer or net.opt_state is None:
-            params, opt = net.params, optimizer.init(net.params, xp=net.xp)
-        else:
+    def begin(self, net: Network) -> FitProgress:
+        """Return the progress of a fit that begins where the network stands."""
+        params, opt = net.params, None
+        if net.optimizer == self.step.optimizer and net.opt_state is not None:
             params, opt = swapped(net.params, net.opt_state)
-        key = net.key or (net.key_at(0) if self.step.augment else ())
-        state = State(params, opt, net.stats, key, no_order(net), **fresh_sums(net))
-        return Run(net, state, self.size, self.batches, first=net.epoch, plan=self.plan)
+        key = net.key or (net._key_at(0) if self.step.augment else ())
+        state = self.step.init(params, net.stats, key, opt=opt)
+        return FitProgress(net, state, self.size, self.batches, first=net.epoch, plan=self.plan)
 
 
-def checked_epochs(epochs: Any) -> None:
+def validate_epochs(epochs: Any) -> None:
     """Raise unless `epochs` is an int >= 0."""
     if isinstance(epochs, bool) or not isinstance(epochs, (int, np.integer)):
         raise InvalidTypeError("fit(epochs=…)", "not an int", code="E001", got=f"{type(epochs).__name__} {epochs!r}")
@@ -139,21 +141,11 @@ def checked_epochs(epochs: Any) -> None:
         raise InvalidValueError("fit(epochs=…)", "must be >= 0", code="E002", got=str(epochs), expected=">= 0")
 
 
-def no_order(net: Network) -> Array:
-    """Return what stands for the order of the samples until an epoch begins."""
-    return net.xp.zeros((1,), dtype=net.xp.int32)
-
-
-def count(batch: Batch | Held) -> int:
-    """Return the number of samples."""
-    return len(batch) if isinstance(batch, Held) else int(batch[0].shape[0])
-
-
-def as_feed(net: Network, transforms: tuple[Any, ...], train: Batch | Held, size: int) -> Feed:
-    """Return what brings the samples as the step takes them: classes become rows where targets are mixed."""
-    xp, classes = net.xp, net.output_shape[0]
+def training_feed(net: Network, transforms: tuple[Any, ...], train: Batch | HostSamples, size: int) -> Feed:
+    """Return the feed of the training samples: classes become one-hot rows where a transform mixes targets."""
+    xp, classes = net.xp, net.spec.n_out
     mixed = any(getattr(transform, "mixes", False) for transform in transforms)
-    if isinstance(train, Held):
+    if isinstance(train, HostSamples):
         rows = train.y
         if mixed and rows.a.ndim == 1:
             rows = OneHot(rows.a, np.dtype(net.dtype), (classes,), rows.index)
@@ -165,7 +157,7 @@ def as_feed(net: Network, transforms: tuple[Any, ...], train: Batch | Held, size
 
 
 def arranged(augment: Sequence[Any], in_shape: Shape) -> tuple[Any, ...]:
-    """Return the transforms, checked; who changes no images does not import what would change them."""
+    """Return the validated transforms; their modules are imported only if there are some."""
     if isinstance(augment, (tuple, list)) and not augment:
         return ()
     from bpxp.data.augment.compose import arranged
@@ -188,20 +180,20 @@ def split(n: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return order[held:], order[:held]
 
 
-def select(net: Network, batch: Batch | Held, rows: np.ndarray) -> Batch | Held:
+def select(net: Network, batch: Batch | HostSamples, rows: np.ndarray) -> Batch | HostSamples:
     """Return some of the samples."""
-    if isinstance(batch, Held):
+    if isinstance(batch, HostSamples):
         return batch.select(rows)
     index = net.backend.asarray(rows)
     x, y, weight = (None if a is None else net.xp.take(a, index, axis=0) for a in batch)
     return x, y, weight
 
 
-def contents(net: Network, batch: Batch | Held | None) -> dict[str, str | None] | None:
+def contents(net: Network, batch: Batch | HostSamples | None) -> dict[str, str | None] | None:
     """Return digests of the samples, the targets and the weights: enough to notice other data."""
     if batch is None:
         return None
-    x, y, weight = (batch.x, batch.y, batch.weight) if isinstance(batch, Held) else batch
+    x, y, weight = (batch.x, batch.y, batch.weight) if isinstance(batch, HostSamples) else batch
     found = {"x": fingerprint(x, net.backend)}
     others = {"y": y, "weight": weight}
     return found | {n: None if a is None else fingerprint(a, net.backend, whole=None) for n, a in others.items()}

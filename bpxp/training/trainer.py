@@ -13,21 +13,23 @@ from pathlib import Path
 from typing import Any
 
 from bpxp.backends import Step
-from bpxp.callbacks import Callback, Checkpoint, Progress
 from bpxp.core.checks import as_path
 from bpxp.errors import DeviceMemoryError, FitInProgressError, InvalidValueError
 from bpxp.metrics import Metric
-from bpxp.network.network import Network, checked_network
+from bpxp.network.network import Network, validate_network
 from bpxp.network.prepare import as_metrics
+from bpxp.network.step import TrainingStep
 from bpxp.optim import Optimizer, OptState, get_optimizer
-from bpxp.training import memory as room
-from bpxp.training import resume as run_file
-from bpxp.training.callback import checked_callbacks
-from bpxp.training.divergence.monitor import Doctor
+from bpxp.training import resume as saved_runs
+from bpxp.training.callback import Callback, validate_callbacks
+from bpxp.training.divergence.monitor import DivergenceMonitor
 from bpxp.training.history import History, flat
 from bpxp.training.interrupts import NAMES, Interrupts
-from bpxp.training.run import MARKS, Pace, Run, chunks
-from bpxp.training.setup import Work, checked_epochs
+from bpxp.training.memory import MemoryEstimate, explained, no_memory_for_samples
+from bpxp.training.pacing import MARKS, Pace, chunks
+from bpxp.training.progress import Progress
+from bpxp.training.run import FitProgress
+from bpxp.training.setup import FitSetup, validate_epochs
 
 
 class Trainer:
@@ -65,16 +67,17 @@ class Trainer:
         metrics: Sequence[str | Metric] | None = None,
         progress: bool = True,
     ) -> None:
-        self.net = checked_network(net, "Trainer(net=…)")
+        self.net = validate_network(net, "Trainer(net=…)")
         self.optimizer = get_optimizer(optimizer)
         self.metrics = as_metrics(metrics, net.loss)
-        self.callbacks = [*([Progress()] if progress else []), *checked_callbacks(callbacks)]
+        self.callbacks = [*([Progress()] if progress else []), *validate_callbacks(callbacks)]
         self.stop = ""  # a callback sets it to the reason
         self.last_epoch = 0
         self.history = History()
-        self.run: Run  # the fit on its way, or the last one
+        self.run: FitProgress  # of the current fit, or the last one
         self.resumed_from = ""
         self._raised: Exception | None = None  # by a callback
+        self._make_step: Callable[..., TrainingStep] = TrainingStep  # data-parallel runs have another
         self.how_to_resume: Callable[[str], str] = "trainer.fit(…, resume={!r})".format  # printed after an interrupt
 
     def fit(
@@ -101,8 +104,7 @@ class Trainer:
         data : Dataset or pair of array_like
             Samples and targets.
         epochs : int
-            More epochs; 0 only evaluates nothing and returns. Of a run that is resumed it is their whole number, with
-            those that are done.
+            How many more epochs; with 0 the fit returns at once. With `resume` the total, those that are done included.
         batch_size : int, optional
             Samples per step; default: 32, or all if there are fewer. The last mini-batch of an epoch may be shorter; it
             counts by its weight.
@@ -115,9 +117,9 @@ class Trainer:
         shuffle : bool, optional
             Draw a new order each epoch, a function of the network's seed and the number of the epoch.
         augment : sequence of transforms, optional
-            Change each mini-batch on its way, by random numbers of the step; see `bpxp.data.augment`.
+            Data augmentation, random transforms of each mini-batch on the device; see `bpxp.data.augment`.
         evaluate_train : bool, optional
-            Evaluate the training data, too, after each epoch.
+            Evaluate the training data after each epoch, too.
         resume : path or bool, optional
             A file that `callbacks.Checkpoint` wrote: go on from there, with the network, data and arguments of that
             fit, to the same bits as if nothing had happened. The parameters, the seed and the optimizer's state come
@@ -129,9 +131,9 @@ class Trainer:
             either case, with exit code 143. A second signal ends at once, and leaves parameters of which some may be a
             step ahead of the others.
         on_divergence : {"locate", "raise"}, optional
-            What to do when a number is NaN or infinite: go back to the last finite state, do the steps again and say
-            which one it was, and which layer; or only raise. For the first the state is kept once more in the host's
-            memory, and brought there now and then: looking and keeping take a hundredth of the time at most.
+            What to do when a number is NaN or infinite: go back to the last finite state, repeat the steps and name the
+            one, and the layer, where it began; or only raise. For the first a copy of the state is kept in the host's
+            memory; checks and copies take at most 1 % of the time.
         bundle : path, optional
             Where a step that diverges is written, for `bpxp.replay`. Default: beside the file of a `Checkpoint`,
             ``run.diverged.bpxp`` for ``run.bpxp``; without one, nowhere.
@@ -156,15 +158,15 @@ class Trainer:
             A checkpoint cannot be written: before the first step, or at the end, if the last one failed.
         """
         net = self.net
-        checked_epochs(epochs)
+        validate_epochs(epochs)
         one_of(on_interrupt, ("raise", "return"), "fit(on_interrupt=…)")
         one_of(on_divergence, ("locate", "raise"), "fit(on_divergence=…)")
         with self._claimed():
             self._raised = None
             path = self._source(resume)
-            saved = None if path is None else run_file.read(path, net)
-            with room.explained(net, functools.partial(room.of_the_samples, net)):
-                work = Work.of(
+            saved = None if path is None else saved_runs.read(path, net)
+            with explained(net, functools.partial(no_memory_for_samples, net)):
+                setup = FitSetup.of(
                     net,
                     self.optimizer,
                     self.metrics,
@@ -177,14 +179,15 @@ class Trainer:
                     augment=augment,
                     evaluate_train=evaluate_train,
                     seed=saved.seed if saved else net.seed,
+                    make_step=self._make_step,
                 )
-            self._room = room.Room(net, work, keeps=on_divergence == "locate")
-            self._room.check()
-            self.run = work.begin(net) if saved is None else run_file.restore(saved, net, work)
+            self._memory = MemoryEstimate(net, setup, keeps=on_divergence == "locate")
+            self._memory.check()
+            self.run = setup.begin(net) if saved is None else saved_runs.restore(saved, net, setup)
             self.history, self.last_epoch = self.run.history, self.run.first + epochs
             self.resumed_from, self.stop = ("", "") if saved is None else (saved.path, saved.stop)
             with Interrupts() as interrupts, self._moments(saved):
-                self._train(work, interrupts, self._bundle(bundle))
+                self._train(setup, interrupts, self._bundle(bundle))
         if interrupts.heard and (on_interrupt == "raise" or interrupts.heard != signal.SIGINT):
             interrupts.pass_on()
         for callback in self.callbacks:
@@ -202,57 +205,57 @@ class Trainer:
 
     # ---------------------------------------------------------------- the loop
 
-    def _train(self, work: Work, interrupts: Interrupts, bundle: Path | None) -> None:
-        """Go through the epochs, with the doctor at hand."""
-        net, run, step = self.net, self.run, self.net.compiled(work.step)
+    def _train(self, setup: FitSetup, interrupts: Interrupts, bundle: Path | None) -> None:
+        """Go through the epochs, watched for divergence."""
+        net, run, step = self.net, self.run, self.net._compile(setup.step)
         try:
-            doctor = Doctor(run, work, step, self._observe, file=bundle, locate=self._room.keeps)
-            with room.explained(net, functools.partial(self._out_of_memory, doctor), lambda e: e is self._raised):
-                self._epochs(work, step, doctor, interrupts)
+            monitor = DivergenceMonitor(run, setup, step, self._observe, file=bundle, locate=self._memory.keeps)
+            with explained(net, functools.partial(self._out_of_memory, monitor), lambda e: e is self._raised):
+                self._epochs(setup, step, monitor, interrupts)
         finally:
-            net.optimizer = work.step.optimizer
+            net.optimizer = setup.step.optimizer
             net._params, net.opt_state = run.between_fits()
 
-    def _epochs(self, work: Work, step: Step, doctor: Doctor, interrupts: Interrupts) -> None:
+    def _epochs(self, setup: FitSetup, step: Step, monitor: DivergenceMonitor, interrupts: Interrupts) -> None:
         net, run, pace = self.net, self.run, Pace()
         marks = MARKS if any(type(c).on_batches is not Callback.on_batches for c in self.callbacks) else 1
         while net.epoch < self.last_epoch and not self.stop and not interrupts.heard:
             begun = time.perf_counter() - run.seconds
-            run.begin_epoch(work.order(net.seed, net.epoch), work.feed)
+            run.begin_epoch(setup.order(net.seed, net.epoch), setup.feed)
             pauses = [c.steps for c in self.callbacks if c.steps is not None]
             for count in chunks(run, pace, pauses, marks):
-                run.advance(step, work.feed, count)
+                run.advance(step, setup.feed, count)
                 run.seconds = time.perf_counter() - begun
-                doctor.look()
+                monitor.look()
                 self._call("on_batches", run.done, run.batches)
                 if run.done < run.batches:
                     if interrupts.heard:
                         break
                     if any(c.steps is not None and run.steps % c.steps == 0 for c in self.callbacks):
-                        doctor.check()
+                        monitor.check()
                         self._call("on_pause", "steps")
             else:
-                doctor.check(whole=any(isinstance(c, Checkpoint) for c in self.callbacks))
-                self._end_epoch(work, begun, doctor)
-                doctor.keep()
+                monitor.check(whole=any(c.saves for c in self.callbacks))
+                self._end_epoch(setup, begun, monitor)
+                monitor.keep()
                 self._call("on_pause", "epoch")
-        doctor.check()
+        monitor.check()
         if interrupts.heard:
             self._interrupted(NAMES[interrupts.heard])
 
-    def _end_epoch(self, work: Work, begun: float, doctor: Doctor) -> None:
+    def _end_epoch(self, setup: FitSetup, begun: float, monitor: DivergenceMonitor) -> None:
         """Evaluate, write the row of the history, and go over to the next epoch."""
         net, run = self.net, self.run
         loss, total = (float(net.backend.to_numpy(a)[0]) for a in (run.state.loss, run.state.weight))
         params, opt = run.state.params, run.state.opt
         row: dict[str, Any] = {"epoch": net.epoch + 1, "loss": loss / total}
         evaluated = opt.average or params
-        if work.evaluate_train:
-            row |= flat(net.evaluate_arrays(work.train, evaluated, self.metrics, "train"), "train_")
-        if work.held_out is not None:
-            row |= flat(net.evaluate_arrays(work.held_out, evaluated, self.metrics), "validation_")
+        if setup.evaluate_train:
+            row |= flat(net._evaluate(setup.train, evaluated, self.metrics, "train"), "train_")
+        if setup.held_out is not None:
+            row |= flat(net._evaluate(setup.held_out, evaluated, self.metrics), "validation_")
         if not all(math.isfinite(value) for value in row.values() if isinstance(value, float)):
-            doctor.check()
+            monitor.check()
         opt = self._observe(opt, row)
         rate = float(net.backend.to_numpy(opt.learning_rate)[0])
         row |= {"learning_rate": rate, "seconds": time.perf_counter() - begun}
@@ -265,7 +268,7 @@ class Trainer:
     def _interrupted(self, by: str) -> None:
         """Save, and say how to go on."""
         self._call("on_pause", "interrupt")
-        files = [str(c.saved) for c in self._checkpoints if c.saved]
+        files = [str(c.saved) for c in self._savers if c.saved]
         text = f"{by} in {self.where}"
         if files:
             text += f"; to go on: {self.how_to_resume(files[-1])}"
@@ -274,14 +277,14 @@ class Trainer:
         self.stop = by
         print(text, file=sys.stderr, flush=True)
 
-    def _out_of_memory(self, doctor: Doctor, cause: BaseException) -> DeviceMemoryError:
-        """Go back to a state that is whole, and return the error that says what was needed."""
+    def _out_of_memory(self, monitor: DivergenceMonitor, cause: BaseException) -> DeviceMemoryError:
+        """Go back to the last complete state, and return the error that says what was needed."""
         run = self.run
-        if doctor.kept is None:
-            return self._room.error("Some parameters of the network may be a step ahead of the others", cause)
-        doctor.put_back(last=True)
+        if monitor.kept is None:
+            return self._memory.error("Some parameters of the network may be a step ahead of the others", cause)
+        monitor.put_back(last=True)
         before = self.net.epoch == run.first and not run.done
-        return self._room.error("Nothing was changed" if before else f"The network is as it was: {self.where}", cause)
+        return self._memory.error("Nothing was changed" if before else f"The network is as it was: {self.where}", cause)
 
     # ---------------------------------------------------------------- before it
 
@@ -291,26 +294,25 @@ class Trainer:
             return as_path(resume, "fit(resume=…)")
         if not resume:
             return None
-        own = self._checkpoints
-        if not own:
+        if not self._savers:
             raise InvalidValueError(
                 "fit(resume=True)",
                 "the trainer has no Checkpoint that says where the run is saved",
                 code="E055",
                 fix="Trainer(net, …, callbacks=[bpxp.callbacks.Checkpoint('run.bpxp')])",
             )
-        return own[0].newest()
+        return self._savers[0].newest()
 
     @property
-    def _checkpoints(self) -> list[Checkpoint]:
-        """Those that save the run."""
-        return [c for c in self.callbacks if isinstance(c, Checkpoint) and c.monitor is None]
+    def _savers(self) -> list[Callback]:
+        """The callbacks that save the run."""
+        return [c for c in self.callbacks if c.saves == "run"]
 
     def _bundle(self, path: str | Path | None) -> Path | None:
         """Return where a step that diverges is written."""
         if path is not None:
             return as_path(path, "fit(bundle=…)")
-        return self._checkpoints[0].beside("diverged") if self._checkpoints else None
+        return self._savers[0].beside("diverged") if self._savers else None
 
     def _observe(self, opt: OptState, row: dict[str, Any]) -> OptState:
         """Let the schedule see the epoch's loss: that of the validation, where there is one."""
@@ -321,7 +323,7 @@ class Trainer:
 
     @contextmanager
     def _claimed(self) -> Iterator[None]:
-        """Hold the network: nobody else may fit it."""
+        """Claim the network: no other fit may run."""
         net = self.net
         if net.training:
             raise FitInProgressError(
@@ -337,18 +339,18 @@ class Trainer:
             net.training = False
 
     @contextmanager
-    def _moments(self, saved: run_file.Saved | None) -> Iterator[None]:
+    def _moments(self, saved: saved_runs.Saved | None) -> Iterator[None]:
         """Call the callbacks at the beginning and at the end."""
         try:
             self._call("on_fit_begin")
             if saved is not None:
-                run_file.resume_callbacks(saved, self)
+                saved_runs.resume_callbacks(saved, self)
             yield
         finally:
             self._call("on_fit_end")
 
     def _call(self, moment: str, *args: Any) -> None:
-        """Call all callbacks. The error of one does not keep the others from their turn; it ends the fit, saved."""
+        """Call all callbacks, also after the error of one; the error then ends the fit, saved."""
         already = self._raised is not None  # then it is on its way
         for callback in self.callbacks:
             try:
@@ -369,15 +371,15 @@ class Trainer:
 
     def _save_for(self, error: Exception) -> None:
         """Save the run that an error ends, and note how it goes on."""
-        for checkpoint in self._checkpoints:
-            before, checkpoint.saved = checkpoint.saved, None
+        for saver in self._savers:
+            before, saver.saved = saver.saved, None
             try:
-                checkpoint.on_pause(self, "error")
+                saver.on_pause(self, "error")
             except Exception as another:
                 error.add_note(f"the run could not be saved: {another!r}")
-            if checkpoint.saved is not None:
-                error.add_note(f"the run is saved; to go on: {self.how_to_resume(str(checkpoint.saved))}")
-            checkpoint.saved = checkpoint.saved or before
+            if saver.saved is not None:
+                error.add_note(f"the run is saved; to go on: {self.how_to_resume(str(saver.saved))}")
+            saver.saved = saver.saved or before
 
 
 def one_of(value: Any, allowed: tuple[str, ...], where: str) -> None:

@@ -19,7 +19,8 @@ from bpxp.core.checks import positive_int
 from bpxp.core.random import DIRECTION, HostRandom
 from bpxp.core.tree import named_leaves, tree_map, unflatten
 from bpxp.errors import GradientCheckError
-from bpxp.network.network import Network, checked_network
+from bpxp.network.network import Network, validate_network
+from bpxp.network.prepare import prepare
 from bpxp.network.step import as_floats, training
 from bpxp.nn.sequential import activation_of
 from bpxp.optim import Optimizer
@@ -118,7 +119,7 @@ def check_gradients(
     >>> report.worst < 1e-7
     True
     """
-    checked_network(net, "check_gradients(net)")
+    validate_network(net, "check_gradients(net)")
     positive_int(directions, "check_gradients(directions=…)")
     problem = _Problem(net, x, y, weight, optimizer)
     small = sum(a.size for a in problem.gradient.values()) <= every_entry
@@ -147,7 +148,7 @@ class _Problem:
     """The loss as a function of host vectors in float64, and its hand-derived gradient."""
 
     def __init__(self, net: Network, x: Any, y: Any, weight: Any, optimizer: Optimizer | None) -> None:
-        x, y, weight = net.prepare((x, y), weight, None, "check_gradients")
+        x, y, weight = prepare(net.spec, net.backend, (x, y), weight, None, "check_gradients")
         x, y = (net.backend.to_numpy(a) for a in (x, y))
         self.weight = None if weight is None else net.backend.to_numpy(weight).astype(np.float64)
         if not has_float64(net.backend):

@@ -513,7 +513,7 @@ def test_resuming_goes_on_with_the_random_numbers(backend, digits, tmp_path):
     often.save(tmp_path / "net.bpxp")
     loaded = bpxp.Network.load(tmp_path / "net.bpxp", backend=backend)
     for net in (often, loaded):
-        assert net.steps == 4
+        assert net._steps == 4
         fit(backend, train, noise, epochs=2, net=net)
         np.testing.assert_allclose(flat(net), flat(once), rtol=1e-6, atol=1e-7)
 

@@ -12,14 +12,13 @@ import numpy as np
 
 import bpxp
 from bpxp import nn
-from bpxp.backends import get_backend
 from bpxp.callbacks import Checkpoint, EarlyStopping
 from bpxp.errors import BpxpWarning, CheckpointError
 from bpxp.saving import format as checkpoint
 from bpxp.saving import network as model_file
 from bpxp.saving import registry
 from bpxp.training import resume as run_file
-from bpxp.training.setup import Work
+from bpxp.training.setup import FitSetup
 from fuzz.engine import Target
 from fuzz.mutate import Texts, pick
 
@@ -43,10 +42,9 @@ class Config(Target):
     allowed = (CheckpointError,)
 
     def __init__(self) -> None:
-        self.backend = get_backend("numpy")
         nets = [bpxp.Network(layers, backend="numpy", seed=0, **options) for layers, options in NETWORKS]
         parts = [*nn.ACTIVATIONS.values(), *nn.INITIALIZERS.values(), *nn.LOSSES.values()]
-        configs = [model_file.describe(net) for net in nets]
+        configs = [model_file.describe(net._stored()) for net in nets]
         self.shapes = [{name: a.shape for name, a in model_file.tensors_of(net.params, net.stats)} for net in nets]
         self.texts = Texts([json.dumps(thing) for thing in (*configs, *map(registry.describe, parts))])
         for value in zip(map(json.dumps, configs), self.shapes, strict=True):
@@ -64,8 +62,8 @@ class Config(Target):
             return
         if not isinstance(config, dict):  # the header's reader has seen to that, and to the nesting
             return
-        net = model_file.build(shapes, config, self.backend, (), "load")
-        assert json.loads(json.dumps(model_file.describe(net)))["layers"] is not None
+        stored = model_file.build(shapes, config, (), "load")
+        assert json.loads(json.dumps(model_file.describe(stored)))["layers"] is not None
 
 
 class RunFile(Target):
@@ -88,7 +86,9 @@ class RunFile(Target):
             self.tensors, description = checkpoint.read(path)
         options = {"validation": None, "weight": None, "class_weight": None, "shuffle": True, "augment": ()}
         metrics = self.trainer.metrics
-        self.work = Work.of(self.net, optimizer, metrics, (x, y), batch_size=3, evaluate_train=False, seed=0, **options)
+        self.work = FitSetup.of(
+            self.net, optimizer, metrics, (x, y), batch_size=3, evaluate_train=False, seed=0, **options
+        )
         history = self.tensors["run/history"].tobytes().decode()
         self.texts = Texts([json.dumps({**description, "history": json.loads(history)})])
         self.run((self.texts.texts[0], ()))
@@ -109,7 +109,7 @@ class RunFile(Target):
         tensors["run/history"] = np.frombuffer(json.dumps(description.pop("history", 0)).encode(), np.uint8)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", BpxpWarning)
-            saved = run_file.checked("run.bpxp", tensors, description, self.net)
+            saved = run_file.validate("run.bpxp", tensors, description, self.net)
             self.trainer.run = run_file.restore(saved, self.net, self.work)
             self.stopping.on_fit_begin(self.trainer)
             run_file.resume_callbacks(saved, self.trainer)

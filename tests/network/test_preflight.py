@@ -153,7 +153,7 @@ def counting_namespace(log):
 def real_state(net, optimizer, xp, n, batch, augmented, wrap):
     """Return what the trainer would begin with."""
     kind = np.dtype(net.dtype)
-    key = net.key or (net.key_at(0) if augmented else ())
+    key = net.key or (net._key_at(0) if augmented else ())
     params, stats, key = tree_map(wrap, (net.params, net.stats, key))
     order = wrap(epoch_order(0, 0, n, batch))
     zeros = [wrap(np.zeros(1, dtype)) for dtype in (np.int32, kind, kind)]

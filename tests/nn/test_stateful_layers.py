@@ -46,7 +46,7 @@ def test_training_moves_statistics_and_key_and_evaluation_does_not(backend, data
     net.loss_and_gradients(*data)
     assert all(np.array_equal(a, b) for a, b in zip(before, everything(net), strict=True))
     fit(net, data, 2)
-    assert net.steps == 10
+    assert net._steps == 10
     assert not any(np.array_equal(a, b) for a, b in zip(before[:-3], everything(net)[:-3], strict=True))
 
 

@@ -464,7 +464,7 @@ def test_format_1_is_read():
     # Written by bpxp 0.1.0 before there were runs and seals.
     net = bpxp.Network.load(OLD / "format-1.safetensors", backend="numpy")
     assert [type(layer).__name__ for layer in net.layers] == "Conv2D BatchNorm Flatten Dropout Residual Dense".split()
-    assert (net.input_shape, net.seed, net.epoch, net.steps, net.size) == ((4, 4, 1), 7, 2, 6, 123)
+    assert (net.input_shape, net.seed, net.epoch, net._steps, net.size) == ((4, 4, 1), 7, 2, 6, 123)
     x = np.random.default_rng(0).integers(0, 256, (12, 4, 4, 1)).astype(np.uint8)
     np.testing.assert_allclose(net.predict_proba(x[:1])[0], [0.368552, 0.349320, 0.282127], rtol=1e-5)
 

@@ -26,7 +26,7 @@ def network(backend):
 
 def bits(net):
     arrays = named_leaves((net.params, net.opt_state))
-    return {name: net.backend.to_numpy(a).tobytes() for name, a in arrays}, net.epoch, net.steps
+    return {name: net.backend.to_numpy(a).tobytes() for name, a in arrays}, net.epoch, net._steps
 
 
 @pytest.mark.parametrize("moment", ["on_batches", "on_epoch_end", "on_pause"])

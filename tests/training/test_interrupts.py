@@ -74,7 +74,7 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(backend, tmp_path,
     with pytest.raises(KeyboardInterrupt):
         fit(net, [Send(signal.SIGINT), Checkpoint(path)])
     error = capsys.readouterr().err
-    assert error == f"Ctrl-C in epoch 1, step {net.steps} of 9; to go on: trainer.fit(…, resume={str(path)!r})\n"
+    assert error == f"Ctrl-C in epoch 1, step {net._steps} of 9; to go on: trainer.fit(…, resume={str(path)!r})\n"
     assert not net.training
     whole = network(backend)
     assert fit(whole, epochs=2)["loss"] == fit(net, epochs=2, resume=path)["loss"]
@@ -111,7 +111,7 @@ def test_sigterm_ends_the_program(tmp_path, on_interrupt):
     with pytest.raises(SystemExit) as stop:
         fit(net, [Send(signal.SIGTERM), Checkpoint(path)], on_interrupt=on_interrupt)
     assert stop.value.code == 143
-    assert bits(net) == after("numpy", net.steps)
+    assert bits(net) == after("numpy", net._steps)
 
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
@@ -147,7 +147,7 @@ def test_a_fit_within_a_fit(tmp_path):
         def on_epoch_end(self, trainer, row):
             inner = network("numpy")
             fit(inner, [Send(signal.SIGINT)])
-            assert inner.steps == 4
+            assert inner._steps == 4
 
     net = network("numpy")
     with pytest.raises(KeyboardInterrupt):
@@ -195,8 +195,8 @@ def test_interrupts_at_random_times(tmp_path, nightly, promise):
         thread.join()
         # To that very step on another way: resumed from the file, nothing is left to do; from the beginning, all.
         saved = bpxp.Network.load(path, backend="numpy")
-        same = [saved.steps == net.steps, all(map(np.array_equal, leaves(saved), leaves(net)))]
-        same.append(net.steps == 0 or bits(net) == after("numpy", net.steps))
+        same = [saved._steps == net._steps, all(map(np.array_equal, leaves(saved), leaves(net)))]
+        same.append(net._steps == 0 or bits(net) == after("numpy", net._steps))
         torn += not all(same)
     promise("A fit interrupted by Ctrl-C at a random time (numpy)", f"{trials} interrupts, {torn} torn models")
     assert torn == 0

@@ -20,8 +20,8 @@ from bpxp.core.memory import Memory, host_memory
 from bpxp.core.tree import named_leaves
 from bpxp.errors import BpxpWarning, DeviceMemoryError, DivergenceError
 from bpxp.training.divergence import monitor as doctor
-from bpxp.training.memory import MARGIN, Room, gib, short
-from bpxp.training.setup import Work
+from bpxp.training.memory import MARGIN, MemoryEstimate, gib, short
+from bpxp.training.setup import FitSetup
 
 rng = np.random.default_rng(0)
 X, Y = rng.normal(size=(40, 12)).astype(np.float32), rng.integers(0, 3, 40)
@@ -117,8 +117,8 @@ def test_bytes_as_people_write_them():
 
 def room(net, optimizer, batch):
     options = {"validation": None, "weight": None, "class_weight": None, "shuffle": True, "augment": ()}
-    work = Work.of(net, optimizer, (), (X, Y), batch_size=batch, evaluate_train=False, seed=0, **options)
-    return Room(net, work, keeps=True)
+    work = FitSetup.of(net, optimizer, (), (X, Y), batch_size=batch, evaluate_train=False, seed=0, **options)
+    return MemoryEstimate(net, work, keeps=True)
 
 
 def test_what_is_needed_is_what_the_preflight_says(backend):
@@ -289,7 +289,7 @@ LIMITED = """
 import resource, sys
 import numpy as np
 import bpxp
-from bpxp.training.memory import Room
+from bpxp.training.memory import MemoryEstimate
 
 net = bpxp.Network([200, 2000, 10], hidden="relu", backend="numpy", seed=0)
 x, y = np.zeros((20_000, 200), np.float32), np.zeros(20_000, int)
@@ -315,7 +315,7 @@ error = fails(20_000)  # by the estimate
 assert error is not None and error.__cause__ is None and error.needed > error.free, error
 assert 0 < error.largest_batch < 20_000, error
 assert fails(error.largest_batch) is None
-Room.check = lambda self: None
+MemoryEstimate.check = lambda self: None
 error = fails(20_000)  # by the system
 assert isinstance(error.__cause__, MemoryError), error
 assert 0 < error.largest_batch < 20_000, error

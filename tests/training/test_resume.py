@@ -72,7 +72,7 @@ CASES = {
 def state(net):
     """Return every bit that the network has after a fit."""
     arrays = dict(named_leaves((net.params, net.stats, net.opt_state)))
-    return {name: net.backend.to_numpy(a) for name, a in arrays.items()}, net.steps, net.epoch, net.seed
+    return {name: net.backend.to_numpy(a) for name, a in arrays.items()}, net._steps, net.epoch, net.seed
 
 
 def rows(history):
@@ -244,7 +244,7 @@ def test_the_file_of_a_run_is_a_network_too(tmp_path):
     loaded = bpxp.Network.load(path, backend="numpy")
     # The average, which was evaluated, and the running statistics.
     assert loaded.evaluate(*HELD_OUT)["loss"] == whole[-1]["validation_loss"]
-    assert (loaded.epoch, loaded.steps, loaded.layers) == (EPOCHS, STEPS, net.layers)
+    assert (loaded.epoch, loaded._steps, loaded.layers) == (EPOCHS, STEPS, net.layers)
     # And the other way round: a network is no run.
     loaded.save(tmp_path / "net.bpxp")
     with pytest.raises(CheckpointFormatError, match="a network and no run.*Network.load"):
@@ -375,7 +375,7 @@ def test_a_run_of_format_2_goes_on(tmp_path):
     optimizer = optim.Adam(optim.CosineDecay(0.05, 9), average=0.5, clip_norm=1.0)
     trainer = bpxp.Trainer(net, optimizer, callbacks=[stopping], progress=False)
     history = trainer.fit((x, np.arange(13) % 3), epochs=3, batch_size=5, validation=(x[:4], [0, 1, 2, 0]), resume=old)
-    assert (history["epoch"], net.seed, net.steps, stopping.best_epoch) == ([1, 2, 3], 11, 9, 3)
+    assert (history["epoch"], net.seed, net._steps, stopping.best_epoch) == ([1, 2, 3], 11, 9, 3)
     np.testing.assert_allclose(history["loss"], FORMAT_2_LOSS, rtol=1e-5)
     np.testing.assert_allclose(history["validation_loss"], FORMAT_2_VALIDATION_LOSS, rtol=1e-5)
 

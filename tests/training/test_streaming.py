@@ -20,7 +20,7 @@ from bpxp.core.tree import named_leaves
 from bpxp.data import Dataset, Loader, augment, map_idx, write_idx
 from bpxp.errors import BpxpError, DatasetFormatError, DivergenceError, InvalidTypeError
 from bpxp.network import feed
-from bpxp.network.prepare import Held, prepare_or_hold
+from bpxp.network.prepare import HostSamples, prepare_or_stream
 
 N, BATCH = 61, 4
 rng = np.random.default_rng(0)
@@ -74,7 +74,7 @@ CASES = {
 
 def state(net):
     arrays = dict(named_leaves((net.params, net.stats, net.opt_state)))
-    return {name: net.backend.to_numpy(a).tobytes() for name, a in arrays.items()}, net.steps, net.epoch
+    return {name: net.backend.to_numpy(a).tobytes() for name, a in arrays.items()}, net._steps, net.epoch
 
 
 def rows(history):
@@ -202,7 +202,7 @@ def test_the_device_has_no_room(backend, monkeypatch, tmp_path):
 
     def taken(data, free):
         monkeypatch.setattr(type(backend), "memory", lambda self: free and Memory(free, 10**12))
-        return isinstance(prepare_or_hold(net, data, None, None, "test"), Held)
+        return isinstance(prepare_or_stream(net.spec, net.backend, data, None, None, "test"), HostSamples)
 
     assert not taken((doubles, Y), 10**9)
     assert not taken((doubles, Y), None)  # nobody knows

@@ -1,9 +1,9 @@
-"""The doctor of a fit: notices what is not finite, goes back to the last finite state, finds the step and the layer.
+"""Divergence: notice what is not finite, go back to the last finite state, and find the step and the layer.
 
-A step looks at no number: every step would pay for it. NaN and infinity propagate, so the sum of the loss, which is
-read anyway, tells afterwards; parameters and the optimizer's state are looked at beside it, where host and device meet.
-What was finite then is kept on the host. A run is a function of its state: whoever has the last finite one can do the
-steps again, one at a time, and the one that went wrong once more, layer by layer.
+Steps never inspect values: that would force a synchronisation per step. NaN and infinity propagate, so the sum of the
+loss, which is read anyway, shows them later; parameters and the optimizer's state are checked beside it, where host and
+device synchronise. The last finite state is kept on the host. A run is a function of its state: from there its steps
+are repeated one at a time, and the step that went wrong once more, layer by layer.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from bpxp.core.tree import leaves, named_leaves, tree_map
 from bpxp.errors import DivergenceError
 from bpxp.network.step import State
 from bpxp.optim import OptState
-from bpxp.training.run import MOMENT, Run
-from bpxp.training.setup import Work
+from bpxp.training.pacing import MOMENT
+from bpxp.training.run import FitProgress
+from bpxp.training.setup import FitSetup
 
-SHARE = 200  # looking, and keeping the state, wait until the steps have taken so many times as long
+SHARE = 200  # checks and copies wait until the steps have taken this many times as long
 
 
 class Kept(NamedTuple):
-    """A finite state, on the host, and its place in the run."""
+    """A finite state on the host, and its place in the run."""
 
     epoch: int
     done: int
@@ -38,8 +39,8 @@ class Kept(NamedTuple):
     state: State
 
 
-class Rhythm:
-    """Whether it is time for something that shall take no more than its share."""
+class Throttle:
+    """Whether it is time for something that may take no more than its share."""
 
     def __init__(self, least: float) -> None:
         self.least, self.next = least, 0.0
@@ -55,13 +56,13 @@ class Rhythm:
         self.next = now + max(self.least, SHARE * (now - begun))
 
 
-class Doctor:
-    """Watches over a run.
+class DivergenceMonitor:
+    """Watches a fit for numbers that are not finite.
 
     Parameters
     ----------
-    run : Run
-    work : Work
+    run : FitProgress
+    setup : FitSetup
     step : Step
         Compiled.
     observe : callable
@@ -69,32 +70,32 @@ class Doctor:
     file : Path or None
         Where a step that diverged is written.
     locate : bool
-        False: keep no state, and so find no step.
+        False: keep no state, and so name no step.
 
     Attributes
     ----------
     kept : Kept or None
-        The last finite state, if there is room for one.
+        The last finite state, if there is memory for one.
     """
 
     kept: Kept | None = None
 
     def __init__(
         self,
-        run: Run,
-        work: Work,
+        run: FitProgress,
+        setup: FitSetup,
         step: Any,
         observe: Callable[[OptState, dict[str, Any]], OptState],
         *,
         file: Path | None,
         locate: bool = True,
     ) -> None:
-        self.run, self.work, self.step, self.observe, self.file, self.keeps = run, work, step, observe, file, locate
+        self.run, self.setup, self.step, self.observe, self.file, self.keeps = run, setup, step, observe, file, locate
         self.net = run.net
-        self._looking, self._keeping = Rhythm(MOMENT), Rhythm(MOMENT)
+        self._looking, self._keeping = Throttle(MOMENT), Throttle(MOMENT)
         self._unwatched: set[str] = set()
         self._sure = True
-        self._unwatched = set(self._bad())  # what was not finite when the fit began says nothing
+        self._unwatched = set(self._bad())  # what was not finite when the fit began is no sign
         self.keep()
 
     # ---------------------------------------------------------------- noticing
@@ -145,14 +146,14 @@ class Doctor:
         if not (self.keeps and self._sure and self._keeping.due()):
             return
         run, backend = self.run, self.net.backend
-        self.kept = None  # there may be no room for two
+        self.kept = None  # there may be no memory for two
         try:
             with self._keeping.timed():
                 state = tree_map(backend.to_numpy, run.state._replace(order=()))
         except Exception as error:
             if not backend.out_of_memory(error):
                 raise
-            self.keeps = False  # that the fit goes on is worth more
+            self.keeps = False  # the fit matters more
         else:
             self.kept = Kept(self.net.epoch, run.done, run.seconds, len(run.history), state)
 
@@ -162,7 +163,7 @@ class Doctor:
         Parameters
         ----------
         last : bool, optional
-            It is not wanted again, and so no copy of it either.
+            It is not needed again: no copy is made.
         """
         assert self.kept is not None
         run, net, kept = self.run, self.net, self.kept
@@ -178,7 +179,7 @@ class Doctor:
 
     def _diverged(self, bad: list[str]) -> DivergenceError:
         """Go back to the last finite state, and return the error that says what came after it."""
-        from bpxp.training.divergence.report import diagnose  # those whose runs converge do not import it
+        from bpxp.training.divergence.report import diagnose  # imported only where a fit diverges
 
         run, net = self.run, self.net
         end, rows = (net.epoch, run.done), list(run.history)
@@ -206,52 +207,52 @@ class Doctor:
 
     def _again(self, end: tuple[int, int], rows: list[dict[str, Any]]) -> tuple[int, int] | None:
         """Do the steps again, one at a time, until one goes wrong; return its place, or None if none does."""
-        run, net, work = self.run, self.net, self.work
+        run, net, setup = self.run, self.net, self.setup
         self.put_back()
-        run.begin_epoch(work.order(net.seed, net.epoch), work.feed)
+        run.begin_epoch(setup.order(net.seed, net.epoch), setup.feed)
         while (net.epoch, run.done) < end:
             if run.done == run.batches:
                 self._next_epoch(rows)
                 continue
-            run.advance(self.step, work.feed, 1)
+            run.advance(self.step, setup.feed, 1)
             if self._bad():
                 return net.epoch, run.done
         return None
 
     def _go_to(self, epoch: int, done: int, rows: list[dict[str, Any]]) -> None:
-        """Do again what led from the state that is kept to a place."""
-        run, net, work = self.run, self.net, self.work
+        """Repeat the steps from the kept state to a place."""
+        run, net, setup = self.run, self.net, self.setup
         self.put_back()
-        run.begin_epoch(work.order(net.seed, net.epoch), work.feed)
+        run.begin_epoch(setup.order(net.seed, net.epoch), setup.feed)
         while net.epoch < epoch:
-            run.advance(self.step, work.feed, run.batches - run.done)
+            run.advance(self.step, setup.feed, run.batches - run.done)
             self._next_epoch(rows)
-        run.advance(self.step, work.feed, done - run.done)
+        run.advance(self.step, setup.feed, done - run.done)
 
     def _next_epoch(self, rows: list[dict[str, Any]]) -> None:
-        run, net, work = self.run, self.net, self.work
+        run, net, setup = self.run, self.net, self.setup
         run.state = run.state._replace(opt=self.observe(run.state.opt, rows[net.epoch - run.first]))
         net.epoch, run.done = net.epoch + 1, 0
-        run.begin_epoch(work.order(net.seed, net.epoch), work.feed)
+        run.begin_epoch(setup.order(net.seed, net.epoch), setup.feed)
 
     def _traced(self, tell: Callable[..., DivergenceError], epoch: int, step: int) -> DivergenceError:
-        """Return the error of the step that comes next, seen layer by layer."""
+        """Return the error of the next step, traced layer by layer."""
         from bpxp.training.divergence.replay import pack
         from bpxp.training.divergence.trace import Batch, Tracer, own_copy
 
-        net, work, state = self.net, self.work, self.run.state
-        data, _ = next(iter(work.feed.parts(step - 1, 1)))
+        net, setup, state = self.net, self.setup, self.run.state
+        data, _ = next(iter(setup.feed.parts(step - 1, 1)))
         with np.errstate(all="ignore"):
-            batch = Batch(*work.step.batch(state, data))
-        tracer = Tracer(net.model, net.loss, work.step.optimizer, xp=net.xp, to_numpy=net.backend.to_numpy)
+            batch = Batch(*setup.step.batch(state, data))
+        tracer = Tracer(net.model, net.loss, setup.step.optimizer, xp=net.xp, to_numpy=net.backend.to_numpy)
         params, opt, stats = own_copy((state.params, state.opt, state.stats), net.xp)
         seen = tracer.run(params, opt, stats, state.key, batch)
-        samples = work.samples(net.seed, epoch, step - 1)
+        samples = setup.samples(net.seed, epoch, step - 1)
         after = "The network is as it was before that step"
         error = self._told(tell, epoch, step, seen=seen, samples=samples, after=after)
         trees = [("params", state.params), ("stats", state.stats), ("opt", state.opt)]
         place = {"epoch": epoch + 1, "step": step}
-        error.bundle = pack(net, work.step.optimizer, trees, batch, samples, seen, place)
+        error.bundle = pack(net, setup.step.optimizer, trees, batch, samples, seen, place)
         if self.file is not None:
             try:
                 error.bundle.write(self.file)
@@ -278,7 +279,7 @@ AGAIN = (
 
 
 class Watched(NamedTuple):
-    """What of a state is looked at."""
+    """The part of a state that is checked."""
 
     params: Any
     stats: Any

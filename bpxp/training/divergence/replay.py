@@ -1,7 +1,6 @@
 """The replay bundle: all that one training step depends on, in a file, and the step done again on NumPy in float64.
 
-It is written where a run has diverged, so that anybody can see the step without the data set, the device or the hours
-before it.
+It is written where a run has diverged: the step can then be seen without the data set, the device or the hours before.
 """
 
 from __future__ import annotations
@@ -16,15 +15,14 @@ import numpy as np
 
 from bpxp import optim
 from bpxp.backends import get_backend
-from bpxp.core.tree import named_leaves
+from bpxp.core.random import make_key
+from bpxp.core.tree import named_leaves, tree_map
 from bpxp.errors import CheckpointCorruptError, CheckpointError, CheckpointFormatError
 from bpxp.network.network import Network
 from bpxp.network.summary import layer_name
 from bpxp.optim import Optimizer
-from bpxp.saving import format as checkpoint
-from bpxp.saving import network as model_file
-from bpxp.saving import registry
-from bpxp.saving.network import taken
+from bpxp.saving import format, registry
+from bpxp.saving.network import MISFITS, OWN, adopt, build, describe, written
 from bpxp.training.divergence.trace import Batch, Quantity, Tracer, first_bad
 
 
@@ -40,17 +38,17 @@ class Bundle(NamedTuple):
         As in a checkpoint; under ``replay`` the optimizer and the place of the step.
     """
 
-    tensors: checkpoint.Tensors
+    tensors: format.Tensors
     description: dict[str, Any]
 
     def write(self, path: str | Path) -> None:
         """Write it to a file in the format of a checkpoint, all or nothing; see `bpxp.saving.format.write`."""
-        checkpoint.write(path, self.tensors, self.description)
+        format.write(path, self.tensors, self.description)
 
     @staticmethod
     def read(path: str | Path) -> Bundle:
         """Read a file that `write` wrote; every byte is checked, see `bpxp.saving.format.read`."""
-        tensors, description = checkpoint.read(path)
+        tensors, description = format.read(path)
         if not isinstance(description.get("replay"), dict):
             raise CheckpointFormatError(
                 f"replay({os.fspath(path)!r})",
@@ -91,7 +89,7 @@ def pack(
     tensors["replay/samples"] = np.asarray(samples, np.int64)
     tensors["replay/seen"] = np.frombuffer(json.dumps(list(map(list, seen))).encode(), np.uint8)
     replay = {**place, "optimizer": registry.describe(optimizer, other=lambda thing: type(thing).__name__)}
-    description = {"network": model_file.describe(net), "written": model_file.written(net), "replay": replay}
+    description = {"network": describe(net._stored()), "written": written(net.backend), "replay": replay}
     return Bundle(tensors, description)
 
 
@@ -177,26 +175,32 @@ def replay(path: str | Path | Bundle, *, custom: Iterable[type] = ()) -> Replay:
         return _replay(bundle, tuple(custom), where)
     except CheckpointError:
         raise
-    except model_file.MISFITS as error:
+    except MISFITS as error:
         text = f"the description of the step is damaged ({error!r})"
         raise CheckpointCorruptError(where, text, code="E060") from error
 
 
 def _replay(bundle: Bundle, custom: tuple[type, ...], where: str) -> Replay:
     tensors, (config, about) = bundle.tensors, (bundle.description[key] for key in ("network", "replay"))
-    own = {name: a.shape for name, a in tensors.items() if name.startswith(model_file.OWN)}
-    net = model_file.build(own, {**config, "dtype": "float64"}, get_backend("numpy"), custom, where)
-    params, stats = (taken(like, tensors, name, net) for like, name in ((net.params, "params"), (net.stats, "stats")))
+    own = {name: a.shape for name, a in tensors.items() if name.startswith(OWN)}
+    stored, xp = build(own, {**config, "dtype": "float64"}, custom, where), get_backend("numpy").xp
+
+    def exactly(like: Any, prefix: str) -> Any:
+        found = adopt(like, dict(tensors), prefix)
+        return tree_map(lambda a: np.array(a, np.float64 if a.dtype.kind == "f" else np.int32), found)
+
+    params, stats = exactly(stored.params, "params"), exactly(stored.stats, "stats")
+    key = tree_map(xp.asarray, make_key(stored.seed, stored.steps)) if "key" in stored.spec.uses or stored.steps else ()
     rules = [rule for rule in map(optim.__dict__.get, optim.__all__) if isinstance(rule, type)]
     optimizer = registry.build(about["optimizer"], (*rules, *custom))
-    opt = taken(optimizer.init(params, xp=net.xp), tensors, "opt", net)
+    opt = exactly(optimizer.init(params, xp=xp), "opt")
     parts = {name: tensors.get(f"batch/{name}") for name in Batch._fields}
     batch = Batch(*(None if a is None else a.astype("f8") if a.dtype.kind == "f" else a for a in parts.values()))
-    tracer = Tracer(net.model, net.loss, optimizer, xp=net.xp, to_numpy=net.backend.to_numpy)
-    exact = tracer.run(params, opt, stats, net.key, batch)
+    tracer = Tracer(stored.spec.model, stored.spec.loss, optimizer, xp=xp, to_numpy=np.asarray)
+    exact = tracer.run(params, opt, stats, key, batch)
     seen = [
         Quantity(tuple(layer), name, largest, norm, bad, size, tuple(first), tuple(rows))
         for layer, name, largest, norm, bad, size, first, rows in json.loads(tensors["replay/seen"].tobytes())
     ]
-    names = [layer_name(layer) for layer in net.layers]
+    names = [layer_name(layer) for layer in stored.spec.model.layers]
     return Replay(int(about["epoch"]), int(about["step"]), config["dtype"], seen, exact, names)

@@ -13,11 +13,11 @@ import numpy as np
 
 from bpxp.backends import Backend, get_backend
 from bpxp.backends.base import FUNCTIONS
-from bpxp.backends.dtypes import checked_dtype
+from bpxp.backends.dtypes import validate_dtype
 from bpxp.core.checks import positive_int
 from bpxp.core.tree import named_leaves, tree_map
 from bpxp.core.typing import Namespace
-from bpxp.network.network import Network, checked_network
+from bpxp.network.network import Network, validate_network
 from bpxp.nn.observe import Part
 from bpxp.optim import Optimizer, clip_by_norm, clip_by_value
 from bpxp.verify.parity.error_bounds import bounded_namespace, exact, quiet
@@ -157,10 +157,10 @@ def bisect(
     >>> print(bpxp.verify.bisect(net, "numpy", "numpy", steps=2))
     numpy and numpy, float32: 24 results of 2 steps, none differs
     """
-    checked_network(net, "bisect(net)")
+    validate_network(net, "bisect(net)")
     positive_int(steps, "bisect(steps=…)")
     backends = get_backend(first), get_backend(second)
-    kind, _ = (checked_dtype(dtype or net.dtype, backend) for backend in backends)
+    kind, _ = (validate_dtype(dtype or net.dtype, backend) for backend in backends)
     trial = make_trial(net, data, batch_size=batch_size, optimizer=optimizer, where="bisect")
     lockstep = _Lockstep(backends, kind, statistical)
     runner = Runner(trial, backends[0], kind)

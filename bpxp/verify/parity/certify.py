@@ -16,15 +16,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-import bpxp
 from bpxp.backends import Backend, get_backend, version_of
-from bpxp.backends.dtypes import checked_dtype
+from bpxp.backends.dtypes import validate_dtype
 from bpxp.backends.numpy.threads import blas_pools
 from bpxp.core.checks import positive_int
 from bpxp.core.tree import leaves, named_leaves
 from bpxp.core.typing import Namespace
+from bpxp.core.version import __version__
 from bpxp.errors import BpxpError
-from bpxp.network.network import Network, checked_network
+from bpxp.network.network import Network, validate_network
 from bpxp.nn.observe import Part, named
 from bpxp.optim import Optimizer
 from bpxp.verify.parity.certificate import Certificate, ParityRow, ParityRun
@@ -99,7 +99,7 @@ def certify(
     >>> certificate.ok
     True
     """
-    checked_network(net, "certify(net)")
+    validate_network(net, "certify(net)")
     positive_int(steps, "certify(steps=…)")
     trial = make_trial(net, data, batch_size=batch_size, optimizer=optimizer, where="certify")
     free: _Free | None = None
@@ -108,7 +108,7 @@ def certify(
         for name in [backends] if isinstance(backends, (str, Backend)) else backends:
             try:
                 backend = get_backend(name)
-                checked_dtype(dtype, backend)
+                validate_dtype(dtype, backend)
             except BpxpError as error:
                 told = name if isinstance(name, str) else name.name
                 not_run[f"{told} {dtype}"] = " ".join(str(error.__cause__ or error).split())
@@ -286,7 +286,7 @@ def operand_bits(backend: Backend) -> int:
 def environment() -> dict[str, Any]:
     """Return what a run depends on beside its arguments."""
     return {
-        "bpxp": bpxp.__version__,
+        "bpxp": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
         "machine": f"{platform.system()} {platform.machine()}",

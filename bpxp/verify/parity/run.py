@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from bpxp.backends import Backend
-from bpxp.backends.dtypes import checked_dtype
+from bpxp.backends.dtypes import validate_dtype
 from bpxp.core.checks import positive_int
 from bpxp.core.random import DIRECTION, HostRandom, make_key
 from bpxp.core.tree import leaves, tree_map
 from bpxp.data.order import epoch_order
 from bpxp.network.network import Network
 from bpxp.network.parameters import own
+from bpxp.network.prepare import prepare
 from bpxp.network.step import Data, State, TrainingStep, as_floats, loss_and_gradients, training
 from bpxp.nn import Embedding, Loss, Sequential
 from bpxp.nn.observe import Observer, Tape, watched
@@ -66,7 +67,7 @@ def make_trial(net: Network, data: Any, *, batch_size: int, optimizer: Optimizer
     """
     size = positive_int(batch_size, f"{where}(batch_size=…)")
     given = samples(net, MADE * size) if data is None else data
-    prepared = net.prepare(given, None, None, where)
+    prepared = prepare(net.spec, net.backend, given, None, None, where)
     x, y = (net.backend.to_numpy(a) for a in prepared[:2])
     weight = None if prepared[2] is None else net.backend.to_numpy(prepared[2])
     params, stats = tree_map(net.backend.to_numpy, (net.params, net.stats))
@@ -102,7 +103,7 @@ class Runner:
 
     def __init__(self, trial: Trial, backend: Backend, dtype: str) -> None:
         self.trial, self.backend, self.xp = trial, backend, backend.xp
-        self.dtype = checked_dtype(dtype, backend)
+        self.dtype = validate_dtype(dtype, backend)
         self.params, self.stats = self.put((trial.params, trial.stats))
         self.opt = trial.optimizer.init(self.params, xp=self.xp)
         self.key: Any = ()

@@ -18,7 +18,7 @@ from bpxp.backends import Backend, get_backend
 from bpxp.core.checks import positive_int
 from bpxp.core.tree import tree_map
 from bpxp.errors import InvalidValueError
-from bpxp.network.network import Network, checked_network
+from bpxp.network.network import Network, validate_network
 from bpxp.nn.observe import Tape
 from bpxp.optim import Optimizer
 from bpxp.verify.parity.certificate import table
@@ -131,7 +131,7 @@ def xray(
     >>> report.worst.relative < 1e-5
     True
     """
-    checked_network(net, "xray(net)")
+    validate_network(net, "xray(net)")
     if not steps:
         raise InvalidValueError("xray(steps=…)", "no step", code="E002", got=repr(steps), expected="(1, 10, 100)")
     wanted = {positive_int(step, "xray(steps=…)") for step in steps}

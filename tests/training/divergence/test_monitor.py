@@ -42,7 +42,7 @@ def in_time(request, nightly):
 
 def bits(net):
     arrays = named_leaves((net.params, net.stats, net.opt_state))
-    return {name: net.backend.to_numpy(a).tobytes() for name, a in arrays}, net.epoch, net.steps
+    return {name: net.backend.to_numpy(a).tobytes() for name, a in arrays}, net.epoch, net._steps
 
 
 # ---------------------------------------------------------------- what is found

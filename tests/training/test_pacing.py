@@ -16,8 +16,8 @@ import pytest
 import bpxp
 from bpxp import nn
 from bpxp.network.step import TrainingStep
-from bpxp.training import run as module
-from bpxp.training.run import MARKS, MOMENT, Pace, chunks, next_mark
+from bpxp.training import pacing as module
+from bpxp.training.pacing import MARKS, MOMENT, Pace, chunks, next_mark
 
 
 def marks(batches, every=(), epoch=0):
@@ -42,7 +42,7 @@ def test_an_epoch_that_nobody_watches_is_one_call():
     def calls(callbacks):
         net = bpxp.Network([3, 4, 2], backend="numpy", seed=0)
         trainer = bpxp.Trainer(net, callbacks=callbacks, progress=False)
-        counts, compiled = [], net.compiled
+        counts, compiled = [], net._compile
 
         def counting(step, *name):
             run = compiled(step, *name)
@@ -53,7 +53,7 @@ def test_an_epoch_that_nobody_watches_is_one_call():
 
             return advance
 
-        net.compiled = counting
+        net._compile = counting
         trainer.fit((np.zeros((80, 3), np.float32), np.arange(80) % 2), epochs=6, batch_size=2)
         return counts
 
@@ -61,7 +61,10 @@ def test_an_epoch_that_nobody_watches_is_one_call():
         def on_batches(self, trainer, done, total):
             pass
 
-    watched, alone = calls([Watching()]), calls([bpxp.callbacks.Callback()])
+    class Waiting(bpxp.callbacks.Callback):
+        pass
+
+    watched, alone = calls([Watching()]), calls([Waiting()])
     assert watched[-MARKS:] == [40 // MARKS] * MARKS
     assert alone[-1] == 40
     assert sum(watched) == sum(alone)

@@ -60,12 +60,8 @@ class Checkpoint(Callback):
         self.steps = None if steps is None else positive_int(steps, "Checkpoint(steps=…)")
         self.keep = None if keep is None else positive_int(keep, "Checkpoint(keep=…)")
         if steps is not None and monitor is not None:
-            raise InvalidValueError(
-                "Checkpoint(steps=…)",
-                f"{monitor!r} is known at the end of an epoch",
-                code="E005",
-                got="steps and monitor",
-            )
+            what = f"{monitor!r} is known at the end of an epoch"
+            raise InvalidValueError("Checkpoint(steps=…)", what, code="E005", got="steps and monitor")
         if EPOCH in str(Path(path).parent) or (keep is not None and EPOCH not in Path(path).name):
             raise InvalidValueError(
                 "Checkpoint(path=…)", f"{EPOCH} belongs into the file's name", code="E005", got=repr(self.path), fix=FIX

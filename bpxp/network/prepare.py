@@ -139,14 +139,9 @@ def _parts(data: Any, weight: Any, where: str) -> tuple[Any, Any, Any]:
         return data.x, data.y, data.weight if weight is None else weight
     if isinstance(data, (tuple, list)) and len(data) == 2:
         return data[0], data[1], weight
-    raise InvalidTypeError(
-        where,
-        "not a data set",
-        code="E030",
-        got=type(data).__name__,
-        expected="a Dataset or a pair (x, y)",
-        fix="pass (x, y)",
-    )
+    what = "not a data set"
+    got = type(data).__name__
+    raise InvalidTypeError(where, what, code="E030", got=got, expected="a Dataset or a pair (x, y)", fix="pass (x, y)")
 
 
 def _as_vectors(spec: Spec, data: Any, x: Any) -> Any:

@@ -130,13 +130,10 @@ def validate(path: str, tensors: format.Tensors, description: dict[str, Any], ne
     """Return what a file holds of a run, if it is one of this network; see `read`."""
     where = f"fit(resume={path!r})"
     if description.get("run") is None:
-        raise CheckpointFormatError(
-            where,
-            "the file holds a network and no run to go on with",
-            code="E061",
-            expected="a file that callbacks.Checkpoint(path) wrote",
-            fix=f"Network.load({path!r}), and a new fit",
-        )
+        what = "the file holds a network and no run to go on with"
+        expected = "a file that callbacks.Checkpoint(path) wrote"
+        fix = f"Network.load({path!r}), and a new fit"
+        raise CheckpointFormatError(where, what, code="E061", expected=expected, fix=fix)
     try:
         saved = _parsed(path, tensors, description)
     except MISFITS as error:

@@ -169,13 +169,9 @@ def split(n: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Set a fraction of n samples aside, at random, and return the numbers of the others and theirs."""
     held = round(n * fraction) if 0.0 < fraction < 1.0 else 0
     if not 0 < held < n:
-        raise InvalidValueError(
-            "fit(validation=…)",
-            f"a split of {n} samples leaves {held} for validation",
-            code="E050",
-            got=repr(fraction),
-            expected="a fraction in (0, 1) that leaves samples on both sides",
-        )
+        what = f"a split of {n} samples leaves {held} for validation"
+        expected = "a fraction in (0, 1) that leaves samples on both sides"
+        raise InvalidValueError("fit(validation=…)", what, code="E050", got=repr(fraction), expected=expected)
     order = HostRandom(seed, (SPLIT,)).permutation(n)
     return order[held:], order[:held]
 

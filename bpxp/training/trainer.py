@@ -295,12 +295,9 @@ class Trainer:
         if not resume:
             return None
         if not self._savers:
-            raise InvalidValueError(
-                "fit(resume=True)",
-                "the trainer has no Checkpoint that says where the run is saved",
-                code="E055",
-                fix="Trainer(net, …, callbacks=[bpxp.callbacks.Checkpoint('run.bpxp')])",
-            )
+            what = "the trainer has no Checkpoint that says where the run is saved"
+            fix = "Trainer(net, …, callbacks=[bpxp.callbacks.Checkpoint('run.bpxp')])"
+            raise InvalidValueError("fit(resume=True)", what, code="E055", fix=fix)
         return self._savers[0].newest()
 
     @property
@@ -326,12 +323,8 @@ class Trainer:
         """Claim the network: no other fit may run."""
         net = self.net
         if net.training:
-            raise FitInProgressError(
-                "fit",
-                "this network is being fitted already",
-                code="E051",
-                fix="wait for the other fit, or use another Network",
-            )
+            what = "this network is being fitted already"
+            raise FitInProgressError("fit", what, code="E051", fix="wait for the other fit, or use another Network")
         net.training = True
         try:
             yield

@@ -50,12 +50,9 @@ class Bundle(NamedTuple):
         """Read a file that `write` wrote; every byte is checked, see `bpxp.saving.format.read`."""
         tensors, description = format.read(path)
         if not isinstance(description.get("replay"), dict):
-            raise CheckpointFormatError(
-                f"replay({os.fspath(path)!r})",
-                "the file holds no step to do again",
-                code="E061",
-                expected="a file that a diverged fit wrote",
-            )
+            what = "the file holds no step to do again"
+            expected = "a file that a diverged fit wrote"
+            raise CheckpointFormatError(f"replay({os.fspath(path)!r})", what, code="E061", expected=expected)
         return Bundle(tensors, description)
 
 

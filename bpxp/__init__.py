@@ -45,8 +45,8 @@ __all__ = [
     "verify",
 ]
 
-# What is public here, and the module that has it. It is imported when it is first asked for, so that `import bpxp`
-# costs no more than it must; the submodules among the names stand for themselves.
+# What is public here, and its module. Each is imported at first use, so that `import bpxp` stays cheap; the other
+# names are submodules.
 _HOME = {
     "BpxpError": "bpxp.errors",
     "BpxpWarning": "bpxp.errors",

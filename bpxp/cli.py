@@ -1,6 +1,6 @@
 """The command line: train, evaluate, predict, list the backends, verify gradients and equations, compare backends.
 
-Exit codes: 0 done, 1 failed (the reason stands on standard error), 2 wrong usage, 130 interrupted by Ctrl-C, 143 by
+Exit codes: 0 done, 1 failed (the reason is on standard error), 2 wrong usage, 130 interrupted by Ctrl-C, 143 by
 SIGTERM.
 """
 
@@ -29,11 +29,11 @@ EXAMPLES = """examples:
   bpxp train mnist --layers 784,256,10 --epochs 20 --learning-rate 0.5 --out mnist.bpxp
   bpxp train mnist --backend cupy                the same on a CUDA GPU
   bpxp train mnist --checkpoint run.bpxp         save the run after each epoch, and when it is interrupted
-  bpxp train mnist --resume run.bpxp             go on from there, as if nothing had happened
+  bpxp train mnist --resume run.bpxp             resume it, to the same bits
   bpxp evaluate mnist.bpxp mnist --per-class
   bpxp predict mnist.bpxp seven.png
   bpxp backends
-  bpxp certify --backends numpy,torch            float32 and float64, each equation beside its rounding bound
+  bpxp certify --backends numpy,torch            float32 and float64, each equation with its rounding bound
 """
 
 
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except (BpxpError, OSError) as error:  # a user's mistake gets its reason, not a traceback
+    except (BpxpError, OSError) as error:  # the reason, not a traceback
         print(f"bpxp: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
         return 1
     return code
@@ -94,9 +94,9 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("model", help="a file that train --out or Network.save wrote")
     sub.add_argument("images", nargs="+", help="PNG, JPEG, … or .npy")
     sub.add_argument("--as-is", action="store_true", help="only resize: no cropping, inverting, centring")
-    text = "Do the step of a run that diverged again, in float64, layer by layer."
+    text = "Repeat the step of a run that diverged, in float64, layer by layer."
     sub = command("replay", replay, text, "bpxp replay run.diverged.bpxp")
-    sub.add_argument("file", help="what a diverged run has written beside its checkpoint")
+    sub.add_argument("file", help="the file that a diverged run wrote next to its checkpoint")
     command("backends", backends, "List the array libraries, and why one does not work here.", "bpxp backends")
     text = "Check hand-derived gradients against the loss, and the code against its equations."
     sub = command("verify", verify, text, "bpxp verify --backend torch")
@@ -123,7 +123,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def add_trial_options(sub: argparse.ArgumentParser, steps: int | None = None) -> None:
-    """Add the options of what trains a network in order to look at it."""
+    """Add the options of commands that train a network to examine it."""
     sub.add_argument("model", nargs="?", help="a saved network; default: a new one, see --layers")
     sub.add_argument("--layers", type=sizes, default=[784, 30, 10], help="of a new network; default: 784,30,10")
     sub.add_argument("--data", help="digits, mnist, fashion-mnist or a folder of IDX files (default: random samples)")
@@ -307,7 +307,7 @@ def verify(options: argparse.Namespace) -> int:
 
 
 def trial_of(options: argparse.Namespace) -> tuple[bpxp.Network, Any, dict[str, Any]]:
-    """Return network, data and options of what trains a network in order to look at it."""
+    """Return network, data and options of a command that trains a network to examine it."""
     if options.model:
         net = bpxp.Network.load(options.model, backend="numpy")
     else:

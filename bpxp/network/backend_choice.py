@@ -36,7 +36,7 @@ class BackendReport(NamedTuple):
     backend : str
         Its name.
     reason : str
-        Who decided, or what was found.
+        What decided.
     seconds : dict of str to float
         Of one training step, by backend; empty if nothing was measured.
     excluded : dict of str to str
@@ -72,7 +72,7 @@ def choose(
     Notes
     -----
     Parameters, order of the samples and masks are the same on every backend; the last bits of what is computed with
-    them are not. Who wants these to repeat names the backend.
+    them are not. Name the backend if these must be reproducible.
     """
     named = (os.environ.get(ENVIRONMENT) or "auto") if asked is None else asked
     if isinstance(named, str) and named.partition(":")[0] == FASTEST:

@@ -1,6 +1,6 @@
 """The network: layers, their parameters, and the backend that they live on.
 
-It is the only object that holds arrays between calls. What can be a function over a network is one, elsewhere.
+It is the only object that holds arrays between calls. What can be a function of a network is one, in another file.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ class Network:
     Parameters
     ----------
     layers : sequence of int or Layer
-        ``[784, 30, 10]``: 784 inputs, 30 hidden units, 10 outputs. A number is the width of a dense layer; layers may
-        stand among them.
+        ``[784, 30, 10]``: 784 inputs, 30 hidden units, 10 outputs. A number is the width of a dense layer; numbers and
+        layers may be mixed.
     input_shape : tuple of int, optional
         Shape of one sample, (height, width, channels) for images; then all of `layers` are layers.
     hidden : str or Activation, optional
-        Activation of the hidden layers that do not name their own.
+        Activation of the hidden layers that have none of their own.
     output : str or Activation, optional
         Activation of the last layer. Losses that take logits need ``"identity"``.
     loss : str or Loss, optional
@@ -60,9 +60,9 @@ class Network:
         See `bpxp.get_backend`. None means the environment variable ``BPXP_BACKEND``, else CuPy if a GPU answers,
         else NumPy. ``"fastest"`` or ``"fastest:10"`` measures steps of 64 or 10 samples on what is installed.
     matmul : {"float32", "tf32", "bfloat16", "float16"}, optional
-        Precision of the operands of matrix products. It belongs to the run: loading asks for it again.
+        Precision of the operands of matrix products. It is not saved: give it again when you load.
     seed : int, SeedSequence, Generator or None, optional
-        Initial parameters are a pure function of it: the same bits on every backend.
+        Initial parameters are a pure function of the seed: the same bits on every backend.
 
     Attributes
     ----------
@@ -70,7 +70,7 @@ class Network:
         One entry per layer: ``net.params[0].W`` are the weights of the first, (n_in, n_out). The arrays are the
         network's own: training writes into them.
     backend_report : BackendReport
-        Why it lives on `backend`, and the figures where they were measured; print it.
+        Why `backend` was chosen, with the measured times if there are some; print it.
     model, loss, backend, xp, dtype, seed, input_shape, output_shape
 
     Examples
@@ -195,8 +195,8 @@ class Network:
 
         Notes
         -----
-        Layers behave as in training: with the masks of the next step, and the statistics of this batch. Nothing is
-        changed, so that the same call gives the same result again.
+        Layers behave as in training: with the masks of the next step and the statistics of this batch. Nothing is
+        changed: the same call gives the same result again.
         """
         batch = prepare(self.spec, self.backend, (x, y), weight, None, "loss_and_gradients")
         step = GradientStep(self.model, self.loss, self.dtype, xp=self.xp)
@@ -226,11 +226,11 @@ class Network:
         return self._forward(x, "logits")
 
     def predict_proba(self, x: Any) -> Array:
-        """Return what the outputs mean, (n, n_out): probabilities, rates or values, as the loss has it."""
+        """Return the outputs as the loss reads them, (n, n_out): probabilities, rates or values."""
         return self.loss.activate(self._forward(x, "predict_proba"), xp=self.xp)
 
     def predict(self, x: Any) -> Array:
-        """Return the answer for each sample.
+        """Return the prediction for each sample.
 
         Class indices (n,) for a categorical loss; 0 or 1 per label (n, n_out) for a multi-label loss; values
         (n, n_out) otherwise.
@@ -284,7 +284,7 @@ class Network:
     def save(self, path: str | Path) -> None:
         """Write layers and parameters to one file, all or nothing.
 
-        The file is safetensors, which other tools read, too; by custom it ends with ``.bpxp``. See
+        The file has the safetensors format, which other tools read, too; its name usually ends with ``.bpxp``. See
         `bpxp.saving.format`.
 
         Raises
@@ -306,7 +306,7 @@ class Network:
         backend : str, Backend or None, optional
             As for `Network`.
         custom : sequence of type, optional
-            Classes of layers of your own that the file names. Nothing else in a file is ever imported or run.
+            Your own classes of layers that the file names. Nothing else in a file is ever imported or run.
 
         Raises
         ------
@@ -364,7 +364,7 @@ class Network:
 
     @property
     def eager_steps(self) -> dict[str, str]:
-        """Why a step runs as it is written, not from a recording or a CUDA graph, by its name; {} where none does."""
+        """Why a step runs eagerly, neither captured nor as a CUDA graph, by its name; {} if all are captured."""
         return why_eager(self._compiled)
 
     @property

@@ -121,7 +121,7 @@ def stays(spec: Spec, backend: Backend, data: Any, x: Any) -> bool:
         return False
     kind = np.dtype(np.uint8 if x.dtype == np.uint8 else spec.dtype)
     if x.dtype == kind and x.flags.c_contiguous and getattr(backend, "shares_memory", False):
-        return False  # it is taken as it lies there
+        return False  # it is used without a copy
     need = x.size * kind.itemsize
     memory = backend.memory() if need > SMALL else None
     return memory is not None and need > SHARE * memory.free

@@ -1,7 +1,7 @@
 """One training step and one evaluation step: pure functions that draw their own mini-batch from the data set.
 
 A step maps (state, data) to the next state. What changes is an array in the state, so that a compiled step never
-needs another compilation; nothing returns to the host before the caller asks.
+needs another compilation; nothing is copied to the host until the caller asks.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class State(NamedTuple):
     stats : tree
         Running statistics of the layers that have some; () without such layers.
     key : Key or ()
-        Whose random numbers the step takes; () without random layers and augmentation.
+        Of the step's random numbers; () without random layers and augmentation.
     order : array, int32
         The epoch's permutation of the samples, padded with zeros to whole mini-batches.
     position : array, (1,), int32
@@ -74,8 +74,8 @@ class State(NamedTuple):
 class TrainingStep:
     """Gather a mini-batch, go forward, go backward, update.
 
-    Its halves stand apart, so that a data-parallel run can put the sum of the gradients between them. `augment` are
-    functions (x, y, key, xp=) -> (x, y) that change the mini-batch on its way; see `bpxp.data.augment`.
+    It has two halves: a data-parallel run sums the gradients between them. `augment` are
+    functions (x, y, key, xp=) -> (x, y) that transform the mini-batch; see `bpxp.data.augment`.
 
     Where the data set comes in parts (see `bpxp.network.feed`), `samples` is how many there are in all. The rows of
     `data` are then in the order of the epoch already, and after the last of them the first is used again.

@@ -11,7 +11,7 @@ from bpxp.errors import NoSuchColumnError
 class History:
     """The rows of a fit, read by column or by row.
 
-    Columns are ``epoch``, ``loss`` (mean over the epoch's mini-batches, each with the parameters of its moment),
+    Columns are ``epoch``, ``loss`` (mean over the epoch, measured while training, before each update),
     ``train_…`` and ``validation_…`` (after the epoch), ``learning_rate`` and ``seconds``.
 
     Examples

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: heard at once, obeyed where a step ends, and passed on when everything is in its place."""
+"""Ctrl-C and SIGTERM: noted at once, obeyed at the end of a step, and re-delivered when the state is consistent."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 class Interrupts:
     """A block in which the first signal is only noted; the second ends the block at once.
 
-    Handlers are installed in the main thread alone, where Python runs them, never in the place of one that ignores a
-    signal, and are put back at the end of the block. `pass_on` then does what the signal would have done.
+    Handlers are installed only in the main thread, where Python runs them, never over one that ignores the signal, and
+    are restored at the end of the block. `pass_on` then re-delivers the signal.
 
     Attributes
     ----------
@@ -31,7 +31,7 @@ class Interrupts:
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 handler = signal.getsignal(number)
-                if handler is not None and handler is not signal.SIG_IGN:  # None: not a handler of Python's
+                if handler is not None and handler is not signal.SIG_IGN:  # None: not installed from Python
                     self._before[number] = handler
                     signal.signal(number, self._hear)
         return self
@@ -49,14 +49,14 @@ class Interrupts:
             self._deliver(signal.Signals(number))
 
     def pass_on(self) -> None:
-        """Do, after the block, what the signal that was heard is there for.
+        """Re-deliver the signal that was noted, after the block.
 
         Raises
         ------
         KeyboardInterrupt
             After Ctrl-C: a program that does not catch it ends with exit code 130.
         SystemExit
-            After SIGTERM, with the code 143. A handler of the program's own is called instead, and decides.
+            After SIGTERM, with the code 143. A handler of the program is called instead.
         """
         if self.heard is not None:
             self._deliver(self.heard)
@@ -66,7 +66,7 @@ class Interrupts:
         if handler is signal.default_int_handler:
             raise KeyboardInterrupt
         if handler is signal.SIG_DFL and number == signal.SIGTERM:
-            raise SystemExit(128 + number)  # what a shell reports; and `finally` and `atexit` have their turn
+            raise SystemExit(128 + number)  # what a shell reports; `finally` and `atexit` run
         if callable(handler):
             handler(number, None)
         else:

@@ -40,7 +40,7 @@ class FitSetup:
     train, held_out : tuple of array, or HostSamples
         As they are evaluated: x, y and weight.
     rows : ndarray of int, or None
-        Which samples of the data set `train` are, where some were set aside.
+        Indices of `train` in the data set, where some samples were set aside for validation.
     size, batches : int
         Samples per step, and steps per epoch.
     shuffle, evaluate_train : bool

@@ -1,4 +1,4 @@
-"""The trainer: epochs over shuffled mini-batches, evaluation after each, and the history of it all."""
+"""The trainer: epochs over shuffled mini-batches, an evaluation after each, and their history."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Trainer:
     callbacks : sequence of Callback, optional
         See `bpxp.callbacks`.
     metrics : sequence of str or Metric, optional
-        What is evaluated after each epoch beside the loss; default: accuracy, where the loss has classes or labels.
+        Evaluated after each epoch in addition to the loss; default: accuracy, where the loss has classes or labels.
     progress : bool, optional
         Show a bar on a terminal, or a line per epoch elsewhere.
 
@@ -344,7 +344,7 @@ class Trainer:
 
     def _call(self, moment: str, *args: Any) -> None:
         """Call all callbacks, also after the error of one; the error then ends the fit, saved."""
-        already = self._raised is not None  # then it is on its way
+        already = self._raised is not None
         for callback in self.callbacks:
             try:
                 getattr(callback, moment)(self, *args)

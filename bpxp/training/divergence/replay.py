@@ -1,4 +1,4 @@
-"""The replay bundle: all that one training step depends on, in a file, and the step done again on NumPy in float64.
+"""The replay bundle: all that one training step depends on, in a file, and the step repeated on NumPy in float64.
 
 It is written where a run has diverged: the step can then be seen without the data set, the device or the hours before.
 """
@@ -145,7 +145,7 @@ def _verdict(seen: list[Quantity]) -> str:
 
 
 def replay(path: str | Path | Bundle, *, custom: Iterable[type] = ()) -> Replay:
-    """Do a diverged step again, on NumPy in float64, and return what every quantity of it is beside what it was.
+    """Repeat a diverged step on NumPy in float64, and return every quantity of it with its value in the run.
 
     Parameters
     ----------

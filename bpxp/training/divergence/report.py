@@ -1,4 +1,4 @@
-"""What is said of a step that diverged: which quantity, of which samples, how large things were before, what to try."""
+"""The report on a step that diverged: which quantity, of which samples, the magnitudes before it, what to try."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def diagnose(
     losses : sequence of float
         Of the epochs before.
     after : str
-        How things stand now.
+        The state of the network now.
     seen : sequence of Quantity
         Of the step, in the order in which it computes them; none, if it could not be found.
     samples : ndarray of int, optional

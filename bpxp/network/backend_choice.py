@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bpxp.backends import ENVIRONMENT, FASTEST, LIBRARIES, Backend, available_backends, get_backend
+from bpxp.backends import Backend, available_backends, get_backend
 from bpxp.backends.capture import NO_STATE
 from bpxp.backends.dtypes import validate_dtype
+from bpxp.backends.names import ENVIRONMENT, FASTEST, LIBRARIES, backend_names
 from bpxp.core.random import make_key
 from bpxp.core.tree import tree_map
 from bpxp.core.typing import Params
@@ -22,7 +23,7 @@ from bpxp.network.step import Data, State, TrainingStep
 from bpxp.nn.spec import Spec
 from bpxp.optim import SGD
 
-CANDIDATES = ("numpy", "cupy", "torch", "torch:cuda", "jax")
+CANDIDATES = backend_names(devices=True)
 BUDGET = 1.0 / len(CANDIDATES)  # seconds of measured steps for each: one second for all
 MOST = 64  # steps at a time
 BATCH = 64

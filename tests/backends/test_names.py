@@ -8,8 +8,8 @@ import types
 
 import pytest
 
-import bpxp.backends
-from bpxp.backends import LIBRARIES, Backend, BackendInfo, Library, available_backends, base, get_backend
+from bpxp.backends import Backend, BackendInfo, available_backends, base, get_backend, names
+from bpxp.backends.names import LIBRARIES, Library
 from bpxp.errors import BackendNotInstalledError, BackendNotUsableError, BpxpError, InvalidTypeError, InvalidValueError
 
 MEMBERS = {"name", "xp", "device", "asarray", "to_numpy", "compile", "memory", "out_of_memory"}
@@ -74,13 +74,13 @@ def test_auto_falls_back_to_numpy(monkeypatch, error):
             raise error("backend", "no", code="E022")
         return numpy
 
-    monkeypatch.setattr(bpxp.backends, "_named", named)
-    assert bpxp.backends._automatic() is numpy
+    monkeypatch.setattr(names, "_named", named)
+    assert names._automatic() is numpy
 
 
 def test_auto_takes_cupy_where_it_works(monkeypatch):
-    monkeypatch.setattr(bpxp.backends, "_named", lambda name, where: name)
-    assert bpxp.backends._automatic() == "cupy"
+    monkeypatch.setattr(names, "_named", lambda name, where: name)
+    assert names._automatic() == "cupy"
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_torch_without_cuda_says_so(monkeypatch):
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(BackendNotUsableError, match="sees no CUDA device"):
-        bpxp.backends._made("torch:cuda", "backend")
+        names._made("torch:cuda", "backend")
 
 
 def test_every_error_is_a_bpxp_error():

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bpxp.backends import Backend, get_backend, version_of
 from bpxp.backends.dtypes import validate_dtype
+from bpxp.backends import Backend, get_backend
+from bpxp.backends.names import backend_names, version_of
 from bpxp.backends.numpy.threads import blas_pools
 from bpxp.core.checks import positive_int
 from bpxp.core.tree import leaves, named_leaves
@@ -32,13 +33,12 @@ from bpxp.verify.parity.error_bounds import bounded_namespace, exact, quiet
 from bpxp.verify.parity.rounding import Arithmetic, Rounded, arithmetic, shares
 from bpxp.verify.parity.run import Runner, Trial, forward_and_back, make_trial, whole_run
 
-EVERYWHERE = ("numpy", "torch", "jax", "cupy")
 DTYPES = ("float32", "float64")
 
 
 def certify(
     net: Network,
-    backends: str | Backend | Sequence[str | Backend] = EVERYWHERE,
+    backends: str | Backend | Sequence[str | Backend] | None = None,
     data: Any = None,
     /,
     *,
@@ -54,8 +54,8 @@ def certify(
     net : Network
         It is not changed. Each run begins with its parameters, and takes its seed.
     backends : str, Backend or sequence of them, optional
-        Names as for `get_backend`, ``"torch:cuda"`` and ``"torch+bfloat16"`` too. One that does not work here is in
-        the certificate, with the reason.
+        Names as for `get_backend`, ``"torch:cuda"`` and ``"torch+bfloat16"`` too; default: every array library. One
+        that does not work here is in the certificate, with the reason.
     data : Dataset or pair of array_like, optional
         As for `Trainer.fit`; without it, random samples of the network's input shape.
     steps, batch_size : int, optional
@@ -102,10 +102,11 @@ def certify(
     validate_network(net, "certify(net)")
     positive_int(steps, "certify(steps=…)")
     trial = make_trial(net, data, batch_size=batch_size, optimizer=optimizer, where="certify")
+    asked = [backends] if isinstance(backends, (str, Backend)) else backends or backend_names()
     free: _Free | None = None
     runs, not_run = [], {}
     for dtype in [dtypes] if isinstance(dtypes, str) else dtypes:
-        for name in [backends] if isinstance(backends, (str, Backend)) else backends:
+        for name in asked:
             try:
                 backend = get_backend(name)
                 validate_dtype(dtype, backend)

@@ -94,11 +94,24 @@ class Step(Protocol):
 
 @runtime_checkable
 class Backend(Protocol):
-    """One array library on one device."""
+    """One array library on one device.
+
+    Attributes
+    ----------
+    name : str
+        As `get_backend` takes it: the library, and its device unless that is the default, ``"torch:cuda:1"``.
+    xp : namespace
+        The functions of the Array API, see `namespace`.
+    device : object
+        The library's own description of the device.
+    matmul : str
+        Precision of the operands of matrix products, ``"float32"`` unless `bpxp.backends.precision` made it.
+    """
 
     name: str
     xp: Namespace
     device: Any
+    matmul: str
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
         """Bring `a` to the device. Arrays that are there already are shared, not copied."""
@@ -110,7 +123,7 @@ class Backend(Protocol):
         """Return a step with the same meaning: the only place where a step becomes fast."""
 
     def memory(self) -> Memory | None:
-        """Return what memory the device has and can still give; None where nobody knows."""
+        """Return what memory the device has and can still give; None where that is not known."""
 
     def out_of_memory(self, error: BaseException, /) -> bool:
         """Return whether an exception says that the device has no memory left, in the library's own way."""

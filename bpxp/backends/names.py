@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from bpxp.backends.base import Backend
-from bpxp.backends.precision import with_products
+from bpxp.backends.precision import parse_label, with_matmul
 from bpxp.errors import (
     BackendNotInstalledError,
     BackendNotUsableError,
@@ -39,7 +39,7 @@ LIBRARIES = {
 }
 ENVIRONMENT = "BPXP_BACKEND"
 FASTEST = "fastest"  # a choice, not a backend: it is measured, for a network
-_found: dict[str, Backend] = {}  # what computed once is not tried again
+_found: dict[tuple[str, str], Backend] = {}  # by name and precision; what computed once is not tried again
 
 
 class BackendInfo(NamedTuple):
@@ -71,8 +71,8 @@ def get_backend(name: str | Backend | None = None, *, matmul: str | None = None)
         None means the environment variable ``BPXP_BACKEND``, and ``"auto"`` without it. A Backend is returned as
         it is.
     matmul : {"float32", "tf32", "bfloat16", "float16"}, optional
-        Precision of the operands of matrix products; sums and all else stay in float32. ``"torch:cuda+tf32"`` is the
-        name of the same.
+        Precision of the operands of matrix products; sums and everything else stay in float32. The name
+        ``"torch:cuda+tf32"`` asks for the same.
 
     Raises
     ------
@@ -93,9 +93,13 @@ def get_backend(name: str | Backend | None = None, *, matmul: str | None = None)
             "matmul", "not a precision", code="E004", got=type(matmul).__name__, fix="matmul='float32'"
         )
     if isinstance(name, str):
-        return _named(f"{name}+{matmul}" if matmul else name, where)
+        name, written = parse_label(name)
+        if written is None:
+            return _named(name, where, matmul or "float32")
+        backend = _named(name, where, written)
+        return with_matmul(backend, matmul) if matmul else backend
     if isinstance(name, Backend):
-        return with_products(name, matmul) if matmul else name
+        return with_matmul(name, matmul) if matmul else name
     raise InvalidTypeError(
         "backend",
         "not a backend",
@@ -153,14 +157,14 @@ def version_of(library: str) -> str:
         return ""
 
 
-def _named(name: str, where: str) -> Backend:
-    if name not in _found:
-        plain, _, matmul = name.rpartition("+")
-        if plain:
-            _found[name] = with_products(_named(plain, where), matmul, where)
+def _named(name: str, where: str, matmul: str = "float32") -> Backend:
+    if (name, matmul) not in _found:
+        if matmul != "float32":
+            backend = with_matmul(_named(name, where), matmul, where)
         else:
-            _found[name] = _automatic() if name == "auto" else _made(name, where)
-    return _found[name]
+            backend = _automatic() if name == "auto" else _made(name, where)
+        _found[name, matmul] = backend
+    return _found[name, matmul]
 
 
 def _made(name: str, where: str) -> Backend:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bpxp.backends import Backend
 from bpxp.backends.dtypes import validate_dtype
+from bpxp.backends.precision import label
 from bpxp.core.checks import number
 from bpxp.core.random import INIT, HostRandom, Seed, make_key, normalize_seed
 from bpxp.core.threefry import Key
@@ -152,7 +153,7 @@ class Network:
     def __repr__(self) -> str:
         sizes = " → ".join(str(n) for n in (*self.input_shape, *(_width(layer) for layer in self.model.layers)))
         what = f"{type(self.loss).__name__}, {self.size:,} parameters"
-        return f"<Network {sizes}, {what}, {self.dtype} on {self.backend.name}>"
+        return f"<Network {sizes}, {what}, {self.dtype} on {label(self.backend)}>"
 
     # ---------------------------------------------------------------- what it is
 

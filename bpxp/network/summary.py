@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from bpxp.backends import get_backend
+from bpxp.backends.precision import label
 from bpxp.core.tree import named_leaves, tree_map
 from bpxp.core.typing import Shape
 from bpxp.network.step import training
@@ -121,7 +122,7 @@ def make_ledger(net: Network) -> Ledger:
         size = sum(a.size for _, a in named_leaves(params[i]))
         costs = (n // SAMPLES for n in (forward, count.flops, kept))
         layers.append(LayerLedger(layer_name(part.layers[0]), entries, size, *costs))
-    return Ledger(tuple(reversed(layers)), net.dtype, net.backend.name)
+    return Ledger(tuple(reversed(layers)), net.dtype, label(net.backend))
 
 
 class _Counter:

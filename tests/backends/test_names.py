@@ -12,7 +12,7 @@ from bpxp.backends import Backend, BackendInfo, available_backends, base, get_ba
 from bpxp.backends.names import LIBRARIES, Library
 from bpxp.errors import BackendNotInstalledError, BackendNotUsableError, BpxpError, InvalidTypeError, InvalidValueError
 
-MEMBERS = {"name", "xp", "device", "asarray", "to_numpy", "compile", "memory", "out_of_memory"}
+MEMBERS = {"name", "xp", "device", "matmul", "asarray", "to_numpy", "compile", "memory", "out_of_memory"}
 TOLD = {"ring", "piece", "shares_memory"}  # by some: of data larger than the device
 
 
@@ -69,7 +69,7 @@ def test_without_a_word_it_is_auto(monkeypatch):
 def test_auto_falls_back_to_numpy(monkeypatch, error):
     numpy = get_backend("numpy")
 
-    def named(name, where):
+    def named(name, where, matmul="float32"):
         if name == "cupy":
             raise error("backend", "no", code="E022")
         return numpy

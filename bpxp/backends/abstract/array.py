@@ -37,7 +37,7 @@ class Meter:
         Bytes of all buffers now, and of the most that there were at a time.
     by_name : dict of str to Cost
         An operation is what reads or writes numbers, a kernel launch on a GPU; a view is none.
-    products : list of (m, k, n)
+    matmuls : list of (m, k, n)
         The matrix products, in order.
     """
 
@@ -48,7 +48,7 @@ class Meter:
     def start(self) -> None:
         """Count from here; what lives goes on to live."""
         self.by_name: dict[str, Cost] = {}
-        self.products: list[tuple[int, int, int]] = []
+        self.matmuls: list[tuple[int, int, int]] = []
         self.peak = self.live
 
     @property

@@ -134,7 +134,7 @@ def _matmul(meter: Meter, a: ShapeArray, b: ShapeArray, /) -> ShapeArray:
         raise InvalidValueError("xp.matmul", "the shapes do not fit", code="E027", got=f"{a.shape} and {b.shape}")
     lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     result = new(meter, (*lead, m, n), _result_type(a, b))
-    meter.products.append((m, k, n))
+    meter.matmuls.append((m, k, n))
     meter.record("matmul", a.touched + b.touched + result.touched, 2 * k * result.size)
     return result
 

@@ -58,6 +58,7 @@ class CupyBackend:
     number makes its device the current one of the thread; a step sets it for itself.
     """
 
+    matmul = "float32"
     piece = PIECE
 
     def __init__(self, device: str = "") -> None:

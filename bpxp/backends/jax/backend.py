@@ -33,6 +33,8 @@ NO_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "Out of memory")  # XLA has 
 class JaxBackend:
     """JAX arrays on one device; float64 needs ``jax.config.update("jax_enable_x64", True)``."""
 
+    matmul = "float32"
+
     def __init__(self, device: str = "") -> None:
         self.name = f"jax:{device}" if device else "jax"
         self.device = find_device(device)

@@ -84,6 +84,7 @@ class NumpyBackend:
 
     name = "numpy"
     device = "cpu"
+    matmul = "float32"
     shares_memory = True
 
     def __init__(self, device: str = "") -> None:

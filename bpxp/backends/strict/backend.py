@@ -22,6 +22,8 @@ HOST = strict.Device("CPU_DEVICE")
 class StrictBackend:
     """Arrays of array-api-strict on one of its devices."""
 
+    matmul = "float32"
+
     def __init__(self, device: str = "") -> None:
         self.name = f"strict:{device}" if device else "strict"
         self.device = strict.Device(device or "CPU_DEVICE")

@@ -98,6 +98,8 @@ NATIVE = {
 class TorchBackend:
     """Torch tensors on one device."""
 
+    matmul = "float32"
+
     def __init__(self, device: str = "") -> None:
         self.name = f"torch:{device}" if device not in ("", "cpu") else "torch"
         self.device = torch.device(device or "cpu")

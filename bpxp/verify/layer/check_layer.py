@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from bpxp.backends import Backend, available_backends, get_backend
 from bpxp.backends.names import backend_names
+from bpxp.backends.precision import label
 from bpxp.core.typing import Shape
 from bpxp.errors import BpxpError, LayerCheckError
 from bpxp.verify.layer.case import Case
@@ -127,7 +128,7 @@ def check_layer(
     case = Case(layer, shape, chosen, x, batch, seed)
     checks = [_checked(rule, case) for rule in RULES]
     name = type(layer).__name__ if not isinstance(layer, type) else layer.__name__
-    report = LayerReport(name, tuple(backend.name for backend in chosen), not_run, tuple(checks))
+    report = LayerReport(name, tuple(label(backend) for backend in chosen), not_run, tuple(checks))
     if report.broken:
         raise _broken(report)
     return report

@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bpxp.backends.dtypes import validate_dtype
 from bpxp.backends import Backend, get_backend
+from bpxp.backends.dtypes import validate_dtype
 from bpxp.backends.names import backend_names, version_of
 from bpxp.backends.numpy.threads import blas_pools
+from bpxp.backends.precision import label
 from bpxp.core.checks import positive_int
 from bpxp.core.tree import leaves, named_leaves
 from bpxp.core.typing import Namespace
@@ -111,7 +112,7 @@ def certify(
                 backend = get_backend(name)
                 validate_dtype(dtype, backend)
             except BpxpError as error:
-                told = name if isinstance(name, str) else name.name
+                told = name if isinstance(name, str) else label(name)
                 not_run[f"{told} {dtype}"] = " ".join(str(error.__cause__ or error).split())
                 continue
             free = free or _Free.run(trial, steps)
@@ -167,9 +168,9 @@ def _certified(trial: Trial, backend: Backend, dtype: str, steps: int, free: _Fr
         params, opt = runner.host((runner.params, runner.opt))
         _note(found, expected, _named_update(trial, params, opt))
     rows = tuple(_row(quantity, each) for quantity, each in found.items())
-    library = backend.name.partition("+")[0].partition(":")[0]
+    library = backend.name.partition(":")[0]
     return ParityRun(
-        backend.name,
+        label(backend),
         dtype,
         str(backend.device),
         f"{library} {version_of(library)}",

@@ -122,7 +122,7 @@ def test_a_start_forgets_what_was_counted_and_not_what_lives(xp, meter):
 
 def test_a_product_counts_two_for_each_multiplication_and_addition(xp, meter):
     xp.matmul(xp.empty((7, 2, 3), dtype=xp.float32), xp.empty((3, 5), dtype=xp.float32))
-    assert meter.products == [(2, 3, 5)]
+    assert meter.matmuls == [(2, 3, 5)]
     assert meter.total == (1, 4 * (7 * 6 + 15 + 7 * 10), 2 * 7 * 2 * 3 * 5)
 
 

@@ -3,7 +3,8 @@
 This package is the only place that names cupy, torch and jax; each is imported at first use.
 """
 
-from bpxp.backends.base import Backend, Step, device_name
+from bpxp.backends.base import Backend, Step
+from bpxp.backends.dlpack import device_name
 from bpxp.backends.names import BackendInfo, available_backends, get_backend
 from bpxp.core.typing import Array, Namespace
 

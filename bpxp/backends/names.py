@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from bpxp.backends.base import Backend
+from bpxp.backends.base import MEMBERS, Backend, missing_members
 from bpxp.backends.precision import parse_label, with_matmul
 from bpxp.errors import (
     BackendNotInstalledError,
@@ -100,9 +100,10 @@ def get_backend(name: str | Backend | None = None, *, matmul: str | None = None)
         return with_matmul(backend, matmul) if matmul else backend
     if isinstance(name, Backend):
         return with_matmul(name, matmul) if matmul else name
+    missing = missing_members(name)
     raise InvalidTypeError(
         "backend",
-        "not a backend",
+        "not a backend" + (f", it lacks {', '.join(missing)}" if missing != MEMBERS else ""),
         code="E004",
         got=f"{type(name).__name__} {name!r}",
         expected="a name or a Backend",

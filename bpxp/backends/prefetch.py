@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bpxp.backends.base import Backend
+from bpxp.backends.base import Backend, option
 from bpxp.core.typing import Array
 
 PIECE = 32 << 20  # bytes at a time to a device at the end of a bus: it asks for few long journeys
@@ -107,5 +107,5 @@ class FreshRing:
 
 def make_ring(backend: Backend, kinds: Kinds, rows: int) -> Ring:
     """Return the ring of a backend; one that has none of its own gets its pieces by `asarray`."""
-    own: Callable[[Kinds, int], Ring] | None = getattr(backend, "ring", None)
+    own: Callable[[Kinds, int], Ring] | None = option(backend, "prefetch")
     return FreshRing(kinds, rows, backend.asarray) if own is None else own(kinds, rows)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bpxp.backends import Array, Backend
+from bpxp.backends.base import option
 from bpxp.backends.prefetch import make_ring
 from bpxp.data.rows import Rows
 from bpxp.network.step import Data
@@ -22,7 +23,6 @@ from bpxp.network.step import Data
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-PIECE = 4 << 20  # bytes of a piece, where the backend says nothing else
 LARGE = 8 << 20  # bytes of a piece that several threads gather: it is for a device which is quicker than one of them
 HELPERS = max(1, min(4, (os.cpu_count() or 1) // 2))
 WHOLE = 8  # as many steps, or a multiple of them, have a CUDA graph of their own
@@ -161,6 +161,6 @@ Feed = Resident | Stream
 
 def batches_of_a_piece(backend: Backend, row_bytes: int, samples: int, size: int) -> int:
     """Return how many mini-batches travel at a time: enough that handing them over costs little."""
-    most: int = getattr(backend, "piece", PIECE)
+    most: int = option(backend, "prefetch_bytes")
     batches = min(max(1, most // max(1, row_bytes * size)), -(-samples // size))
     return batches - batches % WHOLE if batches > WHOLE else batches

@@ -133,7 +133,7 @@ def device(request, monkeypatch):
         monkeypatch.setattr(module, "cupyx", SimpleNamespace(zeros_pinned=np.zeros))
         ring, where = module.CupyRing, contextlib.nullcontext()
     monkeypatch.setattr(module, request.param, library)
-    return SimpleNamespace(ring=lambda kinds, rows: ring(kinds, rows, where), xp=np)
+    return SimpleNamespace(prefetch=lambda kinds, rows: ring(kinds, rows, where), xp=np)
 
 
 def trained(device: Backend, epochs: int) -> tuple[list[list[int]], list[list[int]]]:

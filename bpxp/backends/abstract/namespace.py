@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bpxp.backends.abstract.array import Meter, ShapeArray, broadcast, elementwise, new, reshaped
-from bpxp.backends.base import CONSTANTS, DTYPES, HINTS, STORES, RuledNamespace
+from bpxp.backends.base import CONSTANTS, DTYPES, RuledNamespace
 from bpxp.core.typing import Shape
 from bpxp.errors import InvalidTypeError, InvalidValueError
 
@@ -60,8 +60,8 @@ def shape_namespace(meter: Meter, like: Any = None) -> Any:
     for name in ("broadcast_to", "expand_dims", "flip", "matrix_transpose", "moveaxis", "permute_dims", "squeeze"):
         functions[name] = globals()[f"_{name}"]
     functions |= {name: functools.partial(rule, meter) for name, rule in KERNEL_RULES.items() if hasattr(like, name)}
-    functions |= {name: getattr(like, name) for name in HINTS if hasattr(like, name)}
-    functions |= {name: {} for name in STORES if hasattr(like, name)}  # its own: what has no numbers is for nobody else
+    functions |= {name: getattr(like, name) for name in ("workspace", "fuses") if hasattr(like, name)}
+    functions |= {"memo": {}} if hasattr(like, "memo") else {}
     lacking = (
         "no rule says what this function costs",
         "bpxp/backends/abstract/namespace.py that returns its result's shape",

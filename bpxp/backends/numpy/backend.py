@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from bpxp.backends.base import CACHE, Step, StepFunction, foreign, host, is_host_array, namespace
+from bpxp.backends.base import CACHE, Step, StepFunction, namespace
+from bpxp.backends.dlpack import host_array, import_array, is_host_array
 from bpxp.backends.numpy.capture import Recording, opaque
 from bpxp.backends.numpy.threads import LimitedStep
 from bpxp.backends.numpy.threefry import threefry
@@ -95,8 +96,8 @@ class NumpyBackend:
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
         if is_host_array(a):
-            return np.asarray(host(a), dtype=dtype)
-        return np.asarray(foreign(a, self, np.from_dlpack, CPU), dtype=dtype)
+            return np.asarray(host_array(a), dtype=dtype)
+        return np.asarray(import_array(a, self, np.from_dlpack, CPU), dtype=dtype)
 
     def to_numpy(self, a: Array, /) -> np.ndarray:
         return np.array(a)
@@ -104,7 +105,7 @@ class NumpyBackend:
     def compile(self, step: StepFunction, /) -> Step:
         return LimitedStep(step, Recording(step))
 
-    def ring(self, kinds: Kinds, rows: int) -> SharedRing:
+    def prefetch(self, kinds: Kinds, rows: int) -> SharedRing:
         return SharedRing(kinds, rows, np.asarray)
 
     def memory(self) -> Memory | None:

@@ -12,10 +12,10 @@ import numpy as np
 from bpxp.backends.base import CREATION, FUNCTIONS, Step, StepFunction, namespace, no_such_device
 from bpxp.backends.cupy.cublas import Blas
 from bpxp.backends.cupy.cuda_graph import CupyGraph
-from bpxp.backends.cupy.prefetch import CupyRing
+from bpxp.backends.cupy.prefetch import CupyCuda
 from bpxp.backends.cupy.threefry import threefry
 from bpxp.backends.dlpack import host_array, import_array, is_host_array
-from bpxp.backends.prefetch import PIECE, Kinds
+from bpxp.backends.prefetch import DEVICE_BYTES, Kinds, PinnedPrefetch
 from bpxp.core.memory import Memory
 from bpxp.core.typing import Array
 
@@ -50,7 +50,7 @@ class CupyBackend:
     """
 
     matmul = "float32"
-    prefetch_bytes = PIECE
+    prefetch_bytes = DEVICE_BYTES
 
     def __init__(self, device: str = "") -> None:
         self.name = f"cupy:{device}" if device else "cupy"
@@ -86,8 +86,8 @@ class CupyBackend:
     def compile(self, step: StepFunction, /) -> Step:
         return CupyGraph(step, self.xp, self.device, self.blas_missing)
 
-    def prefetch(self, kinds: Kinds, rows: int) -> CupyRing:
-        return CupyRing(kinds, rows, self.device)
+    def prefetch(self, kinds: Kinds, rows: int) -> PinnedPrefetch:
+        return PinnedPrefetch(kinds, rows, CupyCuda(self.device))
 
     def memory(self) -> Memory | None:
         with self.device:

@@ -12,7 +12,7 @@ import numpy as np
 
 from bpxp.backends.base import State, Step, StepFunction, namespace, no_such_device
 from bpxp.backends.dlpack import DLPACK_DEVICES, host_array, import_array, is_host_array
-from bpxp.backends.prefetch import PIECE
+from bpxp.backends.prefetch import DEVICE_BYTES
 from bpxp.core.memory import Memory, host_memory
 from bpxp.core.typing import Array
 from bpxp.errors import InvalidValueError
@@ -30,7 +30,7 @@ class JaxBackend:
         self.name = f"jax:{device}" if device else "jax"
         self.device = find_device(device)
         if self.device.platform != "cpu":
-            self.prefetch_bytes = PIECE
+            self.prefetch_bytes = DEVICE_BYTES
         # On a GPU, JAX itself would multiply in TF32: as everywhere, that is for who asks for it.
         matmul = functools.partial(jnp.matmul, precision="highest")
         # Made within the trace, tables of indices would be computed anew for each number that is gathered through them;

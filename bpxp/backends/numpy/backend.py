@@ -11,7 +11,7 @@ from bpxp.backends.dlpack import host_array, import_array, is_host_array
 from bpxp.backends.numpy.capture import Recording, opaque
 from bpxp.backends.numpy.threads import LimitedStep
 from bpxp.backends.numpy.threefry import threefry
-from bpxp.backends.prefetch import Kinds, SharedRing
+from bpxp.backends.prefetch import Kinds, SharedPrefetch
 from bpxp.core.memory import Memory, host_memory
 from bpxp.core.typing import Array
 from bpxp.errors import InvalidValueError
@@ -105,8 +105,8 @@ class NumpyBackend:
     def compile(self, step: StepFunction, /) -> Step:
         return LimitedStep(step, Recording(step))
 
-    def prefetch(self, kinds: Kinds, rows: int) -> SharedRing:
-        return SharedRing(kinds, rows, np.asarray)
+    def prefetch(self, kinds: Kinds, rows: int) -> SharedPrefetch:
+        return SharedPrefetch(kinds, rows, np.asarray)
 
     def memory(self) -> Memory | None:
         return host_memory()

@@ -16,10 +16,10 @@ from bpxp.backends.base import CACHE, Step, StepFunction, namespace, no_such_dev
 from bpxp.backends.dlpack import host_array, import_array, is_host_array
 from bpxp.backends.numpy.backend import keep_freed_memory
 from bpxp.backends.numpy.threefry import threefry
-from bpxp.backends.prefetch import PIECE, Kinds, Ring, SharedRing
+from bpxp.backends.prefetch import DEVICE_BYTES, Kinds, PinnedPrefetch, Prefetch, SharedPrefetch
 from bpxp.backends.torch.capture import TorchRecording, opaque
 from bpxp.backends.torch.cuda_graph import TorchGraph
-from bpxp.backends.torch.prefetch import TorchRing
+from bpxp.backends.torch.prefetch import TorchCuda
 from bpxp.core.memory import Memory, host_memory
 from bpxp.core.typing import Array
 from bpxp.errors import InvalidValueError
@@ -113,7 +113,7 @@ class TorchBackend:
         self.xp = namespace(compat, self.device, memo={}, **(NATIVE | own))
         self.shares_memory = self.device.type == "cpu"
         if self.device.type == "cuda":
-            self.prefetch_bytes = PIECE
+            self.prefetch_bytes = DEVICE_BYTES
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
         if isinstance(a, torch.Tensor):
@@ -146,10 +146,10 @@ class TorchBackend:
     def compile(self, step: StepFunction, /) -> Step:
         return TorchRecording(step) if self.device.type == "cpu" else TorchGraph(step, self.xp, self.device)
 
-    def prefetch(self, kinds: Kinds, rows: int) -> Ring:
+    def prefetch(self, kinds: Kinds, rows: int) -> Prefetch:
         if self.device.type == "cpu":
-            return SharedRing(kinds, rows, torch.from_numpy)
-        return TorchRing(kinds, rows, self.device)
+            return SharedPrefetch(kinds, rows, torch.from_numpy)
+        return PinnedPrefetch(kinds, rows, TorchCuda(self.device))
 
     def memory(self) -> Memory | None:
         if self.device.type == "cpu":

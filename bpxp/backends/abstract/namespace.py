@@ -217,7 +217,7 @@ def _concat(meter: Meter, arrays: Sequence[ShapeArray], /, *, axis: int = 0) -> 
                 "xp.concat", "the shapes do not fit", code="E027", got=f"{first.shape} and {a.shape}"
             )
     shape = (*first.shape[:axis], sum(a.shape[axis] for a in arrays), *first.shape[axis + 1 :])
-    return _done(meter, "concat", arrays, new(meter, shape, _result_type(*arrays), arrays, joined=True))
+    return _done(meter, "concat", arrays, new(meter, shape, _result_type(*arrays), arrays))
 
 
 def _stack(meter: Meter, arrays: Sequence[ShapeArray], /, *, axis: int = 0) -> ShapeArray:
@@ -229,7 +229,7 @@ def _stack(meter: Meter, arrays: Sequence[ShapeArray], /, *, axis: int = 0) -> S
     parts = [_expand_dims(a, axis=axis) for a in arrays]
     axis = _axis(axis, first.ndim + 1)
     shape = (*first.shape[:axis], len(arrays), *first.shape[axis:])
-    return _done(meter, "stack", arrays, new(meter, shape, _result_type(*arrays), parts, joined=True))
+    return _done(meter, "stack", arrays, new(meter, shape, _result_type(*arrays), parts))
 
 
 def _tile(meter: Meter, x: ShapeArray, repetitions: Shape, /) -> ShapeArray:

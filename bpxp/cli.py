@@ -104,7 +104,7 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("model", nargs="?", help="a saved network; default: everything that bpxp has")
     text = "Train on every backend, and hold each equation of each step against float64 with its rounding bound."
     sub = command("certify", certify, text, "bpxp certify model.bpxp --data digits --out certificate.json")
-    sub.add_argument("--backends", default="numpy,torch,jax,cupy", help="default: numpy,torch,jax,cupy")
+    sub.add_argument("--backends", help="numpy,torch,torch:cuda, … (default: every library)")
     sub.add_argument("--dtypes", default="float32,float64", help="default: float32,float64")
     add_trial_options(sub, 100)
     text = "Train on two backends in lock-step, and stop at the first equation in which they differ."
@@ -321,7 +321,8 @@ def trial_of(options: argparse.Namespace) -> tuple[bpxp.Network, Any, dict[str, 
 def certify(options: argparse.Namespace) -> int:
     """Print the parity certificate; 1 if a deviation is beyond its bound, or nothing ran."""
     net, data, how = trial_of(options)
-    backends, dtypes = (text.split(",") for text in (options.backends, options.dtypes))
+    backends = options.backends and options.backends.split(",")
+    dtypes = options.dtypes.split(",")
     found = bpxp.verify.certify(net, backends, data, steps=options.steps, dtypes=dtypes, **how)
     print(found)
     write_json(options.out, found.to_json())

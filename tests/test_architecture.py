@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import bpxp
-from bpxp.backends import LIBRARIES
+from bpxp.backends.names import LIBRARIES
 from bpxp.verify.layer.source import broken_rules
 
 PACKAGE = Path(bpxp.__file__).parent

@@ -1,6 +1,7 @@
-"""What a backend is: a namespace of functions on one device, the way in, the way out, and `compile`.
+"""The protocol of a backend: a namespace of functions on one device, the way in, the way out, and `compile`.
 
-A backend never grows an operation per mathematical function: what the mathematics needs stands in `xp`.
+A backend never grows a method per mathematical function: what the mathematics needs is in `xp`. What a namespace and a
+backend may have beside it is in `NamespaceOptions` and `BackendOptions`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 
 from bpxp.core.memory import Memory
 from bpxp.core.typing import Array, Namespace
-from bpxp.errors import DeviceMismatchError, InvalidTypeError, InvalidValueError, ShapeRuleError
+from bpxp.errors import InvalidValueError, ShapeRuleError
 
 State = Any
 StepFunction = Callable[[State, Any], State]
@@ -35,38 +36,70 @@ CREATION = "arange asarray empty eye from_dlpack full linspace ones zeros".split
 CONSTANTS = "e inf nan newaxis pi".split()
 DTYPES = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float32 float64 complex64 complex128".split()
 
-# What a backend may add: a kernel that does what a function of the mathematics does, to the same bits, but faster.
-# The function takes it where it is there, and is complete without it.
-KERNELS = ["threefry"]
+CACHE = 1 << 20  # bytes of cache of a CPU core, about
 
-# And what it may tell. `workspace`: how many bytes the mathematics may take at a time for what it makes only to
-# multiply it, or works on in place. A backend of the CPU says what a core has near it; where none is told, the
-# mathematics takes more: a GPU and a compiler are better with few large pieces. `fuses`: whether a compiled step does
-# several operations at once: what is gathered, and added up, is not stored in between, and it may take less memory than
-# the step as it is written.
-HINTS = ["workspace", "fuses"]
-CACHE = 1 << 20
 
-# And for data larger than the device. `ring(kinds, rows)`: buffers through which the samples travel, see
-# `bpxp.backends.prefetch`; `piece`: how many bytes of them at a time. `shares_memory`: whether `asarray` takes an array
-# of NumPy as it is, so that it costs no memory.
+class NamespaceOptions:
+    """What a namespace may have beside the standard, and the defaults where it does not.
 
-# And what it may keep. `memo`: a dict for what depends on shapes alone, such as tables of indices. What is made within
-# a trace is not to outlive it: a namespace that traces says `tables`, too, a namespace with which they are made. Its
-# arrays are constants of what is compiled.
-STORES = ["memo"]
-MAKERS = ["tables"]
+    Attributes
+    ----------
+    threefry : callable or None
+        ``threefry(key0, key1, counter0, counter1)``: a kernel with the bits of `bpxp.core.threefry.threefry`.
+    memo : dict or None
+        A cache for tables that depend on shapes alone, such as indices. None: they are made at each call.
+    tables : namespace or None
+        In which tables are made; None is the namespace itself. A namespace that traces names one that does not: arrays
+        made within a trace must not outlive it.
+    workspace : int or None
+        Bytes that the mathematics may use at a time for intermediate arrays: on a CPU what stays in a core's cache.
+        None is for devices and compilers that are better with few large arrays.
+    fuses : bool
+        Whether a compiled step fuses operations, so that what is gathered and then summed is not stored in between.
+    """
+
+    threefry: Callable[..., tuple[Array, Array]] | None = None
+    memo: dict[Any, Any] | None = None
+    tables: Namespace | None = None
+    workspace: int | None = None
+    fuses: bool = False
+
+
+class BackendOptions:
+    """What a backend may have beside the members of `Backend`, and the defaults where it does not; see `option`.
+
+    All of it is about data sets larger than the device's memory.
+
+    Attributes
+    ----------
+    prefetch : callable or None
+        ``prefetch(kinds, rows)`` returns a double buffer for samples, see `bpxp.backends.prefetch`. None: `asarray`
+        copies each half.
+    prefetch_bytes : int
+        Size of a half.
+    shares_memory : bool
+        Whether `asarray` takes an array of NumPy as it is, so that it needs no memory.
+    """
+
+    prefetch: Callable[..., Any] | None = None
+    prefetch_bytes: int = 4 << 20
+    shares_memory: bool = False
+
+
+def options(kind: type) -> list[str]:
+    """Return the names in `NamespaceOptions` or `BackendOptions`."""
+    return list(kind.__annotations__)
 
 
 class RuledNamespace(types.SimpleNamespace):
-    """Functions that compute something else than numbers, by a rule for each; asking for another one says so.
+    """A namespace that computes something else than numbers, by a rule for each function; others raise an error.
 
     Parameters
     ----------
     lacking : str
-        What there is no rule for.
+        What the rule would say.
     where : str
-        The file in which one would stand, and what it would return.
+        The file that needs the rule, and what the rule returns.
     **functions
     """
 
@@ -85,8 +118,8 @@ class RuledNamespace(types.SimpleNamespace):
 class Step(Protocol):
     """A compiled step: ``state = step(state, data, count=n)`` runs it n times.
 
-    The state is given away: after the call only the returned state may be used, since its buffers may be the same. That
-    one is good until the next call, for the same reason. `data` is only read.
+    The state is donated: the result may alias its buffers, so only the returned state may be used after the call, and
+    that one until the next call. `data` is only read.
     """
 
     def __call__(self, state: State, data: Any, /, *, count: int = 1) -> State: ...
@@ -94,26 +127,52 @@ class Step(Protocol):
 
 @runtime_checkable
 class Backend(Protocol):
-    """One array library on one device."""
+    """One array library on one device.
+
+    Attributes
+    ----------
+    name : str
+        As `get_backend` takes it: the library, and its device unless that is the default, ``"torch:cuda:1"``.
+    xp : namespace
+        The functions of the Array API, see `namespace`.
+    device : object
+        The library's own description of the device.
+    matmul : str
+        Precision of the operands of matrix products, ``"float32"`` unless `bpxp.backends.precision` made it.
+    """
 
     name: str
     xp: Namespace
     device: Any
+    matmul: str
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
-        """Bring `a` to the device. Arrays that are there already are shared, not copied."""
+        """Return `a` as an array on the device. Arrays that are there already are shared, not copied."""
 
     def to_numpy(self, a: Array, /) -> np.ndarray:
-        """Return a host copy: the only way back, and the place where host and device wait for each other."""
+        """Return a copy on the host: the only way back, and the only place where the host waits for the device."""
 
     def compile(self, step: StepFunction, /) -> Step:
         """Return a step with the same meaning: the only place where a step becomes fast."""
 
     def memory(self) -> Memory | None:
-        """Return what memory the device has and can still give; None where nobody knows."""
+        """Return the device's memory, in total and free; None where that is not known."""
 
     def out_of_memory(self, error: BaseException, /) -> bool:
-        """Return whether an exception says that the device has no memory left, in the library's own way."""
+        """Return whether an exception of the library means that the device is out of memory."""
+
+
+MEMBERS = [*Backend.__annotations__, *(name for name in vars(Backend) if not name.startswith("_"))]
+
+
+def missing_members(thing: Any) -> list[str]:
+    """Return the members of the protocol that an object lacks."""
+    return [name for name in MEMBERS if not hasattr(thing, name)]
+
+
+def option(backend: Backend, name: str) -> Any:
+    """Return an optional member of a backend, or its default in `BackendOptions`."""
+    return getattr(backend, name, getattr(BackendOptions, name))
 
 
 def namespace(library: Any, device: Any, **amended: Any) -> Namespace:
@@ -124,10 +183,9 @@ def namespace(library: Any, device: Any, **amended: Any) -> Namespace:
     library : module
         An Array API namespace.
     device : object or None
-        Where its creation functions create, unless told otherwise: the mathematics never names a device. None leaves
-        them as they are.
+        The default device of its creation functions, since the mathematics names none. None leaves them as they are.
     **amended
-        Functions that replace those of the library, in this one place.
+        Functions that replace or add to those of the library: the one place to amend it.
     """
     names = [*FUNCTIONS, *CONSTANTS, *DTYPES]
     found = {name: getattr(library, name) for name in names if hasattr(library, name)}
@@ -138,7 +196,7 @@ def namespace(library: Any, device: Any, **amended: Any) -> Namespace:
 
 
 def eager(step: StepFunction, /) -> Step:
-    """Compile by doing nothing: run the step `count` times."""
+    """Return a step that is run as it is, `count` times."""
 
     def run(state: State, data: Any, /, *, count: int = 1) -> State:
         for _ in range(count):
@@ -148,86 +206,8 @@ def eager(step: StepFunction, /) -> Step:
     return run
 
 
-# DLPack's numbers for the kinds of device, https://dmlc.github.io/dlpack/latest/c_api.html
-DLPACK_DEVICES = {1: "cpu", 2: "cuda", 3: "cpu (pinned)", 10: "rocm", 13: "cuda (managed)"}
-
-
-def device_name(a: Any) -> str:
-    """Return ``"cuda:0 (cupy)"`` for an array of any library."""
-    kind, index = (int(part) for part in a.__dlpack_device__())
-    return _place(kind, index, type(a).__module__.split(".")[0])
-
-
-def _place(kind: int, index: int, library: str) -> str:
-    name = DLPACK_DEVICES.get(kind, f"device kind {kind}")
-    return f"{name}{f':{index}' if kind != 1 else ''} ({library})"
-
-
-def _home(a: Any) -> str:
-    """Return the name of the backend on which an array is, as far as the array tells."""
-    library = type(a).__module__.split(".")[0].removesuffix("lib")  # JAX's arrays are of jaxlib
-    kind, index = (int(part) for part in a.__dlpack_device__())
-    if kind == 1:
-        return library
-    family = {"torch": "torch:cuda", "jax": "jax:gpu"}.get(library, library)
-    return f"{family}:{index}"
-
-
-def is_host_array(a: Any) -> bool:
-    """Return whether `a` is something that NumPy reads: not an array of another library on a device."""
-    return isinstance(a, np.ndarray) or not hasattr(a, "__dlpack_device__")
-
-
-def host(a: Any) -> np.ndarray:
-    """Return what NumPy reads `a` as, in this machine's byte order: the other libraries know no other."""
-    array = np.asarray(a)
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
-
-
-def foreign(a: Any, backend: Backend, from_dlpack: Callable[[Any], Array], own: tuple[int, int]) -> Array:
-    """Take an array of another library without a copy, by DLPack.
-
-    Parameters
-    ----------
-    a : array
-        An object with `__dlpack__` and `__dlpack_device__`.
-    backend : Backend
-        Where it shall go.
-    from_dlpack : callable
-        The library's importer.
-    own : tuple of int
-        DLPack's (kind, index) of the backend's device.
-
-    Raises
-    ------
-    DeviceMismatchError
-        If the array lives elsewhere: a copy between devices is the caller's decision.
-    InvalidTypeError
-        If the array takes part in another library's automatic differentiation.
-    """
-    if getattr(a, "requires_grad", False):
-        raise InvalidTypeError(
-            f"{backend.name}.asarray",
-            "the tensor records gradients, bpxp derives its own",
-            code="E034",
-            got="requires_grad=True",
-            fix="pass x.detach()",
-        )
-    kind, index = (int(part) for part in a.__dlpack_device__())
-    if (kind, index) != own:
-        raise DeviceMismatchError(
-            f"{backend.name}.asarray",
-            "the array is on another device",
-            code="E025",
-            got=device_name(a),
-            expected=_place(*own, backend.name),
-            fix=f"net.to({_home(a)!r}), or pass a NumPy array",
-        )
-    return from_dlpack(a)
-
-
 def no_such_device(library: str, asked: str, count: int, kind: str = "") -> InvalidValueError:
-    """Return the error that says how many devices of a kind there are: ``"torch has 1 CUDA device (0)"``."""
+    """Return the error for a device that does not exist: ``"torch has 1 CUDA device (0)"``."""
     family, _, _ = asked.rpartition(":")
     devices = f"{count} {kind} device".replace("  ", " ") + ("s" if count != 1 else "")
     return InvalidValueError(

@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 from bpxp.backends import Backend
+from bpxp.backends.precision import label
 from bpxp.errors import InvalidTypeError, InvalidValueError
 
 
@@ -21,12 +22,12 @@ def validate_dtype(dtype: Any, backend: Backend) -> str:
             expected="a floating dtype among float32, float64",
             fix="dtype='float32'",
         )
-    if name == "float64" and "+" in backend.name:
+    if name == "float64" and backend.matmul != "float32":
         raise InvalidValueError(
             "Network(dtype=…)",
             "products of float64 are not rounded",
             code="E012",
-            got=f"float64 and backend {backend.name}",
+            got=f"float64 and backend {label(backend)}",
             fix="dtype='float32'",
         )
     if name == "float64" and not has_float64(backend):

@@ -1,7 +1,7 @@
-"""Matrix products with fewer bits: a backend whose `matmul` rounds its operands, and adds up and returns in float32.
+"""Reduced precision of matrix products: a backend whose `matmul` rounds its operands, and accumulates in float32.
 
-Parameters, gradients, and all that is not a matrix product stay in float32, and the mathematics does not know of it.
-It belongs to the run and not to the model: a saved network does not tell how its products were computed.
+Parameters, gradients, and everything but matrix products stay in float32; the mathematics is the same code. The
+precision belongs to the run and not to the model: loading a network does not bring it back.
 """
 
 from __future__ import annotations
@@ -16,39 +16,50 @@ from bpxp.backends.base import Backend
 from bpxp.core.typing import Array, Namespace
 from bpxp.errors import InvalidValueError, suggestion
 
-Product = Callable[[Array, Array], Array]
+Matmul = Callable[[Array, Array], Array]
 
-# With u the largest relative error of a rounded operand, a product is wrong by 2u of what the magnitudes of its terms
-# add up to, at most, beside what float32 is wrong by.
+# The unit roundoff u of an operand: the error of a product is at most 2u times the sum of the magnitudes of its terms,
+# beside the error of float32.
 ROUNDOFF = {"float32": 2.0**-24, "tf32": 2.0**-11, "bfloat16": 2.0**-8, "float16": 2.0**-11}
 
 
-def with_products(backend: Backend, precision: str, where: str = "matmul") -> Backend:
+def label(backend: Backend) -> str:
+    """Return name and precision of a backend as users write them: ``"torch:cuda+tf32"``."""
+    return backend.name if backend.matmul == "float32" else f"{backend.name}+{backend.matmul}"
+
+
+def parse_label(text: str) -> tuple[str, str | None]:
+    """Return name and precision of what `label` wrote, or a user; None if there is no precision in it."""
+    name, plus, matmul = text.partition("+")
+    return name, matmul if plus else None
+
+
+def with_matmul(backend: Backend, precision: str, where: str = "matmul") -> Backend:
     """Return a backend that computes matrix products of float32 arrays with operands of another precision.
 
     Parameters
     ----------
     backend : Backend
     precision : {"float32", "tf32", "bfloat16", "float16"}
-        ``"float32"`` returns `backend` itself: products are not rounded unless asked for, on any device.
+        ``"float32"`` returns `backend` itself.
     where : str, optional
         For the message.
 
     Returns
     -------
     Backend
-        A copy called ``"torch+bfloat16"``, say. Arrays of both are the same arrays.
+        A copy with another `matmul`. Arrays of both are the same arrays.
 
     Raises
     ------
     InvalidValueError
-        If there is no such precision, or the array library has none such on its device.
+        If there is no such precision, or the array library does not have it on this device.
     """
-    library, _, known = backend.name.partition("+")
-    if precision == known or (precision == "float32" and not known):
+    if precision == backend.matmul:
         return backend
-    if known:
-        raise InvalidValueError(where, "two precisions", code="E024", got=f"{precision!r} and backend {backend.name!r}")
+    if backend.matmul != "float32":
+        got = f"{precision!r} and backend {label(backend)!r}"
+        raise InvalidValueError(where, "two precisions", code="E024", got=got)
     if precision not in ROUNDOFF:
         raise InvalidValueError(
             where,
@@ -58,9 +69,9 @@ def with_products(backend: Backend, precision: str, where: str = "matmul") -> Ba
             first=suggestion(precision, ROUNDOFF),
         )
     own = copy.copy(backend)
-    own.name = f"{backend.name}+{precision}"
+    own.matmul = precision
     plain, float32 = backend.xp.matmul, backend.xp.float32
-    product = _product(library.partition(":")[0], backend, precision, where)
+    product = _rounding_matmul(backend, precision, where)
     if precision == "float16":
         product = _within_range(product, backend.xp)
 
@@ -71,9 +82,10 @@ def with_products(backend: Backend, precision: str, where: str = "matmul") -> Ba
     return own
 
 
-def _product(library: str, backend: Backend, precision: str, where: str) -> Product:
+def _rounding_matmul(backend: Backend, precision: str, where: str) -> Matmul:
+    library = backend.name.partition(":")[0]
     name = f"bpxp.backends.{library}.matmul"
-    known = importlib.import_module(name).products(backend) if importlib.util.find_spec(name) else {}
+    known = importlib.import_module(name).rounding_matmuls(backend) if importlib.util.find_spec(name) else {}
     if precision not in known:
         raise InvalidValueError(
             where,
@@ -81,12 +93,12 @@ def _product(library: str, backend: Backend, precision: str, where: str) -> Prod
             code="E024",
             expected=" or ".join(["float32", *known]),
         )
-    product: Product = known[precision]
+    product: Matmul = known[precision]
     return product
 
 
-def _within_range(product: Product, xp: Namespace) -> Product:
-    """Let operands be scaled to at most 1 and the result back: float16 ends at 65504, and at 6e-8 below."""
+def _within_range(product: Matmul, xp: Namespace) -> Matmul:
+    """Scale the operands to at most 1 and the result back: the range of float16 is 6e-8 to 65504."""
 
     def scaled(a: Array) -> tuple[Array, Array]:
         least = xp.full((1,), float(xp.finfo(a.dtype).smallest_normal), dtype=a.dtype)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bpxp.backends import Array, Backend, get_backend
-from bpxp.backends.base import is_host_array
+from bpxp.backends.dlpack import is_host_array
 from bpxp.core.checks import number, positive_int
 from bpxp.core.random import SPLIT, HostRandom, Seed, normalize_seed
 from bpxp.data.validation.inputs import as_host, taken

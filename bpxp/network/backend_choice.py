@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bpxp.backends import ENVIRONMENT, FASTEST, LIBRARIES, Backend, available_backends, get_backend
+from bpxp.backends import Backend, available_backends, get_backend
 from bpxp.backends.capture import NO_STATE
 from bpxp.backends.dtypes import validate_dtype
+from bpxp.backends.names import ENVIRONMENT, FASTEST, LIBRARIES, backend_names
+from bpxp.backends.precision import label, parse_label
 from bpxp.core.random import make_key
 from bpxp.core.tree import tree_map
 from bpxp.core.typing import Params
@@ -22,7 +24,7 @@ from bpxp.network.step import Data, State, TrainingStep
 from bpxp.nn.spec import Spec
 from bpxp.optim import SGD
 
-CANDIDATES = ("numpy", "cupy", "torch", "torch:cuda", "jax")
+CANDIDATES = backend_names(devices=True)
 BUDGET = 1.0 / len(CANDIDATES)  # seconds of measured steps for each: one second for all
 MOST = 64  # steps at a time
 BATCH = 64
@@ -78,7 +80,7 @@ def choose(
     if isinstance(named, str) and named.partition(":")[0] == FASTEST:
         return fastest(spec, params, _batch(named), matmul)
     backend = get_backend(asked, matmul=matmul)
-    return backend, BackendReport(backend.name, _reason(asked, named, backend), {}, {})
+    return backend, BackendReport(label(backend), _reason(asked, named, backend), {}, {})
 
 
 def _batch(name: str) -> int:
@@ -93,7 +95,7 @@ def _batch(name: str) -> int:
 def _reason(asked: Any, named: Any, backend: Backend) -> str:
     if not isinstance(named, str):
         return "given as an object"
-    if named.partition("+")[0] != "auto":
+    if parse_label(named)[0] != "auto":
         return "asked for" if asked is not None else f"the environment variable {ENVIRONMENT} names it"
     return "a CUDA device answers CuPy" if backend.name.startswith("cupy") else f"no CUDA device answers CuPy ({why()})"
 
@@ -149,8 +151,8 @@ def fastest(spec: Spec, params: Params, batch: int, matmul: str | None = None) -
         try:
             backend = get_backend(name, matmul=matmul)
             own = replace(spec, dtype=validate_dtype(spec.dtype, backend))
-            seconds[backend.name] = measured(own, params, backend, batch)
-            backends[backend.name] = backend
+            seconds[label(backend)] = measured(own, params, backend, batch)
+            backends[label(backend)] = backend
         except BackendNotInstalledError:
             excluded[name] = f"not installed: {LIBRARIES[name.partition(':')[0]].install}"
         except BpxpError as error:
@@ -179,7 +181,7 @@ def measured(spec: Spec, params: Params, backend: Backend, batch: int, budget: f
         return state, (time.perf_counter() - begun) / count
 
     state, first = clocked(state, 1)  # compiles
-    if first > budget and backend.name.partition("+")[0] in ("numpy", "torch"):
+    if first > budget and backend.name in ("numpy", "torch"):
         return first
     state, best = clocked(state, 1)
     end = time.perf_counter() + budget - best

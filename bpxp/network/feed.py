@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bpxp.backends import Array, Backend
-from bpxp.backends.prefetch import make_ring
+from bpxp.backends.base import option
+from bpxp.backends.prefetch import make_prefetch
 from bpxp.data.rows import Rows
 from bpxp.network.step import Data
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-PIECE = 4 << 20  # bytes of a piece, where the backend says nothing else
 LARGE = 8 << 20  # bytes of a piece that several threads gather: it is for a device which is quicker than one of them
 HELPERS = max(1, min(4, (os.cpu_count() or 1) // 2))
 WHOLE = 8  # as many steps, or a multiple of them, have a CUDA graph of their own
@@ -86,14 +86,14 @@ class Stream:
         self.samples, self.size = len(x), size
         self.batches = batches_of_a_piece(backend, sum(rows.row_bytes for rows in self.sources), self.samples, size)
         rows = self.batches * size
-        self.ring = make_ring(backend, [(source.sample, source.dtype) for source in self.sources], rows)
+        self.prefetch = make_prefetch(backend, [(source.sample, source.dtype) for source in self.sources], rows)
         self.bytes = 2 * rows * sum(source.row_bytes for source in self.sources)
         self.batch_index = backend.xp.arange(size, dtype=backend.xp.int32)
         self._xp = backend.xp
         self._order: np.ndarray | None = None
         self._thread = ThreadPoolExecutor(1, "bpxp-stream")  # one: what is asked for comes in turn
         self._helpers = ThreadPoolExecutor(HELPERS, "bpxp-gather") if self.bytes // 2 >= LARGE else None
-        self._asked: dict[int, tuple[int, Future[None]]] = {}  # of each half of the ring, what comes or has come there
+        self._asked: dict[int, tuple[int, Future[None]]] = {}  # of each half, the piece that is or will be there
         self._now: int | None = None
 
     def begin(self, order: np.ndarray) -> Array:
@@ -119,12 +119,12 @@ class Stream:
             self._now = piece
             if (piece + 1) * self.batches * self.size < self.samples:
                 self._ask(piece + 1)
-        x, y, *weight = self.ring.arrays(piece % 2)
+        x, y, *weight = self.prefetch.wait(piece % 2)
         return Data(x, y, weight[0] if weight else None, self.batch_index)
 
     def _leave(self) -> None:
         if self._now is not None:
-            self.ring.used(self._now % 2)
+            self.prefetch.release(self._now % 2)
             self._now = None
 
     def _ask(self, piece: int) -> Future[None]:
@@ -142,9 +142,9 @@ class Stream:
             which = np.minimum(np.arange(begin, end), self.samples - 1)
         else:
             which = order[begin:end]
-        for source, room in zip(self.sources, self.ring.room(piece % 2), strict=True):
+        for source, room in zip(self.sources, self.prefetch.host_buffer(piece % 2), strict=True):
             self._gather(source, which, room[: end - begin])
-        self.ring.send(piece % 2)
+        self.prefetch.start(piece % 2)
 
     def _gather(self, source: Rows, which: np.ndarray, room: np.ndarray) -> None:
         if self._helpers is None or room.nbytes < LARGE:
@@ -161,6 +161,6 @@ Feed = Resident | Stream
 
 def batches_of_a_piece(backend: Backend, row_bytes: int, samples: int, size: int) -> int:
     """Return how many mini-batches travel at a time: enough that handing them over costs little."""
-    most: int = getattr(backend, "piece", PIECE)
+    most: int = option(backend, "prefetch_bytes")
     batches = min(max(1, most // max(1, row_bytes * size)), -(-samples // size))
     return batches - batches % WHOLE if batches > WHOLE else batches

@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from bpxp.core.tree import tree_map
+from bpxp.core.typing import Namespace, Params
 from bpxp.network.step import evaluation
+from bpxp.nn.spec import Spec
 from bpxp.nn.windows import WORKSPACE
 
-if TYPE_CHECKING:
-    from bpxp.network.network import Network
-
 CHUNK = 1000  # at most
-ROOMS = 32  # and no more images than need so many times the workspace on their way
+WORKSPACES = 32  # and no more images than need so many times the workspace
 
 
-def samples_at_a_time(net: Network, /) -> int:
-    """Return how many samples there is room for, found by one that goes forward without its numbers."""
-    if len(net.input_shape) == 1:  # no layer makes many more numbers of a vector than it has parameters
+def samples_at_a_time(spec: Spec, params: Params, stats: Any, xp: Namespace, /) -> int:
+    """Return how many samples fit, measured by the forward pass of an abstract one."""
+    if len(spec.input_shape) == 1:  # no layer makes many more numbers of a vector than it has parameters
         return CHUNK
-    # Not imported by those who have vectors.
+    # Imported only for images.
     from bpxp.backends.abstract.array import Meter
     from bpxp.backends.abstract.namespace import shape_namespace, shape_of
 
     meter = Meter()
-    xp = shape_namespace(meter, net.xp)
-    params, stats = tree_map(lambda a: shape_of(a, meter), (net.params, net.stats))
+    workspace: int = getattr(xp, "workspace", WORKSPACE)
+    xp = shape_namespace(meter, xp)
+    params, stats = tree_map(lambda a: shape_of(a, meter), (params, stats))
     kept = meter.live
-    x = xp.empty((1, *net.input_shape), dtype=getattr(xp, net.dtype))
+    x = xp.empty((1, *spec.input_shape), dtype=getattr(xp, spec.dtype))
     try:
-        net.model.forward(params, x, xp=xp, **evaluation(net.model, stats))
-    except Exception:  # a layer of the user's own may ask for numbers
+        spec.model.forward(params, x, xp=xp, **evaluation(spec.model, stats))
+    except Exception:  # a custom layer may ask for numbers
         return CHUNK
-    room: int = getattr(net.xp, "workspace", WORKSPACE)
-    return max(1, min(CHUNK, ROOMS * room // (meter.peak - kept)))
+    return max(1, min(CHUNK, WORKSPACES * workspace // (meter.peak - kept)))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bpxp.backends import Backend
 from bpxp.backends.dtypes import validate_dtype
+from bpxp.backends.precision import label
 from bpxp.core.checks import number
 from bpxp.core.random import INIT, HostRandom, Seed, make_key, normalize_seed
 from bpxp.core.threefry import Key
@@ -152,7 +153,7 @@ class Network:
     def __repr__(self) -> str:
         sizes = " → ".join(str(n) for n in (*self.input_shape, *(_width(layer) for layer in self.model.layers)))
         what = f"{type(self.loss).__name__}, {self.size:,} parameters"
-        return f"<Network {sizes}, {what}, {self.dtype} on {self.backend.name}>"
+        return f"<Network {sizes}, {what}, {self.dtype} on {label(self.backend)}>"
 
     # ---------------------------------------------------------------- what it is
 
@@ -179,7 +180,7 @@ class Network:
         """Return the shape ledger: shapes of x, W, b, z, a, delta, dW, db of each layer, and its costs; print it."""
         from bpxp.network.summary import make_ledger
 
-        return make_ledger(self)
+        return make_ledger(self.spec, self.backend, self._params, self.stats, self.key)
 
     # ---------------------------------------------------------------- mathematics on arrays
 
@@ -331,7 +332,7 @@ class Network:
 
     @functools.cached_property
     def _chunk(self) -> int:
-        return samples_at_a_time(self)
+        return samples_at_a_time(self.spec, self._params, self.stats, self.xp)
 
     def _forward(self, x: Any, where: str) -> Array:
         x = inputs_or_rows(self.spec, self.backend, x, where)

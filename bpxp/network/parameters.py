@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bpxp.backends import Array, Backend
-from bpxp.backends.base import is_host_array
+from bpxp.backends.dlpack import is_host_array
 from bpxp.core.tree import named_leaves, unflatten
 from bpxp.core.typing import Params
 from bpxp.data.validation.inputs import as_host, taken

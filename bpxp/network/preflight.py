@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from bpxp.backends.abstract.array import Cost, Meter
 from bpxp.backends.abstract.namespace import shape_namespace, shape_of
+from bpxp.backends.precision import label
 from bpxp.core.checks import positive_int
 from bpxp.core.tree import leaves, tree_map
 from bpxp.network.feed import batches_of_a_piece
@@ -200,7 +201,7 @@ def step_costs(
     state = step(state, data)
     total = meter.total
     return Costs(
-        net.backend.name,
+        label(net.backend),
         type(optimizer).__name__,
         net.dtype,
         batch,
@@ -211,7 +212,7 @@ def step_costs(
         live,
         meter.peak,
         dict(meter.by_name),
-        max(meter.products, key=lambda product: product[0] * product[1] * product[2], default=(0, 0, 0)),
+        max(meter.matmuls, key=math.prod, default=(0, 0, 0)),
         state_bytes=sum(math.prod(a.shape) * a.dtype.itemsize for a in leaves((state.params, state.stats, state.opt))),
         streamed=not resident,
     )

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from bpxp.backends import Array, Backend, get_backend
-from bpxp.backends.base import is_host_array
+from bpxp.backends.base import option
+from bpxp.backends.dlpack import is_host_array
 from bpxp.data.dataset import Dataset
 from bpxp.data.rows import Rows
 from bpxp.data.validation import inputs, targets
@@ -120,7 +121,7 @@ def stays(spec: Spec, backend: Backend, data: Any, x: Any) -> bool:
     if not isinstance(x, np.ndarray) or x.dtype.kind not in "biuf":
         return False
     kind = np.dtype(np.uint8 if x.dtype == np.uint8 else spec.dtype)
-    if x.dtype == kind and x.flags.c_contiguous and getattr(backend, "shares_memory", False):
+    if x.dtype == kind and x.flags.c_contiguous and option(backend, "shares_memory"):
         return False  # it is used without a copy
     need = x.size * kind.itemsize
     memory = backend.memory() if need > SMALL else None

@@ -1,26 +1,26 @@
 """The shape ledger: for each layer the shapes of everything that its equations name, and what it costs.
 
-Nothing in it is stated twice: the shapes, the bytes and the FLOPs are read off one real forward and backward pass of
-two samples of zeros, on NumPy.
+Nothing in it is stated twice: shapes, bytes and FLOPs are those of one forward and backward pass of two samples, on
+abstract arrays.
 """
 
 from __future__ import annotations
 
-import types
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from bpxp.backends import get_backend
-from bpxp.core.tree import named_leaves, tree_map
-from bpxp.core.typing import Shape
+from bpxp.backends import Backend
+from bpxp.backends.abstract.array import Meter, ShapeArray
+from bpxp.backends.abstract.namespace import shape_namespace, shape_of
+from bpxp.backends.precision import label
+from bpxp.core.random import HostRandom
+from bpxp.core.tree import leaves, named_leaves, tree_map
+from bpxp.core.typing import Params, Shape
+from bpxp.errors import BpxpError
 from bpxp.network.step import training
 from bpxp.nn.layer import Layer
 from bpxp.nn.sequential import Sequential
-
-if TYPE_CHECKING:
-    from bpxp.network.network import Network
+from bpxp.nn.spec import Spec
 
 SAMPLES = 2  # one sample has no variance, which batch normalisation needs
 
@@ -48,6 +48,8 @@ class LayerLedger(NamedTuple):
         first layer with parameters does not compute dx.
     kept_bytes : int
         What the layer keeps for the backward pass beside what the layers below keep already, per sample.
+    not_counted : str
+        Why FLOPs and bytes are not known: a layer of your own that looks at numbers has none of them counted.
     """
 
     name: str
@@ -56,6 +58,7 @@ class LayerLedger(NamedTuple):
     forward_flops: int
     backward_flops: int
     kept_bytes: int
+    not_counted: str = ""
 
 
 class Ledger(NamedTuple):
@@ -80,59 +83,60 @@ class Ledger(NamedTuple):
             f"{self.parameters:,} parameters, {self.dtype}, backend {self.backend}; per sample "
             f"{si(forward)}FLOP forward, {si(backward)}FLOP backward, {si(kept)}B kept for it"
         )
+        if missing := sum(bool(layer.not_counted) for layer in self.layers):
+            total += f", without {missing} layer{'s' * (missing > 1)} that {'are' if missing > 1 else 'is'} not counted"
         return "\n".join([*blocks, total])
 
     def __repr__(self) -> str:
         return str(self)
 
 
-def make_ledger(net: Network) -> Ledger:
-    """Return the ledger of a network; the network is not touched."""
-    numpy = get_backend("numpy")
-    count = _Counter()
-    xp = types.SimpleNamespace(**{**vars(numpy.xp), "matmul": count.matmul})
+def make_ledger(spec: Spec, backend: Backend, params: Params, stats: Any, key: Any) -> Ledger:
+    """Return the ledger of a network; no array is made, and no parameter is read."""
+    meter = Meter()
+    xp = shape_namespace(meter, backend.xp)
+    params, stats, key = tree_map(lambda a: shape_of(a, meter), (params, stats, key))
+    x = xp.empty((SAMPLES, *spec.input_shape), dtype=getattr(xp, spec.dtype))
 
-    def host(tree: Any) -> Any:
-        return tree_map(net.backend.to_numpy, tree)
+    def run(function: Callable[..., Any], *args: Any, **context: Any) -> tuple[Any, int, str]:
+        """Return what the function returns, its FLOPs, and why it does not run on abstract arrays."""
+        meter.start()
+        try:
+            return function(*args, xp=xp, **context), meter.total.flops, ""
+        except Exception as error:  # a layer of the user's own may look at numbers, in any way
+            return None, 0, error.what if isinstance(error, BpxpError) else f"{type(error).__name__}: {error}"
 
-    params, stats, key = host(net.params), host(net.stats), host(net.key)
-    x = np.zeros((SAMPLES, *net.input_shape), net.dtype)
-    # What is kept is what the whole network keeps: an activation may wait behind the pooling that follows it.
-    _, whole = net.model.forward(params, x, xp=xp, **training(net.model, stats, key, None))
-    passes, known = [], {id(a) for _, a in named_leaves(params)}
-    for i, layer in enumerate(net.layers):
+    # What is kept is what the whole network keeps: an activation may be applied after the pooling that follows it.
+    whole, _, _ = run(spec.model.forward, params, x, **training(spec.model, stats, key, None))
+    passes, known = [], {id(a.buffer) for a in leaves(params)}
+    for i, layer in enumerate(spec.model.layers):
         part = Sequential((layer,))
         context = training(part, stats[i : i + 1], key.at(i) if key else (), None)
-        count.flops = 0
-        y, caches = part.forward(params[i : i + 1], x, xp=xp, **context)
-        passes.append((part, x, y, caches, count.flops, _bytes(whole[i], known)))
+        done, flops, reason = run(part.forward, params[i : i + 1], x, **context)
+        y, caches = done or (xp.empty((SAMPLES, *_out_shape(layer, x.shape[1:])), dtype=x.dtype), ())
+        passes.append((part, x, y, caches, flops, _bytes(whole[1][i] if whole else caches, known), reason))
         x = y
-    layers, dy, first = [], np.zeros_like(x), _first_with_parameters(params)
-    for i in range(len(net.layers) - 1, -1, -1):
-        part, x, y, caches, forward, kept = passes[i]
-        count.flops = 0
-        if i > first:
-            dy, (grads,) = part.backward(params[i : i + 1], caches, dy, xp=xp)
-        elif i == first:
-            (grads,) = part.gradients(params[i : i + 1], caches, dy, xp=xp)
+    layers, dy, first = [], x, _first_with_parameters(params)
+    for i in range(len(params) - 1, -1, -1):
+        part, x, y, caches, forward, kept, reason = passes[i]
+        done, backward = None, 0
+        if i >= first and not reason:
+            function = part.backward if i > first else part.gradients
+            done, backward, reason = run(function, params[i : i + 1], caches, dy)
+        if i > first and done:
+            dy, (grads,) = done
         else:
-            grads = ()
+            dy, (grads,) = x, done or params[i : i + 1]
         entries = tuple(_entries(part.layers[0], x.shape, y.shape, params[i], grads))
         size = sum(a.size for _, a in named_leaves(params[i]))
-        costs = (n // SAMPLES for n in (forward, count.flops, kept))
-        layers.append(LayerLedger(layer_name(part.layers[0]), entries, size, *costs))
-    return Ledger(tuple(reversed(layers)), net.dtype, net.backend.name)
+        forward, backward, kept = (n // SAMPLES for n in (forward, backward, kept))
+        layers.append(LayerLedger(layer_name(part.layers[0]), entries, size, forward, backward, kept, reason))
+    return Ledger(tuple(reversed(layers)), spec.dtype, label(backend))
 
 
-class _Counter:
-    """Matrix products, and the floating-point operations that they did."""
-
-    flops = 0
-
-    def matmul(self, a: np.ndarray, b: np.ndarray, /) -> np.ndarray:
-        product: np.ndarray = np.matmul(a, b)
-        self.flops += 2 * product.size * a.shape[-1]
-        return product
+def _out_shape(layer: Layer, in_shape: Shape) -> Shape:
+    """Return the shape of one sample behind a layer that does not run on abstract arrays."""
+    return layer.init(HostRandom(0, ()), in_shape)[1]
 
 
 def _first_with_parameters(params: tuple[Any, ...]) -> int:
@@ -158,13 +162,10 @@ def _shape(shape: Shape, batch: bool = False) -> str:
 
 
 def _bytes(caches: Any, known: set[int]) -> int:
-    """Return the bytes of the arrays in a cache that are not known yet; then they are."""
-    total = 0
-    for _, a in named_leaves(caches):
-        owner = a if getattr(a, "base", None) is None else a.base
-        if isinstance(a, np.ndarray) and id(owner) not in known:
-            known.add(id(owner))
-            total += owner.nbytes
+    """Return the bytes of the buffers of a cache that are not known yet, and add them to those that are."""
+    new = {id(a.buffer): a.buffer.size for a in leaves(caches) if isinstance(a, ShapeArray)}
+    total = sum(size for buffer, size in new.items() if buffer not in known)
+    known.update(new)
     return total
 
 
@@ -178,8 +179,11 @@ def layer_name(layer: Layer) -> str:
 
 def _block(i: int, layer: LayerLedger) -> str:
     head = f"{i}  {layer.name}: {layer.parameters:,} parameters, "
-    head += f"{si(layer.forward_flops)}FLOP forward, {si(layer.backward_flops)}FLOP backward, "
-    head += f"{si(layer.kept_bytes)}B kept, per sample"
+    if layer.not_counted:
+        head += f"costs not counted ({layer.not_counted})"
+    else:
+        head += f"{si(layer.forward_flops)}FLOP forward, {si(layer.backward_flops)}FLOP backward, "
+        head += f"{si(layer.kept_bytes)}B kept, per sample"
     widths = [max(len(entry[k]) for entry in layer.entries) for k in range(3)]
     rows = ["   " + "  ".join(c.ljust(w) for c, w in zip(e, widths, strict=True)).rstrip() for e in layer.entries]
     return "\n".join([head, *rows])

@@ -13,6 +13,7 @@ import numpy as np
 
 from bpxp.backends import Backend, get_backend
 from bpxp.backends.dtypes import validate_dtype
+from bpxp.backends.precision import label
 from bpxp.core.checks import as_path
 from bpxp.core.random import HostRandom, normalize_seed
 from bpxp.core.tree import named_leaves, tree_map, unflatten
@@ -76,7 +77,7 @@ def describe(stored: Stored) -> dict[str, Any]:
 
 def written(backend: Backend) -> dict[str, str]:
     """Return what wrote a file: for people, nothing depends on it."""
-    return {"bpxp": __version__, "numpy": np.__version__, "backend": backend.name}
+    return {"bpxp": __version__, "numpy": np.__version__, "backend": label(backend)}
 
 
 def load(path: str | Path, custom: Sequence[type]) -> Stored:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bpxp.backends.precision import label
 from bpxp.core.tree import leaves
 from bpxp.errors import BpxpError, DeviceMemoryError, warn
 from bpxp.network.network import Network
@@ -127,7 +128,7 @@ class MemoryEstimate:
         got = [f"about {gib(needed)} needed"] if needed is not None else []
         got += [] if memory is None else [f"{gib(memory.free)} of {gib(memory.total)} free"]
         error = DeviceMemoryError(
-            f"fit(batch_size={self.setup.size}) on {self.net.backend.name}",
+            f"fit(batch_size={self.setup.size}) on {label(self.net.backend)}",
             "the device has too little memory",
             code="E053",
             got=", ".join(got),
@@ -172,7 +173,7 @@ def no_memory_for_samples(net: Network, cause: BaseException) -> DeviceMemoryErr
     """Return the error for samples that the device could not take."""
     memory = net.backend.memory()
     error = DeviceMemoryError(
-        f"fit on {net.backend.name}",
+        f"fit on {label(net.backend)}",
         "the device has too little memory for the samples",
         code="E053",
         got="" if memory is None else f"{gib(memory.free)} of {gib(memory.total)} free",

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bpxp.backends import Array
+from bpxp.backends.precision import parse_label
 from bpxp.core.tree import leaves, named_leaves, tree_map
 from bpxp.errors import CheckpointCorruptError, CheckpointFormatError, CheckpointMismatchError, warn
 from bpxp.network.network import Network
@@ -45,7 +46,7 @@ class Saved(NamedTuple):
     batch_size: int
     callbacks: list[tuple[str, dict[str, Any]]]
     history: History
-    products: str  # the precision of the matrix products, which belongs to the run
+    matmul: str  # the precision of the matrix products, which belongs to the run
 
 
 # ---------------------------------------------------------------- writing
@@ -165,7 +166,7 @@ def _parsed(path: str, tensors: format.Tensors, description: dict[str, Any]) -> 
         batch_size=_count(plan, "batch_size", least=1),
         callbacks=[(str(entry["type"]), dict(entry["state"])) for entry in run["callbacks"]],
         history=History(json.loads(tensors["run/history"].tobytes())),
-        products=_products(str(description["written"]["backend"])),
+        matmul=parse_label(str(description["written"]["backend"]))[1] or "float32",
     )
 
 
@@ -217,9 +218,8 @@ def restore(saved: Saved, net: Network, setup: FitSetup) -> FitProgress:
     """
     where = f"fit(resume={saved.path!r})"
     _refuse(differences(saved.plan, setup.plan()), where, "the run was begun otherwise")
-    if saved.products != _products(net.backend.name):
-        now = _products(net.backend.name)
-        _warn(f"matrix products were of {saved.products}, and are of {now} now: not the same bits", saved)
+    if saved.matmul != net.backend.matmul:
+        _warn(f"matrix products were of {saved.matmul}, and are of {net.backend.matmul} now: not the same bits", saved)
     optimizer = setup.step.optimizer
     kept = {name: a for name, a in saved.tensors.items() if not name.startswith(OTHERS)}
     like = optimizer.init(net.params, xp=net.xp)
@@ -244,11 +244,6 @@ def restore(saved: Saved, net: Network, setup: FitSetup) -> FitProgress:
     run = FitProgress(net, state, setup.size, setup.batches, *place)
     run.publish(params)
     return run
-
-
-def _products(backend: str) -> str:
-    """Return the precision of the matrix products of a backend of this name, ``"torch:cuda+tf32"``."""
-    return backend.partition("+")[2] or "float32"
 
 
 def resume_callbacks(saved: Saved, trainer: Fit) -> None:

@@ -8,12 +8,12 @@ import types
 
 import pytest
 
-import bpxp.backends
-from bpxp.backends import LIBRARIES, Backend, BackendInfo, Library, available_backends, base, get_backend
+from bpxp.backends import Backend, BackendInfo, available_backends, base, get_backend, names
+from bpxp.backends.names import LIBRARIES, Library
 from bpxp.errors import BackendNotInstalledError, BackendNotUsableError, BpxpError, InvalidTypeError, InvalidValueError
 
-MEMBERS = {"name", "xp", "device", "asarray", "to_numpy", "compile", "memory", "out_of_memory"}
-TOLD = {"ring", "piece", "shares_memory"}  # by some: of data larger than the device
+MEMBERS = {"name", "xp", "device", "matmul", "asarray", "to_numpy", "compile", "memory", "out_of_memory"}
+OPTIONAL = {*base.options(base.BackendOptions)}
 
 
 def installed(name: str) -> bool:
@@ -22,13 +22,27 @@ def installed(name: str) -> bool:
 
 def test_the_protocol_has_these_members_and_no_more():
     # Growth here is a decision: a backend is a namespace, the way in, the way out, compile, and memory.
-    declared = set(Backend.__annotations__) | {name for name in vars(Backend) if not name.startswith("_")}
-    assert declared == MEMBERS
+    assert set(base.MEMBERS) == MEMBERS
+
+
+def test_a_backend_that_lacks_members_is_refused_with_their_names():
+    numpy = get_backend("numpy")
+    six = {name: getattr(numpy, name) for name in ("name", "xp", "device", "asarray", "to_numpy", "compile")}
+    with pytest.raises(
+        InvalidTypeError, match="not a backend, it lacks matmul, memory, out_of_memory: got SimpleNamespace"
+    ):
+        get_backend(types.SimpleNamespace(**six))
+
+
+def test_an_option_has_a_default(backend):
+    bare = types.SimpleNamespace()
+    assert [base.option(bare, name) for name in base.options(base.BackendOptions)] == [None, 4 << 20, False]
+    assert base.option(backend, "shares_memory") == (backend.name in ("numpy", "torch"))
 
 
 def test_a_backend_has_the_protocols_members_and_no_more(backend):
     assert isinstance(backend, Backend)
-    assert {name for name in dir(backend) if not name.startswith("_")} - TOLD == MEMBERS
+    assert {name for name in dir(backend) if not name.startswith("_")} - OPTIONAL == MEMBERS
 
 
 def test_the_name_says_which_backend_it_is(backend):
@@ -42,7 +56,7 @@ def test_a_backend_is_made_once(backend):
 
 def test_the_namespace_has_no_name_outside_the_standard(backend):
     standard = {*base.CREATION, *base.FUNCTIONS, *base.CONSTANTS, *base.DTYPES}
-    assert set(vars(backend.xp)) <= standard | {*base.KERNELS, *base.HINTS, *base.STORES, *base.MAKERS}
+    assert set(vars(backend.xp)) <= standard | {*base.options(base.NamespaceOptions)}
 
 
 def test_the_environment_chooses(monkeypatch):
@@ -69,18 +83,18 @@ def test_without_a_word_it_is_auto(monkeypatch):
 def test_auto_falls_back_to_numpy(monkeypatch, error):
     numpy = get_backend("numpy")
 
-    def named(name, where):
+    def named(name, where, matmul="float32"):
         if name == "cupy":
             raise error("backend", "no", code="E022")
         return numpy
 
-    monkeypatch.setattr(bpxp.backends, "_named", named)
-    assert bpxp.backends._automatic() is numpy
+    monkeypatch.setattr(names, "_named", named)
+    assert names._automatic() is numpy
 
 
 def test_auto_takes_cupy_where_it_works(monkeypatch):
-    monkeypatch.setattr(bpxp.backends, "_named", lambda name, where: name)
-    assert bpxp.backends._automatic() == "cupy"
+    monkeypatch.setattr(names, "_named", lambda name, where: name)
+    assert names._automatic() == "cupy"
 
 
 @pytest.mark.parametrize(
@@ -198,7 +212,7 @@ def test_torch_without_cuda_says_so(monkeypatch):
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(BackendNotUsableError, match="sees no CUDA device"):
-        bpxp.backends._made("torch:cuda", "backend")
+        names._made("torch:cuda", "backend")
 
 
 def test_every_error_is_a_bpxp_error():

@@ -11,7 +11,7 @@ import pytest
 import bpxp
 from bpxp import nn, optim
 from bpxp.backends import get_backend
-from bpxp.backends.precision import ROUNDOFF
+from bpxp.backends.precision import ROUNDOFF, label, parse_label
 from bpxp.errors import InvalidValueError
 
 ASKED = [
@@ -121,7 +121,7 @@ def gradient_errors(backend, which):
 @pytest.mark.parametrize("which", SMOOTH)
 def test_gradients_beside_those_of_float64(narrow, which):
     backend, u = narrow
-    if which == "cnn" and "bfloat16" not in backend.name:
+    if which == "cnn" and backend.matmul != "bfloat16":
         pytest.skip("once is enough")
     worst = max(gradient_errors(backend, which))
     # Through three layers, forwards and backwards, each product adds its own rounding: bfloat16 has u = 2^-8.
@@ -134,7 +134,7 @@ def test_without_it_gradients_are_float32s(backend):
 
 def test_the_digits_are_learned_as_well_and_weights_stay_in_float32(narrow):
     backend, u = narrow
-    if "bfloat16" not in backend.name:
+    if backend.matmul != "bfloat16":
         pytest.skip("once is enough")
     train, test = bpxp.data.digits()
     net = bpxp.Network([64, 30, 10], hidden="relu", init="he", backend=backend, seed=0)
@@ -153,16 +153,33 @@ def test_the_digits_are_learned_as_well_and_weights_stay_in_float32(narrow):
 
 def test_by_name_by_argument_and_for_a_network(narrow):
     backend, _ = narrow
-    plain, _, precision = backend.name.partition("+")
-    named = get_backend(backend.name)
-    assert named.name == backend.name
+    plain, precision = backend.name, backend.matmul
+    assert "+" not in plain
+    named = get_backend(label(backend))
+    assert named is backend
     assert get_backend(plain, matmul=precision) is named
     assert get_backend(named) is named
     assert get_backend(named, matmul=precision) is named
-    assert get_backend(get_backend(plain), matmul=precision).name == backend.name
+    other = get_backend(get_backend(plain), matmul=precision)
+    assert (other.name, other.matmul) == (plain, precision)
     net = bpxp.Network([4, 3, 2], backend=plain, matmul=precision, seed=0)
     assert net.backend is named
-    assert repr(net).endswith(f"float32 on {backend.name}>")
+    assert repr(net).endswith(f"float32 on {plain}+{precision}>")
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [("torch:cuda+tf32", ("torch:cuda", "tf32")), ("cupy:1", ("cupy:1", None)), ("jax+", ("jax", ""))],
+)
+def test_a_label_is_read_back(text, parts):
+    assert parse_label(text) == parts
+    if parts[1]:
+        assert label(types.SimpleNamespace(name=parts[0], matmul=parts[1])) == text
+
+
+def test_a_label_without_its_precision():
+    with pytest.raises(InvalidValueError, match="unknown precision ''"):
+        get_backend("numpy+")
 
 
 def test_float32_is_what_there_is_without_a_word(backend):
@@ -176,14 +193,14 @@ def test_a_file_does_not_tell(narrow, tmp_path):
     net.save(tmp_path / "net.bpxp")
     for place in ("numpy", backend):
         other = bpxp.Network.load(tmp_path / "net.bpxp", backend=place)
-        assert other.backend.name == get_backend(place).name
+        assert other.backend is get_backend(place)
         np.testing.assert_array_equal(other.backend.to_numpy(other.params[0].W), backend.to_numpy(net.params[0].W))
     assert net.to("numpy").backend.name == "numpy"
 
 
 def test_the_environment_may_name_it(narrow, monkeypatch):
-    monkeypatch.setenv("BPXP_BACKEND", narrow[0].name)
-    assert get_backend().name == narrow[0].name
+    monkeypatch.setenv("BPXP_BACKEND", label(narrow[0]))
+    assert get_backend() is narrow[0]
 
 
 def test_what_there_is_not(backend):
@@ -209,18 +226,18 @@ def test_a_network_of_float64_has_no_rounded_products(narrow):
 
 def test_torch_has_its_switch_back_after_each_product():
     torch = pytest.importorskip("torch")
-    from bpxp.backends.torch import matmul as torch_products
+    from bpxp.backends.torch import matmul as torch_matmul
 
     seen, settings = [], types.SimpleNamespace(fp32_precision="none")
     gpu = types.SimpleNamespace(device=types.SimpleNamespace(type="cuda"))
-    found = torch_products.products(gpu)
+    found = torch_matmul.rounding_matmuls(gpu)
     assert list(found) == ["tf32", "bfloat16", "float16"]
     before = torch.backends.cuda.matmul.fp32_precision
     assert found["tf32"](torch.ones(2, 2), torch.ones(2, 2)).sum() == 8.0
     assert torch.backends.cuda.matmul.fp32_precision == before
 
     def failing():
-        with torch_products._set(settings, "tf32"):
+        with torch_matmul._set(settings, "tf32"):
             seen.append(settings.fp32_precision)
             raise ZeroDivisionError
 
@@ -232,22 +249,22 @@ def test_torch_has_its_switch_back_after_each_product():
 @pytest.mark.parametrize("shapes", [((3, 4), (4, 5)), ((2, 3, 4), (2, 4, 5)), ((2, 3, 4), (4, 5))])
 def test_torchs_products_of_16_bits_return_float32(shapes):
     torch = pytest.importorskip("torch")
-    from bpxp.backends.torch import matmul as torch_products
+    from bpxp.backends.torch import matmul as torch_matmul
 
     a, b = (torch.empty(shape, device="meta") for shape in shapes)
-    product = torch_products._narrow(torch.bfloat16, a, b)
+    product = torch_matmul._narrow(torch.bfloat16, a, b)
     assert product.dtype == torch.float32
     assert product.shape == (*shapes[0][:-1], 5)
 
 
 def test_a_processor_without_bfloat16_gets_the_same_numbers(rng):
     torch = pytest.importorskip("torch")
-    from bpxp.backends.torch import matmul as torch_products
+    from bpxp.backends.torch import matmul as torch_matmul
 
     a, b = (torch.from_numpy(rng.random((50, 50)).astype(np.float32)) for _ in range(2))
     exact = a.bfloat16().double() @ b.bfloat16().double()
-    np.testing.assert_allclose(torch_products._rounded(torch.bfloat16, a, b), exact, rtol=1e-6)
-    assert not torch_products._rounds(torch.matmul)
+    np.testing.assert_allclose(torch_matmul._rounded(torch.bfloat16, a, b), exact, rtol=1e-6)
+    assert not torch_matmul._rounds(torch.matmul)
 
 
 def test_jax_multiplies_float32_as_float32_whatever_its_default():

@@ -1,4 +1,4 @@
-"""The rings of CUDA devices, on a make-believe device whose streams are threads: nothing is read too soon or overwritten.
+"""Prefetch to CUDA devices, on a make-believe device whose streams are threads: nothing is read too soon or overwritten.
 
 What the libraries' own calls do on a GPU is not shown by this; that the copies wait for the right events is.
 """
@@ -6,8 +6,10 @@ What the libraries' own calls do on a GPU is not shown by this; that the copies 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import queue
 import random
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -16,6 +18,7 @@ import numpy as np
 import pytest
 
 from bpxp.backends.base import Backend
+from bpxp.backends.prefetch import PinnedPrefetch
 from bpxp.data.rows import Rows
 from bpxp.network import feed
 from bpxp.network.feed import Stream
@@ -42,11 +45,6 @@ class FakeStream:
     def wait_event(self, event):
         if WAITS and event.last is not None:
             self.todo.put(event.last.wait)
-
-    def wait_stream(self, other):
-        event = FakeEvent()
-        event.record(other)
-        self.wait_event(event)
 
     def synchronize(self):
         event = FakeEvent()
@@ -75,7 +73,7 @@ class FakeArray:
     def __getitem__(self, part):
         return FakeArray(self.a[part])
 
-    def numpy(self):
+    def __array__(self, dtype=None, copy=None):
         return self.a
 
     def copy_(self, other, non_blocking):
@@ -84,9 +82,6 @@ class FakeArray:
 
     def set(self, pinned, stream):
         stream.todo.put(lambda: np.copyto(self.a, pinned))
-
-    def record_stream(self, stream):
-        pass
 
 
 class Device:
@@ -111,8 +106,7 @@ WAITS = True
 
 @pytest.fixture(params=["torch", "cupy"])
 def device(request, monkeypatch):
-    """Put the make-believe device in the place of a library's own, and return a backend that has its ring."""
-    pytest.importorskip(request.param)
+    """Load the calls of a library with a make-believe one in its place, and return a backend that prefetches by them."""
     monkeypatch.setattr(f"{__name__}.CUDA", Device())
     parts = {"Stream": FakeStream, "Event": FakeEvent, "stream": CUDA.stream}
     parts |= {"current_stream": CUDA.current_stream, "get_current_stream": CUDA.current_stream}
@@ -121,19 +115,14 @@ def device(request, monkeypatch):
     def zeros(shape, dtype=np.float32, **_):
         return FakeArray(np.zeros(shape, dtype))
 
-    if request.param == "torch":
-        from bpxp.backends.torch import prefetch as module
-
-        library = SimpleNamespace(zeros=zeros, from_numpy=lambda a: a, cuda=cuda)
-        ring, where = module.TorchRing, "the device"
-    else:
-        from bpxp.backends.cupy import prefetch as module
-
-        library = SimpleNamespace(zeros=zeros, cuda=cuda)
-        monkeypatch.setattr(module, "cupyx", SimpleNamespace(zeros_pinned=np.zeros))
-        ring, where = module.CupyRing, contextlib.nullcontext()
-    monkeypatch.setattr(module, request.param, library)
-    return SimpleNamespace(ring=lambda kinds, rows: ring(kinds, rows, where), xp=np)
+    library = SimpleNamespace(zeros=zeros, from_numpy=lambda a: a, cuda=cuda)
+    monkeypatch.setitem(sys.modules, request.param, library)
+    monkeypatch.setitem(sys.modules, "cupyx", SimpleNamespace(zeros_pinned=np.zeros))
+    spec = importlib.util.find_spec(f"bpxp.backends.{request.param}.prefetch")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    calls = module.TorchCuda("the device") if request.param == "torch" else module.CupyCuda(contextlib.nullcontext())
+    return SimpleNamespace(prefetch=lambda kinds, rows: PinnedPrefetch(kinds, rows, calls), xp=np)
 
 
 def trained(device: Backend, epochs: int) -> tuple[list[list[int]], list[list[int]]]:

@@ -63,7 +63,7 @@ class Arguments(Target):
 
     def around(self) -> contextlib.AbstractContextManager[Any]:
         """Leave out what takes a second: whoever asks for an unknown backend is told which ones work."""
-        return mock.patch.object(bpxp.backends, "available_backends", return_value={})
+        return mock.patch.object(bpxp.backends.names, "available_backends", return_value={})
 
     def make(self, rng: random.Random) -> tuple[Any, dict[str, Any]]:
         options = {name: pick(rng, values) for name, values in PLAIN.items() if rng.random() < 0.2}
@@ -137,7 +137,7 @@ class Line(Target):
         """Leave out what takes a thousand times as long as the mistake to find: other libraries, usage, translations."""
         patch = mock.patch.object
         with contextlib.ExitStack() as stack:
-            stack.enter_context(patch(bpxp.backends, "available_backends", return_value={}))
+            stack.enter_context(patch(bpxp.backends.names, "available_backends", return_value={}))
             for name in ("print_usage", "print_help"):
                 stack.enter_context(patch(argparse.ArgumentParser, name, lambda *_: None))
             for name in ("_", "ngettext"):

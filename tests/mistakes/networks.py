@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.machinery
+import importlib.util
 import re
 import sys
 import types
@@ -12,9 +13,8 @@ from typing import Any
 import numpy as np
 
 import bpxp
-import bpxp.backends
 from bpxp import nn, optim, verify
-from bpxp.backends import base
+from bpxp.backends import base, names
 from bpxp.errors import BpxpWarning
 from mistakes.rows import INF, NAN, ROWS, Row, named, row
 
@@ -62,7 +62,7 @@ def fake_cupy(c: Any, check_device: Callable[[str], None]) -> None:
     module.check_device = check_device  # type: ignore[attr-defined]
     library = types.ModuleType("cupy")
     library.__version__, library.__spec__ = "14.2.0", importlib.machinery.ModuleSpec("cupy", None)  # type: ignore
-    c.patch.setattr(bpxp.backends, "_found", {})
+    c.patch.setattr(names, "_found", {})
     c.patch.setitem(sys.modules, "cupy", library)
     c.patch.setitem(sys.modules, "bpxp.backends.cupy.backend", module)
 
@@ -70,9 +70,9 @@ def fake_cupy(c: Any, check_device: Callable[[str], None]) -> None:
 @row(10, ImportError, "E021", "'cupy' needs cupy, which is not installed", "pip install 'bpxp[cuda13]'",
     "backend='numpy'")
 def cupy_is_not_installed(c):
-    c.patch.setattr(bpxp.backends, "_found", {})
-    find = bpxp.backends.importlib.util.find_spec
-    c.patch.setattr(bpxp.backends.importlib.util, "find_spec", lambda name: None if name == "cupy" else find(name))
+    c.patch.setattr(names, "_found", {})
+    find = importlib.util.find_spec
+    c.patch.setattr(importlib.util, "find_spec", lambda name: None if name == "cupy" else find(name))
     bpxp.Network([4, 3], backend="cupy")
 
 

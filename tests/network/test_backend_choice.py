@@ -41,7 +41,7 @@ def bench(monkeypatch):
 
 def renamed(name):
     numpy = get_backend("numpy")
-    methods = {m: getattr(numpy, m) for m in ("xp", "device", "asarray", "to_numpy", "compile")}
+    methods = {m: getattr(numpy, m) for m in ("xp", "device", "matmul", "asarray", "to_numpy", "compile")}
     return types.SimpleNamespace(name=name, **methods)
 
 

@@ -10,6 +10,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from bpxp.backends.base import option
 from bpxp.data.rows import OneHot, Rows
 from bpxp.network import feed
 from bpxp.network.feed import Stream, batches_of_a_piece
@@ -197,7 +198,7 @@ def test_a_stream_ends_its_thread(stream):
 
 
 def test_a_piece_is_a_few_megabytes_and_whole_mini_batches(backend):
-    most = getattr(backend, "piece", feed.PIECE)
+    most = option(backend, "prefetch_bytes")
     for row, size, samples in ((784, 64, 10**6), (3, 1, 10**6), (10**6, 64, 1000), (10, 10, 25), (1, 10**8, 5)):
         batches = batches_of_a_piece(backend, row, samples, size)
         assert 1 <= batches <= -(-samples // size)

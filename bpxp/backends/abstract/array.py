@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,7 +36,7 @@ class Meter:
         Bytes of all buffers now, and of the most that there were at a time.
     by_name : dict of str to Cost
         An operation is what reads or writes numbers, a kernel launch on a GPU; a view is none.
-    products : list of (m, k, n)
+    matmuls : list of (m, k, n)
         The matrix products, in order.
     """
 
@@ -48,7 +47,7 @@ class Meter:
     def start(self) -> None:
         """Count from here; what lives goes on to live."""
         self.by_name: dict[str, Cost] = {}
-        self.products: list[tuple[int, int, int]] = []
+        self.matmuls: list[tuple[int, int, int]] = []
         self.peak = self.live
 
     @property
@@ -131,41 +130,23 @@ class ShapeArray:
         return self.view(shape, strides)
 
 
-def new(meter: Meter, shape: Shape, dtype: Any, like: Sequence[ShapeArray] = (), *, joined: bool = False) -> ShapeArray:
-    """Return an array in a buffer of its own; its axes lie in memory as those of the operands do, as NumPy has it."""
+def new(meter: Meter, shape: Shape, dtype: Any, operands: Sequence[ShapeArray] = ()) -> ShapeArray:
+    """Return an array in a buffer of its own, in C order, or in the memory order of the largest operand."""
     dtype = np.dtype(dtype)
+    order = memory_order(max(operands, key=lambda a: a.touched), len(shape)) if operands else range(len(shape))
     strides, step = [0] * len(shape), 1
-    for axis in reversed(memory_order(len(shape), like, joined)):
+    for axis in reversed(order):
         strides[axis] = step
         step *= max(1, shape[axis])
     return ShapeArray(shape, dtype, tuple(strides), Buffer(meter, math.prod(shape) * dtype.itemsize))
 
 
-def memory_order(ndim: int, operands: Sequence[ShapeArray], joined: bool) -> list[int]:
-    """Return the axes from the slowest to the fastest: sorted by strides, and in order where the operands disagree.
-
-    An axis of length 1 says nothing; nor does one that is broadcast, unless arrays are `joined`. NumPy sorts by
-    insertion: where not all pairs of axes can be compared, it matters with which it begins. That is the slowest where
-    arrays are joined, and the fastest elsewhere.
-    """
-    known: list[list[int | None]] = []
-    for a in operands:
-        known.append([None] * ndim)
-        for i, (n, stride) in enumerate(zip(a.shape, a.strides, strict=True), start=ndim - a.ndim):
-            if n != 1 and (stride or joined):
-                known[-1][i] = abs(stride) if joined else -abs(stride)
-    order = list(range(ndim)) if joined else list(range(ndim))[::-1]
-    for i in range(1, ndim):
-        axis, place = order[i], i
-        for j in range(i - 1, -1, -1):
-            pairs = [(strides[axis], strides[order[j]]) for strides in known]
-            says = [one <= other for one, other in pairs if one is not None and other is not None]
-            if any(says):
-                break
-            if says:
-                place = j
-        order.insert(place, order.pop(i))
-    return order if joined else order[::-1]
+def memory_order(a: ShapeArray, ndim: int) -> list[int]:
+    """Return the axes of a result from the slowest to the fastest; one that is broadcast keeps its place."""
+    lead = ndim - a.ndim
+    own = [i for i, (n, stride) in enumerate(zip(a.shape, a.strides, strict=True)) if n != 1 and stride]
+    slowest = iter(sorted(own, key=lambda i: -abs(a.strides[i])))
+    return [*range(lead), *(lead + (next(slowest) if i in own else i) for i in range(a.ndim))]
 
 
 # ---------------------------------------------------------------- views
@@ -207,28 +188,24 @@ def indexed(a: ShapeArray, index: tuple[Any, ...]) -> tuple[Shape, Shape]:
 
 
 def reshaped(a: ShapeArray, shape: Shape) -> Shape | None:
-    """Return the strides of `a` seen in another shape of the same size, or None where numbers would have to move."""
+    """Return the strides of a view of `a` in another shape of the same size; None where it has to be a copy."""
     if a.size <= 1:
         return compact(shape)
-    old = [(n, stride) for n, stride in zip(a.shape, a.strides, strict=True) if n != 1]
-    strides: list[int] = []
-    rest = list(shape)
-    while rest:
-        if rest[0] == 1:
-            rest.pop(0)
-            strides.append(0)
-            continue
-        # The fewest axes on both sides that hold as many numbers: the old ones must lie together.
-        block, own = [old.pop(0)], [rest.pop(0)]
-        while (size := math.prod(n for n, _ in block)) != math.prod(own):
-            if size < math.prod(own):
-                block.append(old.pop(0))
-            else:
-                own.append(rest.pop(0))
-        if any(left[1] != right[0] * right[1] for left, right in pairwise(block)):
+    runs: list[tuple[int, int]] = []  # axes that are contiguous with each other: their size, and the stride of the last
+    for n, stride in zip(a.shape, a.strides, strict=True):
+        if runs and runs[-1][1] == n * stride:
+            runs[-1] = runs[-1][0] * n, stride
+        elif n != 1:
+            runs.append((n, stride))
+    strides = []
+    for n in reversed(shape):
+        size, stride = runs.pop() if n != 1 else (1, 0)
+        if size % n:
             return None
-        strides += [step * block[-1][1] for step in compact(tuple(own))]
-    return tuple(strides)
+        strides.append(stride)
+        if size > n:
+            runs.append((size // n, stride * n))
+    return tuple(reversed(strides))
 
 
 # ---------------------------------------------------------------- operators

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bpxp.backends.abstract.array import Meter, ShapeArray, broadcast, elementwise, new, reshaped
-from bpxp.backends.base import CONSTANTS, DTYPES, HINTS, STORES, RuledNamespace
+from bpxp.backends.base import CONSTANTS, DTYPES, RuledNamespace
 from bpxp.core.typing import Shape
 from bpxp.errors import InvalidTypeError, InvalidValueError
 
@@ -60,8 +60,8 @@ def shape_namespace(meter: Meter, like: Any = None) -> Any:
     for name in ("broadcast_to", "expand_dims", "flip", "matrix_transpose", "moveaxis", "permute_dims", "squeeze"):
         functions[name] = globals()[f"_{name}"]
     functions |= {name: functools.partial(rule, meter) for name, rule in KERNEL_RULES.items() if hasattr(like, name)}
-    functions |= {name: getattr(like, name) for name in HINTS if hasattr(like, name)}
-    functions |= {name: {} for name in STORES if hasattr(like, name)}  # its own: what has no numbers is for nobody else
+    functions |= {name: getattr(like, name) for name in ("workspace", "fuses") if hasattr(like, name)}
+    functions |= {"memo": {}} if hasattr(like, "memo") else {}
     lacking = (
         "no rule says what this function costs",
         "bpxp/backends/abstract/namespace.py that returns its result's shape",
@@ -134,7 +134,7 @@ def _matmul(meter: Meter, a: ShapeArray, b: ShapeArray, /) -> ShapeArray:
         raise InvalidValueError("xp.matmul", "the shapes do not fit", code="E027", got=f"{a.shape} and {b.shape}")
     lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     result = new(meter, (*lead, m, n), _result_type(a, b))
-    meter.products.append((m, k, n))
+    meter.matmuls.append((m, k, n))
     meter.record("matmul", a.touched + b.touched + result.touched, 2 * k * result.size)
     return result
 
@@ -217,7 +217,7 @@ def _concat(meter: Meter, arrays: Sequence[ShapeArray], /, *, axis: int = 0) -> 
                 "xp.concat", "the shapes do not fit", code="E027", got=f"{first.shape} and {a.shape}"
             )
     shape = (*first.shape[:axis], sum(a.shape[axis] for a in arrays), *first.shape[axis + 1 :])
-    return _done(meter, "concat", arrays, new(meter, shape, _result_type(*arrays), arrays, joined=True))
+    return _done(meter, "concat", arrays, new(meter, shape, _result_type(*arrays), arrays))
 
 
 def _stack(meter: Meter, arrays: Sequence[ShapeArray], /, *, axis: int = 0) -> ShapeArray:
@@ -229,7 +229,7 @@ def _stack(meter: Meter, arrays: Sequence[ShapeArray], /, *, axis: int = 0) -> S
     parts = [_expand_dims(a, axis=axis) for a in arrays]
     axis = _axis(axis, first.ndim + 1)
     shape = (*first.shape[:axis], len(arrays), *first.shape[axis:])
-    return _done(meter, "stack", arrays, new(meter, shape, _result_type(*arrays), parts, joined=True))
+    return _done(meter, "stack", arrays, new(meter, shape, _result_type(*arrays), parts))
 
 
 def _tile(meter: Meter, x: ShapeArray, repetitions: Shape, /) -> ShapeArray:

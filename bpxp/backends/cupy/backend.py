@@ -9,22 +9,13 @@ import array_api_compat.cupy as compat
 import cupy
 import numpy as np
 
-from bpxp.backends.base import (
-    CREATION,
-    FUNCTIONS,
-    Step,
-    StepFunction,
-    foreign,
-    host,
-    is_host_array,
-    namespace,
-    no_such_device,
-)
+from bpxp.backends.base import CREATION, FUNCTIONS, Step, StepFunction, namespace, no_such_device
 from bpxp.backends.cupy.cublas import Blas
 from bpxp.backends.cupy.cuda_graph import CupyGraph
-from bpxp.backends.cupy.prefetch import CupyRing
+from bpxp.backends.cupy.prefetch import CupyCuda
 from bpxp.backends.cupy.threefry import threefry
-from bpxp.backends.prefetch import PIECE, Kinds
+from bpxp.backends.dlpack import host_array, import_array, is_host_array
+from bpxp.backends.prefetch import DEVICE_BYTES, Kinds, PinnedPrefetch
 from bpxp.core.memory import Memory
 from bpxp.core.typing import Array
 
@@ -58,7 +49,8 @@ class CupyBackend:
     number makes its device the current one of the thread; a step sets it for itself.
     """
 
-    piece = PIECE
+    matmul = "float32"
+    prefetch_bytes = DEVICE_BYTES
 
     def __init__(self, device: str = "") -> None:
         self.name = f"cupy:{device}" if device else "cupy"
@@ -80,10 +72,10 @@ class CupyBackend:
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
         with self.device:
             if is_host_array(a):
-                return cupy.asarray(host(a), dtype=dtype)
+                return cupy.asarray(host_array(a), dtype=dtype)
             if isinstance(a, cupy.ndarray) and a.device == self.device:
                 return cupy.asarray(a, dtype=dtype)
-            own = foreign(a, self, cupy.from_dlpack, (2, self.device.id))
+            own = import_array(a, self, cupy.from_dlpack, (2, self.device.id))
             return cupy.asarray(own, dtype=dtype)
 
     def to_numpy(self, a: Array, /) -> np.ndarray:
@@ -94,8 +86,8 @@ class CupyBackend:
     def compile(self, step: StepFunction, /) -> Step:
         return CupyGraph(step, self.xp, self.device, self.blas_missing)
 
-    def ring(self, kinds: Kinds, rows: int) -> CupyRing:
-        return CupyRing(kinds, rows, self.device)
+    def prefetch(self, kinds: Kinds, rows: int) -> PinnedPrefetch:
+        return PinnedPrefetch(kinds, rows, CupyCuda(self.device))
 
     def memory(self) -> Memory | None:
         with self.device:

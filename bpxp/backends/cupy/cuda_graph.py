@@ -23,7 +23,7 @@ class CupyGraph(GraphReplay):
     step : callable
     xp : namespace
     device : cupy.cuda.Device
-    no_products : str
+    no_matmul : str
         Why matrix products cannot be captured; empty if they can.
 
     Notes
@@ -32,8 +32,8 @@ class CupyGraph(GraphReplay):
     temporaries come from a memory pool that nobody else has, and that lives as long as the graph.
     """
 
-    def __init__(self, step: StepFunction, xp: Namespace, device: Any, no_products: str, /) -> None:
-        self.device, self.no_products = device, no_products
+    def __init__(self, step: StepFunction, xp: Namespace, device: Any, no_matmul: str, /) -> None:
+        self.device, self.no_matmul = device, no_matmul
         self.stream: Any = None  # one for all graphs of the step: cuBLAS has a workspace for each stream
         super().__init__(step, xp)
 
@@ -76,7 +76,7 @@ class CupyGraph(GraphReplay):
                     stream.end_capture()
                 if isinstance(error, NotImplementedError) and "cublas" in str(error).lower():
                     raise NotRecordable(
-                        f"CuPy multiplies no matrices in a CUDA graph: {self.no_products or error}"
+                        f"CuPy multiplies no matrices in a CUDA graph: {self.no_matmul or error}"
                     ) from error
                 raise
             graph = stream.end_capture()

@@ -17,8 +17,8 @@ from bpxp.core.typing import Array
 LARGEST = 2.0**15  # half of what float16 can hold
 
 
-def products(backend: Backend) -> dict[str, Callable[[Array, Array], Array]]:
-    """Return the matrix products that the device has, by the precision of their operands."""
+def rounding_matmuls(backend: Backend) -> dict[str, Callable[[Array, Array], Array]]:
+    """Return the functions that the device has, by the precision of their operands."""
     blas = getattr(backend, "blas", None)
     if blas is None:
         return {"tf32": _tf32, "float16": _float16}

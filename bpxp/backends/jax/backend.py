@@ -10,18 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bpxp.backends.base import (
-    DLPACK_DEVICES,
-    State,
-    Step,
-    StepFunction,
-    foreign,
-    host,
-    is_host_array,
-    namespace,
-    no_such_device,
-)
-from bpxp.backends.prefetch import PIECE
+from bpxp.backends.base import State, Step, StepFunction, namespace, no_such_device
+from bpxp.backends.dlpack import DLPACK_DEVICES, host_array, import_array, is_host_array
+from bpxp.backends.prefetch import DEVICE_BYTES
 from bpxp.core.memory import Memory, host_memory
 from bpxp.core.typing import Array
 from bpxp.errors import InvalidValueError
@@ -33,11 +24,13 @@ NO_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "Out of memory")  # XLA has 
 class JaxBackend:
     """JAX arrays on one device; float64 needs ``jax.config.update("jax_enable_x64", True)``."""
 
+    matmul = "float32"
+
     def __init__(self, device: str = "") -> None:
         self.name = f"jax:{device}" if device else "jax"
         self.device = find_device(device)
         if self.device.platform != "cpu":
-            self.piece = PIECE
+            self.prefetch_bytes = DEVICE_BYTES
         # On a GPU, JAX itself would multiply in TF32: as everywhere, that is for who asks for it.
         matmul = functools.partial(jnp.matmul, precision="highest")
         # Made within the trace, tables of indices would be computed anew for each number that is gathered through them;
@@ -48,11 +41,11 @@ class JaxBackend:
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
         if isinstance(a, jax.Array):
             if self.device not in a.devices():
-                foreign(a, self, jnp.from_dlpack, self._dlpack_device)  # raises, naming both devices
+                import_array(a, self, jnp.from_dlpack, self._dlpack_device)  # raises, naming both devices
             return a if dtype is None or a.dtype == dtype else a.astype(dtype)
         if is_host_array(a):
-            return self._from_host(host(a), dtype)
-        own = foreign(a, self, _from_dlpack, self._dlpack_device)
+            return self._from_host(host_array(a), dtype)
+        own = import_array(a, self, _from_dlpack, self._dlpack_device)
         return own if dtype is None or own.dtype == dtype else own.astype(dtype)
 
     def _from_host(self, a: np.ndarray, dtype: Any) -> Array:

@@ -13,8 +13,8 @@ from bpxp.backends.base import Backend
 from bpxp.core.typing import Array
 
 
-def products(backend: Backend) -> dict[str, Callable[[Array, Array], Array]]:
-    """Return the matrix products that the device has, by the precision of their operands."""
+def rounding_matmuls(backend: Backend) -> dict[str, Callable[[Array, Array], Array]]:
+    """Return the functions that the device has, by the precision of their operands."""
     found: dict[str, Callable[[Array, Array], Array]] = {}
     if backend.device.platform == "gpu":
         tf32 = jax.lax.DotAlgorithmPreset.TF32_TF32_F32

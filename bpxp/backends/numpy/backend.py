@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from bpxp.backends.base import CACHE, Step, StepFunction, foreign, host, is_host_array, namespace
+from bpxp.backends.base import CACHE, Step, StepFunction, namespace
+from bpxp.backends.dlpack import host_array, import_array, is_host_array
 from bpxp.backends.numpy.capture import Recording, opaque
 from bpxp.backends.numpy.threads import LimitedStep
 from bpxp.backends.numpy.threefry import threefry
-from bpxp.backends.prefetch import Kinds, SharedRing
+from bpxp.backends.prefetch import Kinds, SharedPrefetch
 from bpxp.core.memory import Memory, host_memory
 from bpxp.core.typing import Array
 from bpxp.errors import InvalidValueError
@@ -84,6 +85,7 @@ class NumpyBackend:
 
     name = "numpy"
     device = "cpu"
+    matmul = "float32"
     shares_memory = True
 
     def __init__(self, device: str = "") -> None:
@@ -94,8 +96,8 @@ class NumpyBackend:
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
         if is_host_array(a):
-            return np.asarray(host(a), dtype=dtype)
-        return np.asarray(foreign(a, self, np.from_dlpack, CPU), dtype=dtype)
+            return np.asarray(host_array(a), dtype=dtype)
+        return np.asarray(import_array(a, self, np.from_dlpack, CPU), dtype=dtype)
 
     def to_numpy(self, a: Array, /) -> np.ndarray:
         return np.array(a)
@@ -103,8 +105,8 @@ class NumpyBackend:
     def compile(self, step: StepFunction, /) -> Step:
         return LimitedStep(step, Recording(step))
 
-    def ring(self, kinds: Kinds, rows: int) -> SharedRing:
-        return SharedRing(kinds, rows, np.asarray)
+    def prefetch(self, kinds: Kinds, rows: int) -> SharedPrefetch:
+        return SharedPrefetch(kinds, rows, np.asarray)
 
     def memory(self) -> Memory | None:
         return host_memory()

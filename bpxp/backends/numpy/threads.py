@@ -128,7 +128,7 @@ def largest_product(step: StepFunction, state: State, data: Any) -> int:
         dataclasses.replace(step, xp=namespace)(*bare)  # type: ignore[type-var]
     except Exception:  # a layer of the user's own may ask for anything
         return unknown
-    return max((m * k * n for m, k, n in meter.products), default=0)
+    return max((m * k * n for m, k, n in meter.matmuls), default=0)
 
 
 _pools: list[Any] = []

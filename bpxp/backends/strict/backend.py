@@ -11,7 +11,8 @@ from typing import Any
 import array_api_strict as strict
 import numpy as np
 
-from bpxp.backends.base import Step, StepFunction, eager, foreign, host, is_host_array, namespace
+from bpxp.backends.base import Step, StepFunction, eager, namespace
+from bpxp.backends.dlpack import host_array, import_array, is_host_array
 from bpxp.core.memory import Memory, host_memory
 from bpxp.core.typing import Array
 from bpxp.errors import DeviceMismatchError, InvalidValueError
@@ -21,6 +22,8 @@ HOST = strict.Device("CPU_DEVICE")
 
 class StrictBackend:
     """Arrays of array-api-strict on one of its devices."""
+
+    matmul = "float32"
 
     def __init__(self, device: str = "") -> None:
         self.name = f"strict:{device}" if device else "strict"
@@ -39,7 +42,7 @@ class StrictBackend:
                     fix="net.to(…), where the array is; or pass a NumPy array",
                 )
             return a if dtype is None or a.dtype == dtype else strict.astype(a, dtype)
-        own = host(a) if is_host_array(a) else foreign(a, self, np.from_dlpack, (1, 0))
+        own = host_array(a) if is_host_array(a) else import_array(a, self, np.from_dlpack, (1, 0))
         if own.dtype == np.float16:
             own = own.astype(np.float32)  # the standard has no half precision
         array = strict.asarray(own, device=HOST)

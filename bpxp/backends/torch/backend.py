@@ -12,13 +12,14 @@ import array_api_compat.torch as compat
 import numpy as np
 import torch
 
-from bpxp.backends.base import CACHE, Step, StepFunction, foreign, host, is_host_array, namespace, no_such_device
+from bpxp.backends.base import CACHE, Step, StepFunction, namespace, no_such_device
+from bpxp.backends.dlpack import host_array, import_array, is_host_array
 from bpxp.backends.numpy.backend import keep_freed_memory
 from bpxp.backends.numpy.threefry import threefry
-from bpxp.backends.prefetch import PIECE, Kinds, Ring, SharedRing
+from bpxp.backends.prefetch import DEVICE_BYTES, Kinds, PinnedPrefetch, Prefetch, SharedPrefetch
 from bpxp.backends.torch.capture import TorchRecording, opaque
 from bpxp.backends.torch.cuda_graph import TorchGraph
-from bpxp.backends.torch.prefetch import TorchRing
+from bpxp.backends.torch.prefetch import TorchCuda
 from bpxp.core.memory import Memory, host_memory
 from bpxp.core.typing import Array
 from bpxp.errors import InvalidValueError
@@ -98,6 +99,8 @@ NATIVE = {
 class TorchBackend:
     """Torch tensors on one device."""
 
+    matmul = "float32"
+
     def __init__(self, device: str = "") -> None:
         self.name = f"torch:{device}" if device not in ("", "cpu") else "torch"
         self.device = torch.device(device or "cpu")
@@ -110,17 +113,17 @@ class TorchBackend:
         self.xp = namespace(compat, self.device, memo={}, **(NATIVE | own))
         self.shares_memory = self.device.type == "cpu"
         if self.device.type == "cuda":
-            self.piece = PIECE
+            self.prefetch_bytes = DEVICE_BYTES
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
         if isinstance(a, torch.Tensor):
-            own = a if a.device == self.device else foreign(a, self, torch.from_dlpack, self._dlpack_device)
+            own = a if a.device == self.device else import_array(a, self, torch.from_dlpack, self._dlpack_device)
             if own.requires_grad:
-                own = foreign(own, self, torch.from_dlpack, self._dlpack_device)  # raises, with the fix
+                own = import_array(own, self, torch.from_dlpack, self._dlpack_device)  # raises, with the fix
         elif is_host_array(a):
-            own = self._from_host(host(a))
+            own = self._from_host(host_array(a))
         else:
-            own = foreign(a, self, torch.from_dlpack, self._dlpack_device)
+            own = import_array(a, self, torch.from_dlpack, self._dlpack_device)
         return own if dtype is None else own.to(dtype)
 
     def _from_host(self, a: np.ndarray) -> Array:
@@ -143,10 +146,10 @@ class TorchBackend:
     def compile(self, step: StepFunction, /) -> Step:
         return TorchRecording(step) if self.device.type == "cpu" else TorchGraph(step, self.xp, self.device)
 
-    def ring(self, kinds: Kinds, rows: int) -> Ring:
+    def prefetch(self, kinds: Kinds, rows: int) -> Prefetch:
         if self.device.type == "cpu":
-            return SharedRing(kinds, rows, torch.from_numpy)
-        return TorchRing(kinds, rows, self.device)
+            return SharedPrefetch(kinds, rows, torch.from_numpy)
+        return PinnedPrefetch(kinds, rows, TorchCuda(self.device))
 
     def memory(self) -> Memory | None:
         if self.device.type == "cpu":

@@ -13,8 +13,8 @@ from bpxp.backends.base import Backend
 from bpxp.core.typing import Array
 
 
-def products(backend: Backend) -> dict[str, Callable[[Array, Array], Array]]:
-    """Return the matrix products that the device has, by the precision of their operands."""
+def rounding_matmuls(backend: Backend) -> dict[str, Callable[[Array, Array], Array]]:
+    """Return the functions that the device has, by the precision of their operands."""
     if backend.device.type == "cuda":
         return {
             "tf32": functools.partial(_in_mode, torch.backends.cuda.matmul, "tf32"),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bpxp.backends import Array, Backend, get_backend
-from bpxp.backends.base import is_host_array
+from bpxp.backends.dlpack import is_host_array
 from bpxp.core.typing import Shape
 from bpxp.errors import BpxpError, InvalidTypeError, InvalidValueError
 

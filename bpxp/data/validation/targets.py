@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bpxp.backends import Array, Backend
-from bpxp.backends.base import is_host_array
+from bpxp.backends.dlpack import is_host_array
 from bpxp.data.validation.inputs import BLOCK, as_host, taken
 from bpxp.errors import InvalidTypeError, InvalidValueError, warn
 from bpxp.nn.losses.weights import class_weights_to_sample_weights

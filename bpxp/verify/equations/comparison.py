@@ -10,6 +10,7 @@ import numpy as np
 
 from bpxp.backends import get_backend
 from bpxp.backends.dtypes import has_float64
+from bpxp.backends.precision import label
 from bpxp.core.random import DIRECTION, HostRandom
 from bpxp.equations.loops import evaluate
 from bpxp.equations.notation import Equations, references
@@ -90,7 +91,7 @@ class Comparison:
                 "check_equations",
                 "the backend has no float64",
                 code="E012",
-                got=self.backend.name,
+                got=label(self.backend),
                 fix="backend='numpy'",
             )
         self.xp = self.backend.xp
@@ -154,14 +155,14 @@ class Comparison:
         found = {name: fitted(name, self.host(a)) for name, a in results.items()}
         known = {**self._attributes(equations), **known}
         derived = evaluate(equations, known, shapes={name: a.shape for name, a in found.items()})
-        for label, equation in equations.items():
+        for part, equation in equations.items():
             name = equation.target.name
             if name in found:
-                self.hold(label, equation.text, found[name], derived[name], of)
+                self.hold(part, equation.text, found[name], derived[name], of)
 
-    def hold(self, label: str, line: str, code: np.ndarray, loops: np.ndarray, of: str = "") -> None:
+    def hold(self, part: str, line: str, code: np.ndarray, loops: np.ndarray, of: str = "") -> None:
         """Note how far the code is from the loops, and raise if that is too far."""
-        where = f"{type(self.thing).__name__}, {label}: {line!r}"
+        where = f"{type(self.thing).__name__}, {part}: {line!r}"
         error = np.abs(code - loops)
         error = error / (np.max(np.abs(loops), initial=0.0) or 1.0)
         wrong = ~(error <= self.rtol)  # NaN is wrong, too

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from bpxp.backends import Backend, available_backends, get_backend
+from bpxp.backends.names import backend_names
+from bpxp.backends.precision import label
 from bpxp.core.typing import Shape
 from bpxp.errors import BpxpError, LayerCheckError
 from bpxp.verify.layer.case import Case
 from bpxp.verify.layer.rules import RULES, Rule
 
 LINES = 4  # that an error shows of what is broken
-EVERYWHERE = ("numpy", "strict", "strict:device1", "torch", "jax", "cupy")
 
 
 class RuleCheck(NamedTuple):
@@ -122,12 +123,12 @@ def check_layer(
     ()
     """
     asked = [backends] if isinstance(backends, (str, Backend)) else backends
-    chosen, not_run = _usable(EVERYWHERE if asked is None else asked, every=asked is None)
+    chosen, not_run = _usable(backend_names(tests=True, devices=True) if asked is None else asked, every=asked is None)
     shape = (in_shape,) if isinstance(in_shape, int) else tuple(in_shape)
     case = Case(layer, shape, chosen, x, batch, seed)
     checks = [_checked(rule, case) for rule in RULES]
     name = type(layer).__name__ if not isinstance(layer, type) else layer.__name__
-    report = LayerReport(name, tuple(backend.name for backend in chosen), not_run, tuple(checks))
+    report = LayerReport(name, tuple(label(backend) for backend in chosen), not_run, tuple(checks))
     if report.broken:
         raise _broken(report)
     return report
@@ -158,14 +159,15 @@ def _broken(report: LayerReport) -> LayerCheckError:
     return error
 
 
-def _usable(names: Sequence[str | Backend], *, every: bool) -> tuple[list[Backend], dict[str, str]]:
+def _usable(asked: Sequence[str | Backend], *, every: bool) -> tuple[list[Backend], dict[str, str]]:
     """Return the backends that work here, and why the others do not; one that was asked for by name has to."""
     found, not_run = [], {}
     known = available_backends() if every else {}
-    for name in names:
-        info = known.get(name.partition(":")[0]) if isinstance(name, str) else None
+    for name in asked:
+        library = name.partition(":")[0] if isinstance(name, str) else ""
+        info = known.get(library)
         if info is not None and not info.available:
-            not_run[str(name)] = info.reason
+            not_run[library] = info.reason
             continue
         try:
             found.append(get_backend(name))

@@ -11,6 +11,7 @@ import numpy as np
 
 from bpxp.backends import get_backend
 from bpxp.backends.dtypes import has_float64
+from bpxp.backends.precision import label
 from bpxp.core.tree import leaves, named_leaves, tree_map
 from bpxp.equations.notation import Equations
 from bpxp.errors import BpxpError
@@ -187,7 +188,7 @@ def gradient(case: Case) -> Iterator[str]:
     # Where it does not run, or not compiled, NumPy alone can say whether it is right.
     for backend in [get_backend("numpy")] if case.broken & {"backends", "compiled"} else case.backends:
         if not has_float64(backend):
-            skipped.append(backend.name)
+            skipped.append(label(backend))
             continue
         try:
             net = Network(
@@ -203,7 +204,7 @@ def gradient(case: Case) -> Iterator[str]:
             target = case.dy(len(case.x)).reshape(len(case.x), -1)
             check_gradients(net, case.x, target, seed=case.seed)
         except Exception as error:
-            yield f"{backend.name}: {_short(error)}"
+            yield f"{label(backend)}: {_short(error)}"
             return
     if len(skipped) == len(case.backends):
         case.note = f"no float64 on {', '.join(skipped)}"
@@ -230,11 +231,11 @@ def everywhere(case: Case) -> Iterator[str]:
             params, x, dy, context = case.given(backend, "float32", case.x)
             y, _, dx, grads = case.both_ways(params, x, dy, context, backend.xp)
         except Exception as error:
-            yield f"{backend.name}: {_short(error)}"
+            yield f"{label(backend)}: {_short(error)}"
             continue
         got = [backend.to_numpy(a) for a in (y, dx, *leaves(grads))]
         for name, share in beyond(case, backend, got, case.x):
-            yield f"{backend.name}: {name} is {share:.3g} times as far from float64 as rounding can bring it"
+            yield f"{label(backend)}: {name} is {share:.3g} times as far from float64 as rounding can bring it"
 
 
 def compiled(case: Case) -> Iterator[str]:
@@ -255,12 +256,12 @@ def compiled(case: Case) -> Iterator[str]:
             try:
                 _, (y, dx, grads) = run((), (params, given, dy, arrays))
             except Exception as error:
-                yield f"{backend.name}: {_short(error)}"
+                yield f"{label(backend)}: {_short(error)}"
                 break
             got = [backend.to_numpy(a) for a in (y, dx, *leaves(grads))]
             wrong = [name for name, _ in beyond(case, backend, got, x)]
             if wrong:
-                yield f"{backend.name}: {', '.join(wrong)} differ from what the step as it is written computes"
+                yield f"{label(backend)}: {', '.join(wrong)} differ from what the step as it is written computes"
                 break
 
 

@@ -16,9 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bpxp.backends import Backend, get_backend, version_of
+from bpxp.backends import Backend, get_backend
 from bpxp.backends.dtypes import validate_dtype
+from bpxp.backends.names import backend_names, version_of
 from bpxp.backends.numpy.threads import blas_pools
+from bpxp.backends.precision import label
 from bpxp.core.checks import positive_int
 from bpxp.core.tree import leaves, named_leaves
 from bpxp.core.typing import Namespace
@@ -32,13 +34,12 @@ from bpxp.verify.parity.error_bounds import bounded_namespace, exact, quiet
 from bpxp.verify.parity.rounding import Arithmetic, Rounded, arithmetic, shares
 from bpxp.verify.parity.run import Runner, Trial, forward_and_back, make_trial, whole_run
 
-EVERYWHERE = ("numpy", "torch", "jax", "cupy")
 DTYPES = ("float32", "float64")
 
 
 def certify(
     net: Network,
-    backends: str | Backend | Sequence[str | Backend] = EVERYWHERE,
+    backends: str | Backend | Sequence[str | Backend] | None = None,
     data: Any = None,
     /,
     *,
@@ -54,8 +55,8 @@ def certify(
     net : Network
         It is not changed. Each run begins with its parameters, and takes its seed.
     backends : str, Backend or sequence of them, optional
-        Names as for `get_backend`, ``"torch:cuda"`` and ``"torch+bfloat16"`` too. One that does not work here is in
-        the certificate, with the reason.
+        Names as for `get_backend`, ``"torch:cuda"`` and ``"torch+bfloat16"`` too; default: every array library. One
+        that does not work here is in the certificate, with the reason.
     data : Dataset or pair of array_like, optional
         As for `Trainer.fit`; without it, random samples of the network's input shape.
     steps, batch_size : int, optional
@@ -102,15 +103,16 @@ def certify(
     validate_network(net, "certify(net)")
     positive_int(steps, "certify(steps=…)")
     trial = make_trial(net, data, batch_size=batch_size, optimizer=optimizer, where="certify")
+    asked = [backends] if isinstance(backends, (str, Backend)) else backends or backend_names()
     free: _Free | None = None
     runs, not_run = [], {}
     for dtype in [dtypes] if isinstance(dtypes, str) else dtypes:
-        for name in [backends] if isinstance(backends, (str, Backend)) else backends:
+        for name in asked:
             try:
                 backend = get_backend(name)
                 validate_dtype(dtype, backend)
             except BpxpError as error:
-                told = name if isinstance(name, str) else name.name
+                told = name if isinstance(name, str) else label(name)
                 not_run[f"{told} {dtype}"] = " ".join(str(error.__cause__ or error).split())
                 continue
             free = free or _Free.run(trial, steps)
@@ -166,9 +168,9 @@ def _certified(trial: Trial, backend: Backend, dtype: str, steps: int, free: _Fr
         params, opt = runner.host((runner.params, runner.opt))
         _note(found, expected, _named_update(trial, params, opt))
     rows = tuple(_row(quantity, each) for quantity, each in found.items())
-    library = backend.name.partition("+")[0].partition(":")[0]
+    library = backend.name.partition(":")[0]
     return ParityRun(
-        backend.name,
+        label(backend),
         dtype,
         str(backend.device),
         f"{library} {version_of(library)}",

@@ -31,7 +31,7 @@ class Arithmetic:
     Parameters
     ----------
     dtype : {"float32", "float64"}
-    products : {"float32", "tf32", "bfloat16", "float16"}, optional
+    matmul : {"float32", "tf32", "bfloat16", "float16"}, optional
         Of the operands of matrix products.
     statistical : bool, optional
         A sum of n numbers is wrong by at most γ_n = n u/(1 - n u) of what their magnitudes add up to: a bound, in any
@@ -41,7 +41,7 @@ class Arithmetic:
     """
 
     dtype: str
-    products: str = "float32"
+    matmul: str = "float32"
     statistical: bool = False
 
     @property
@@ -76,18 +76,17 @@ class Arithmetic:
 
     def operand(self, size: np.ndarray) -> np.ndarray | float:
         """Return how far the operand of a matrix product is from what it was, from an upper bound of its magnitude."""
-        if self.dtype != "float32" or self.products == "float32":
+        if self.dtype != "float32" or self.matmul == "float32":
             return 0.0
-        lost = ROUNDOFF[self.products] * size
-        if self.products == "float16":  # scaled to at most 1 first, and back; it ends at 2^-24
+        lost = ROUNDOFF[self.matmul] * size
+        if self.matmul == "float16":  # scaled to at most 1 first, and back; it ends at 2^-24
             lost = lost + (2.0**-24 + 2.0 * QUOTIENT * self.u) * np.max(size, initial=0.0)
         return np.asarray(lost)
 
 
 def arithmetic(backend: Backend, dtype: str, statistical: bool = False) -> Arithmetic:
-    """Return what a backend does to numbers: its name tells how it multiplies."""
-    _, _, products = backend.name.partition("+")
-    return Arithmetic(dtype, products or "float32", statistical)
+    """Return what a backend does to numbers: in matrix products it may round the operands."""
+    return Arithmetic(dtype, backend.matmul, statistical)
 
 
 class Rounded:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import types
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from bpxp.backends.abstract.array import Meter, new
@@ -85,18 +84,20 @@ def test_reshape_copies_where_numpy_does(pair, random):
 @given(looked_at())
 def test_a_result_lies_in_memory_as_numpys(pair):
     real, bare = pair
+    assume(0 not in real.strides)  # of axes that are broadcast NumPy has a rule of its own
     assert_alike(real * 2.0, bare * 2.0)
     assert_alike(np.stack([real, real]), XP.stack([bare, bare]))
     if real.ndim:
         assert_alike(np.concatenate([real, real]), XP.concat([bare, bare]))
 
 
-def test_axes_that_cannot_all_be_compared():
-    # One is broadcast and says nothing, so that it matters where the sorting begins.
-    real, bare = np.zeros((2, 3), np.float32), new(METER, (2, 3), "float32")
-    for order in itertools.permutations(range(3)):
-        wide, bare_wide = np.broadcast_to(real, (3, 2, 3)), XP.broadcast_to(bare, (3, 2, 3))
-        assert_alike(wide.transpose(order) * 2.0, XP.permute_dims(bare_wide, order) * 2.0)
+@settings(max_examples=60, deadline=None)
+@given(st.permutations(range(3)), st.permutations(range(3)))
+def test_of_two_operands_the_first_of_the_largest_says_how_a_result_lies(one, other):
+    bare = new(METER, (2, 2, 2), "float32")
+    a, b = XP.permute_dims(bare, tuple(one)), XP.permute_dims(bare, tuple(other))
+    assert (a + b).strides == a.strides
+    assert (b[:, :1, :] + a).strides == a.strides
 
 
 # ---------------------------------------------------------------- what lives, and what is counted
@@ -122,7 +123,7 @@ def test_a_start_forgets_what_was_counted_and_not_what_lives(xp, meter):
 
 def test_a_product_counts_two_for_each_multiplication_and_addition(xp, meter):
     xp.matmul(xp.empty((7, 2, 3), dtype=xp.float32), xp.empty((3, 5), dtype=xp.float32))
-    assert meter.products == [(2, 3, 5)]
+    assert meter.matmuls == [(2, 3, 5)]
     assert meter.total == (1, 4 * (7 * 6 + 15 + 7 * 10), 2 * 7 * 2 * 3 * 5)
 
 

@@ -1,0 +1,232 @@
+"""Array libraries by name: which there are, which of them work here, and why the others do not."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from bpxp.backends.base import MEMBERS, Backend, missing_members
+from bpxp.backends.precision import parse_label, with_matmul
+from bpxp.errors import (
+    BackendNotInstalledError,
+    BackendNotUsableError,
+    BpxpError,
+    InvalidTypeError,
+    InvalidValueError,
+    suggestion,
+)
+
+
+class Library(NamedTuple):
+    """What is known of an array library before it is imported."""
+
+    module: str  # the module to import
+    backend: str  # the class in bpxp.backends.<name>
+    install: str  # the line that installs it
+    devices: tuple[str, ...] = ("",)  # the devices to try where every library is tried; "" is its default
+    for_tests: bool = False  # it checks code, and is not for training
+
+
+LIBRARIES = {
+    "numpy": Library("numpy", "NumpyBackend", "pip install numpy"),
+    "cupy": Library("cupy", "CupyBackend", "pip install 'bpxp[cuda13]' (or cuda12, as nvidia-smi says)"),
+    "torch": Library("torch", "TorchBackend", "pip install 'bpxp[torch]'", ("", "cuda")),
+    "jax": Library("jax", "JaxBackend", "pip install 'bpxp[jax]'"),
+    "strict": Library("array_api_strict", "StrictBackend", "pip install 'bpxp[strict]'", ("", "device1"), True),
+}
+ENVIRONMENT = "BPXP_BACKEND"
+FASTEST = "fastest"  # a choice, not a backend: it is measured, for a network
+_found: dict[tuple[str, str], Backend] = {}  # by name and precision; what computed once is not tried again
+
+
+class BackendInfo(NamedTuple):
+    """Whether a backend works here.
+
+    Attributes
+    ----------
+    available : bool
+        True if a matrix product and an elementwise kernel ran on its default device.
+    version : str
+        Of the array library; empty if it is not installed.
+    reason : str
+        Why it is not available; empty if it is.
+    """
+
+    available: bool
+    version: str
+    reason: str
+
+
+def get_backend(name: str | Backend | None = None, *, matmul: str | None = None) -> Backend:
+    """Return the backend of that name, after it has really computed something.
+
+    Parameters
+    ----------
+    name : str, Backend or None
+        ``"numpy"``, ``"cupy"``, ``"cupy:1"``, ``"torch"``, ``"torch:cuda"``, ``"torch:cuda:1"``, ``"jax"``,
+        ``"jax:cpu"``, ``"strict"``, ``"strict:device1"``, or ``"auto"``: CuPy if a device answers, else NumPy.
+        None means the environment variable ``BPXP_BACKEND``, and ``"auto"`` without it. A Backend is returned as
+        it is.
+    matmul : {"float32", "tf32", "bfloat16", "float16"}, optional
+        Precision of the operands of matrix products; sums and everything else stay in float32. The name
+        ``"torch:cuda+tf32"`` asks for the same.
+
+    Raises
+    ------
+    InvalidValueError
+        Unknown name or device, or a precision that the device does not have.
+    BackendNotInstalledError
+        The array library is not installed; an ImportError that says what to install.
+    BackendNotUsableError
+        It is installed and does not work here; a RuntimeError that says why.
+    """
+    if name is None:
+        name = os.environ.get(ENVIRONMENT) or "auto"
+        where = f"the environment variable {ENVIRONMENT}"
+    else:
+        where = "backend"
+    if matmul is not None and not isinstance(matmul, str):
+        raise InvalidTypeError(
+            "matmul", "not a precision", code="E004", got=type(matmul).__name__, fix="matmul='float32'"
+        )
+    if isinstance(name, str):
+        name, written = parse_label(name)
+        if written is None:
+            return _named(name, where, matmul or "float32")
+        backend = _named(name, where, written)
+        return with_matmul(backend, matmul) if matmul else backend
+    if isinstance(name, Backend):
+        return with_matmul(name, matmul) if matmul else name
+    missing = missing_members(name)
+    raise InvalidTypeError(
+        "backend",
+        "not a backend" + (f", it lacks {', '.join(missing)}" if missing != MEMBERS else ""),
+        code="E004",
+        got=f"{type(name).__name__} {name!r}",
+        expected="a name or a Backend",
+        fix="backend='numpy'",
+    )
+
+
+def available_backends(libraries: Iterable[str] = LIBRARIES) -> dict[str, BackendInfo]:
+    """Try every library and return which of them work here, with the reason where one does not.
+
+    Parameters
+    ----------
+    libraries : iterable of str, optional
+        Default: all of them, in the order numpy, cupy, torch, jax, strict.
+    """
+    found = {}
+    for library in libraries:
+        try:
+            _named(library, "backend")
+            reason = ""
+        except BackendNotInstalledError:
+            reason = f"not installed: {LIBRARIES[library].install}"
+        except BpxpError as error:
+            reason = str(error.__cause__ or error)
+        found[library] = BackendInfo(not reason, version_of(library), reason)
+    return found
+
+
+def backend_names(*, tests: bool = False, devices: bool = False) -> tuple[str, ...]:
+    """Return the names of all backends.
+
+    Parameters
+    ----------
+    tests : bool, optional
+        Include the libraries that only check code.
+    devices : bool, optional
+        Include the devices of a library beside its default one: ``"torch:cuda"``, ``"strict:device1"``.
+    """
+    return tuple(
+        f"{name}:{device}" if device else name
+        for name, library in LIBRARIES.items()
+        if tests or not library.for_tests
+        for device in (library.devices if devices else ("",))
+    )
+
+
+def version_of(library: str) -> str:
+    """Return the version of an array library; empty if it is not installed, or broken."""
+    try:
+        return str(importlib.import_module(LIBRARIES[library].module).__version__)
+    except Exception:  # a broken installation may raise anything on import
+        return ""
+
+
+def _named(name: str, where: str, matmul: str = "float32") -> Backend:
+    if (name, matmul) not in _found:
+        if matmul != "float32":
+            backend = with_matmul(_named(name, where), matmul, where)
+        else:
+            backend = _automatic() if name == "auto" else _made(name, where)
+        _found[name, matmul] = backend
+    return _found[name, matmul]
+
+
+def _made(name: str, where: str) -> Backend:
+    library, _, device = name.partition(":")
+    if library == FASTEST:
+        raise InvalidValueError(
+            where, "the fastest backend is measured for a network", code="E024", got=repr(name), fix=f"net.to({name!r})"
+        )
+    if library not in LIBRARIES:
+        working = ", ".join(key for key, info in available_backends().items() if info.available)
+        raise InvalidValueError(
+            where,
+            f"unknown backend {name!r}; available: {working}",
+            code="E020",
+            first=suggestion(library, [*LIBRARIES, "auto"]),
+        )
+    known = LIBRARIES[library]
+    if importlib.util.find_spec(known.module) is None:
+        raise BackendNotInstalledError(
+            where,
+            f"{name!r} needs {known.module}, which is not installed",
+            code="E021",
+            expected=_alternatives(library),
+            fix=f"{known.install}; or backend='numpy'",
+        )
+    try:
+        module = importlib.import_module(f"bpxp.backends.{library}.backend")
+        module.check_device(device)
+        backend: Backend = getattr(module, known.backend)(device)
+        _probe(backend)
+    except InvalidValueError:
+        raise
+    except Exception as error:  # a driver, a loader or a compiler may raise anything
+        raise BackendNotUsableError(
+            where,
+            f"{f'{known.module} {version_of(library)}'.strip()} is installed, but {name!r} does not compute here",
+            code="E022",
+            got=f"{type(error).__name__}: {error}",
+            expected=_alternatives(library),
+            fix="backend='auto' takes what works",
+        ) from error
+    return backend
+
+
+def _alternatives(library: str) -> str:
+    """Return the names of the other libraries that are installed, without importing them."""
+    names = [n for n, known in LIBRARIES.items() if n != library and importlib.util.find_spec(known.module)]
+    return f"one of those installed, {', '.join(names)}"
+
+
+def _automatic() -> Backend:
+    try:
+        return _named("cupy", "backend")
+    except (BackendNotInstalledError, BackendNotUsableError):
+        return _named("numpy", "backend")
+
+
+def _probe(backend: Backend) -> None:
+    """Run a matrix product and an elementwise kernel: importing proves nothing about drivers and libraries."""
+    xp = backend.xp
+    ones = xp.ones((2, 2), dtype=xp.float32)
+    result = backend.to_numpy(xp.sum(xp.exp(xp.matmul(ones, ones) - 2.0)))
+    if float(result) != 4.0:
+        raise RuntimeError(f"a 2 by 2 matrix product gave {float(result)} instead of 4.0")

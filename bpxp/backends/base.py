@@ -210,10 +210,5 @@ def no_such_device(library: str, asked: str, count: int, kind: str = "") -> Inva
     """Return the error for a device that does not exist: ``"torch has 1 CUDA device (0)"``."""
     family, _, _ = asked.rpartition(":")
     devices = f"{count} {kind} device".replace("  ", " ") + ("s" if count != 1 else "")
-    return InvalidValueError(
-        "backend",
-        f"{library} has {devices} ({'0' if count == 1 else f'0..{count - 1}'})",
-        code="E023",
-        got=repr(asked),
-        fix=f"backend='{family}:0'",
-    )
+    what = f"{library} has {devices} ({'0' if count == 1 else f'0..{count - 1}'})"
+    return InvalidValueError("backend", what, code="E023", got=repr(asked), fix=f"backend='{family}:0'")

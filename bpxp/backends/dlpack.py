@@ -69,21 +69,15 @@ def import_array(a: Any, backend: Backend, from_dlpack: Callable[[Any], Array], 
         If the array records gradients of another library's automatic differentiation.
     """
     if getattr(a, "requires_grad", False):
-        raise InvalidTypeError(
-            f"{backend.name}.asarray",
-            "the tensor records gradients, bpxp derives its own",
-            code="E034",
-            got="requires_grad=True",
-            fix="pass x.detach()",
-        )
+        what = "the tensor records gradients, bpxp derives its own"
+        got = "requires_grad=True"
+        raise InvalidTypeError(f"{backend.name}.asarray", what, code="E034", got=got, fix="pass x.detach()")
     kind, index = (int(part) for part in a.__dlpack_device__())
     if (kind, index) != own:
+        what = "the array is on another device"
+        got = device_name(a)
+        fix = f"net.to({_backend_of(a)!r}), or pass a NumPy array"
         raise DeviceMismatchError(
-            f"{backend.name}.asarray",
-            "the array is on another device",
-            code="E025",
-            got=device_name(a),
-            expected=_place(*own, backend.name),
-            fix=f"net.to({_backend_of(a)!r}), or pass a NumPy array",
+            f"{backend.name}.asarray", what, code="E025", got=got, expected=_place(*own, backend.name), fix=fix
         )
     return from_dlpack(a)

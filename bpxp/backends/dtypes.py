@@ -14,22 +14,14 @@ def validate_dtype(dtype: Any, backend: Backend) -> str:
     """Return ``"float32"`` or ``"float64"``, if the device has it."""
     name = getattr(dtype, "__name__", None) or str(dtype).rsplit(".", 1)[-1]
     if name not in ("float32", "float64"):
-        raise InvalidTypeError(
-            "Network(dtype=…)",
-            "not a dtype to train in",
-            code="E012",
-            got=repr(dtype),
-            expected="a floating dtype among float32, float64",
-            fix="dtype='float32'",
-        )
+        what = "not a dtype to train in"
+        expected = "a floating dtype among float32, float64"
+        fix = "dtype='float32'"
+        raise InvalidTypeError("Network(dtype=…)", what, code="E012", got=repr(dtype), expected=expected, fix=fix)
     if name == "float64" and backend.matmul != "float32":
-        raise InvalidValueError(
-            "Network(dtype=…)",
-            "products of float64 are not rounded",
-            code="E012",
-            got=f"float64 and backend {label(backend)}",
-            fix="dtype='float32'",
-        )
+        what = "products of float64 are not rounded"
+        got = f"float64 and backend {label(backend)}"
+        raise InvalidValueError("Network(dtype=…)", what, code="E012", got=got, fix="dtype='float32'")
     if name == "float64" and not has_float64(backend):
         raise InvalidValueError(
             "Network(dtype=…)",

@@ -101,14 +101,9 @@ def get_backend(name: str | Backend | None = None, *, matmul: str | None = None)
     if isinstance(name, Backend):
         return with_matmul(name, matmul) if matmul else name
     missing = missing_members(name)
-    raise InvalidTypeError(
-        "backend",
-        "not a backend" + (f", it lacks {', '.join(missing)}" if missing != MEMBERS else ""),
-        code="E004",
-        got=f"{type(name).__name__} {name!r}",
-        expected="a name or a Backend",
-        fix="backend='numpy'",
-    )
+    what = "not a backend" + (f", it lacks {', '.join(missing)}" if missing != MEMBERS else "")
+    got = f"{type(name).__name__} {name!r}"
+    raise InvalidTypeError("backend", what, code="E004", got=got, expected="a name or a Backend", fix="backend='numpy'")
 
 
 def available_backends(libraries: Iterable[str] = LIBRARIES) -> dict[str, BackendInfo]:
@@ -176,21 +171,13 @@ def _made(name: str, where: str) -> Backend:
         )
     if library not in LIBRARIES:
         working = ", ".join(key for key, info in available_backends().items() if info.available)
-        raise InvalidValueError(
-            where,
-            f"unknown backend {name!r}; available: {working}",
-            code="E020",
-            first=suggestion(library, [*LIBRARIES, "auto"]),
-        )
+        what = f"unknown backend {name!r}; available: {working}"
+        raise InvalidValueError(where, what, code="E020", first=suggestion(library, [*LIBRARIES, "auto"]))
     known = LIBRARIES[library]
     if importlib.util.find_spec(known.module) is None:
-        raise BackendNotInstalledError(
-            where,
-            f"{name!r} needs {known.module}, which is not installed",
-            code="E021",
-            expected=_alternatives(library),
-            fix=f"{known.install}; or backend='numpy'",
-        )
+        what = f"{name!r} needs {known.module}, which is not installed"
+        fix = f"{known.install}; or backend='numpy'"
+        raise BackendNotInstalledError(where, what, code="E021", expected=_alternatives(library), fix=fix)
     try:
         module = importlib.import_module(f"bpxp.backends.{library}.backend")
         module.check_device(device)
@@ -199,13 +186,10 @@ def _made(name: str, where: str) -> Backend:
     except InvalidValueError:
         raise
     except Exception as error:  # a driver, a loader or a compiler may raise anything
+        what = f"{f'{known.module} {version_of(library)}'.strip()} is installed, but {name!r} does not compute here"
+        got = f"{type(error).__name__}: {error}"
         raise BackendNotUsableError(
-            where,
-            f"{f'{known.module} {version_of(library)}'.strip()} is installed, but {name!r} does not compute here",
-            code="E022",
-            got=f"{type(error).__name__}: {error}",
-            expected=_alternatives(library),
-            fix="backend='auto' takes what works",
+            where, what, code="E022", got=got, expected=_alternatives(library), fix="backend='auto' takes what works"
         ) from error
     return backend
 

@@ -61,13 +61,9 @@ def with_matmul(backend: Backend, precision: str, where: str = "matmul") -> Back
         got = f"{precision!r} and backend {label(backend)!r}"
         raise InvalidValueError(where, "two precisions", code="E024", got=got)
     if precision not in ROUNDOFF:
-        raise InvalidValueError(
-            where,
-            f"unknown precision {precision!r}",
-            code="E024",
-            expected=", ".join(ROUNDOFF),
-            first=suggestion(precision, ROUNDOFF),
-        )
+        what = f"unknown precision {precision!r}"
+        expected = ", ".join(ROUNDOFF)
+        raise InvalidValueError(where, what, code="E024", expected=expected, first=suggestion(precision, ROUNDOFF))
     own = copy.copy(backend)
     own.matmul = precision
     plain, float32 = backend.xp.matmul, backend.xp.float32
@@ -87,12 +83,8 @@ def _rounding_matmul(backend: Backend, precision: str, where: str) -> Matmul:
     name = f"bpxp.backends.{library}.matmul"
     known = importlib.import_module(name).rounding_matmuls(backend) if importlib.util.find_spec(name) else {}
     if precision not in known:
-        raise InvalidValueError(
-            where,
-            f"{library} has no matrix product of float32 in {precision} on device {backend.device}",
-            code="E024",
-            expected=" or ".join(["float32", *known]),
-        )
+        what = f"{library} has no matrix product of float32 in {precision} on device {backend.device}"
+        raise InvalidValueError(where, what, code="E024", expected=" or ".join(["float32", *known]))
     product: Matmul = known[precision]
     return product
 

@@ -60,11 +60,8 @@ def write(path: str | Path, tensors: Tensors, description: Description) -> None:
     sums = {name: digest(a) if small else "0" * 64 for name, a in tensors.items()}
     start = header.make(tensors, description, sums)
     if len(start) > HEADER_LIMIT or len(tensors) > TENSOR_LIMIT:
-        raise InvalidValueError(
-            f"save({os.fspath(path)!r})",
-            f"too large: {len(tensors)} tensors, {len(start):,} bytes of header",
-            code="E065",
-        )
+        what = f"too large: {len(tensors)} tensors, {len(start):,} bytes of header"
+        raise InvalidValueError(f"save({os.fspath(path)!r})", what, code="E065")
     try:
         with replacing(path) as stream:
             stream.write(start)

@@ -82,20 +82,11 @@ def _refuse_other_formats(start: bytes, total: int, where: str) -> None:
     """Raise for files that are something else, by their first bytes."""
     zipped, pickled, hdf5 = b"PK\x03\x04", b"\x80", b"\x89HDF"
     if start.startswith((zipped, pickled, hdf5)) and start[8:9] != b"{":
-        raise CheckpointFormatError(
-            where,
-            "a pickle, .pt, .npz or .h5 file, which can run code when it is read; bpxp refuses it",
-            code="E061",
-            fix="net.params = …, with arrays that you trust",
-        )
+        what = "a pickle, .pt, .npz or .h5 file, which can run code when it is read; bpxp refuses it"
+        raise CheckpointFormatError(where, what, code="E061", fix="net.params = …, with arrays that you trust")
     if total < 10 or start[8:9] != b"{":
-        raise CheckpointCorruptError(
-            where,
-            "not a checkpoint, or a damaged one",
-            code="E060",
-            got=f"{total:,} bytes",
-            expected="a safetensors file",
-        )
+        what = "not a checkpoint, or a damaged one"
+        raise CheckpointCorruptError(where, what, code="E060", got=f"{total:,} bytes", expected="a safetensors file")
 
 
 def _parsed(text: bytes, where: str) -> dict[str, Any]:
@@ -130,12 +121,8 @@ def _description(header: dict[str, Any], where: str) -> Description:
         if type(version) is not int or version < 1:
             raise ValueError("no number of a format")
         if version > FORMAT:
-            raise CheckpointVersionError(
-                where,
-                f"written in format {version}, this bpxp reads up to {FORMAT}",
-                code="E063",
-                fix="pip install -U bpxp",
-            )
+            what = f"written in format {version}, this bpxp reads up to {FORMAT}"
+            raise CheckpointVersionError(where, what, code="E063", fix="pip install -U bpxp")
         sealed = version > 1 or "seal" in description  # format 1 had none
         found = description.pop("seal", None)
         if sealed and found != seal(description):
@@ -182,13 +169,8 @@ def _places(header: dict[str, Any], size: int, where: str) -> Places:
             raise CheckpointCorruptError(where, "tensors overlap, or leave gaps: the file is damaged", code="E060")
         last = end
     if last != size:
-        raise CheckpointCorruptError(
-            where,
-            "truncated, or otherwise damaged",
-            code="E060",
-            got=f"{size:,} bytes of tensors",
-            expected=f"{last:,}",
-        )
+        what = "truncated, or otherwise damaged"
+        raise CheckpointCorruptError(where, what, code="E060", got=f"{size:,} bytes of tensors", expected=f"{last:,}")
     return {name: (dtype, shape) for _, _, name, dtype, shape in spans}
 
 

@@ -45,12 +45,8 @@ def describe(thing: Any, other: Callable[[Any], Any] | None = None) -> Any:
         return {"type": type(thing).__name__, **fields}
     if other is not None:
         return other(thing)
-    raise InvalidTypeError(
-        "save",
-        f"{type(thing).__name__} cannot be written to a file",
-        code="E065",
-        expected="a dataclass of plain values",
-    )
+    what = f"{type(thing).__name__} cannot be written to a file"
+    raise InvalidTypeError("save", what, code="E065", expected="a dataclass of plain values")
 
 
 def build(config: Any, custom: Iterable[type] = ()) -> Any:
@@ -77,13 +73,9 @@ def _built(config: Any, classes: dict[str, type]) -> Any:
         return config
     name = config.get("type")
     if name not in classes:
-        raise CheckpointFormatError(
-            "load",
-            "the file names a type that is not known",
-            code="E066",
-            got=reprlib.repr(name),
-            fix="Network.load(path, custom=[MyLayer]) for a layer of your own",
-        )
+        what = "the file names a type that is not known"
+        fix = "Network.load(path, custom=[MyLayer]) for a layer of your own"
+        raise CheckpointFormatError("load", what, code="E066", got=reprlib.repr(name), fix=fix)
     fields = {key: _built(value, classes) for key, value in config.items() if key != "type"}
     try:
         return classes[name](**fields)

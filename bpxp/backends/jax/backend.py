@@ -115,13 +115,9 @@ def find_device(device: str) -> Any:
         found = jax.devices(kind)
     except RuntimeError as error:
         platforms = sorted({d.platform for d in jax.devices()} | {"cpu"})
-        raise InvalidValueError(
-            "backend",
-            "JAX has no such platform here",
-            code="E023",
-            got=repr(f"jax:{device}"),
-            expected=" or ".join(f"jax:{p}" for p in platforms),
-        ) from error
+        what = "JAX has no such platform here"
+        expected = " or ".join(f"jax:{p}" for p in platforms)
+        raise InvalidValueError("backend", what, code="E023", got=repr(f"jax:{device}"), expected=expected) from error
     position = int(index) if index.isdigit() else 0
     if (index and not index.isdigit()) or position >= len(found):
         raise no_such_device("JAX", f"jax:{kind}:{index}", len(found), kind)

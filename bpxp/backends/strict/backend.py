@@ -33,13 +33,10 @@ class StrictBackend:
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
         if isinstance(a, type(self.xp.zeros(1))):
             if a.device != self.device:
+                what = "the array is on another device"
+                fix = "net.to(…), where the array is; or pass a NumPy array"
                 raise DeviceMismatchError(
-                    f"{self.name}.asarray",
-                    "the array is on another device",
-                    code="E025",
-                    got=str(a.device),
-                    expected=str(self.device),
-                    fix="net.to(…), where the array is; or pass a NumPy array",
+                    f"{self.name}.asarray", what, code="E025", got=str(a.device), expected=str(self.device), fix=fix
                 )
             return a if dtype is None or a.dtype == dtype else strict.astype(a, dtype)
         own = host_array(a) if is_host_array(a) else import_array(a, self, np.from_dlpack, (1, 0))

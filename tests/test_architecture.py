@@ -114,6 +114,40 @@ print(*sorted(set({heavy}) & (set(sys.modules) - before)))
     assert done.stdout.split() == []
 
 
+def imported(path, modules):
+    """Yield the modules of bpxp that a file imports, wherever in it, also for the type checker alone."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in modules else node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def test_no_two_files_import_each_other():
+    names = {p: ".".join(["bpxp", *p.relative_to(PACKAGE).with_suffix("").parts]) for p in PACKAGE.rglob("*.py")}
+    modules = {name.removesuffix(".__init__"): path for path, name in names.items()}
+    # A face such as bpxp/nn/__init__.py imports the files of its room, and they may name it: Python allows it.
+    graph = {
+        name: {other for other in imported(path, modules) if other in modules and not name.startswith(f"{other}.")}
+        for name, path in modules.items()
+    }
+    assert len(graph) > 150
+    assert sum(map(len, graph.values())) > 500
+    done: set[str] = set()
+    for name in graph:
+        walk(name, graph, done, [])
+
+
+def walk(name, graph, done, way):
+    assert name not in way, f"a circle of imports: {' > '.join([*way[way.index(name) :], name])}"
+    if name not in done:
+        for other in sorted(graph[name] - {name}):
+            walk(other, graph, done, [*way, name])
+        done.add(name)
+
+
 def test_no_file_is_longer_than_can_be_read_alone():
     lengths = {p.relative_to(PACKAGE).as_posix(): len(p.read_text("utf-8").splitlines()) for p in PACKAGE.rglob("*.py")}
     assert {name: length for name, length in lengths.items() if length > 400} == {}

@@ -65,6 +65,16 @@ class Residual:
         object.__setattr__(self, "branch", Sequential(layers))
 
     @property
+    def children(self) -> tuple[Layer, ...]:
+        """The layers of the branch."""
+        layers: tuple[Layer, ...] = self.branch.layers
+        return layers
+
+    def with_children(self, children: tuple[Layer, ...], /) -> Residual:
+        """Return a block around other layers."""
+        return Residual(Sequential(children))
+
+    @property
     def uses(self) -> frozenset[str]:
         """What any layer of the branch uses."""
         uses: frozenset[str] = self.branch.uses

@@ -34,6 +34,15 @@ class Sequential:
 
     layers: tuple[Layer, ...]
 
+    @property
+    def children(self) -> tuple[Layer, ...]:
+        """The layers."""
+        return self.layers
+
+    def with_children(self, children: tuple[Layer, ...], /) -> Sequential:
+        """Return a composition of other layers."""
+        return Sequential(children)
+
     @functools.cached_property
     def uses(self) -> frozenset[str]:
         """What any of the layers needs beside x."""
@@ -120,7 +129,7 @@ class Sequential:
         return (*params[:first], lowest, *grads)
 
     def advance(self, stats: tuple[Any, ...], caches: tuple[Any, ...], /, *, xp: Namespace) -> tuple[Any, ...]:
-        """Return the statistics after a training step; `stats` is given away."""
+        """Return the statistics after a training step; `stats` is donated."""
         return tuple(
             layer.advance(own, cache, xp=xp) if "stats" in uses else ()  # type: ignore[attr-defined]
             for (layer, _, uses), own, (cache, _) in zip(self._plan, stats, caches, strict=True)

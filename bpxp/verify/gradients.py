@@ -22,6 +22,7 @@ from bpxp.errors import GradientCheckError
 from bpxp.network.network import Network, validate_network
 from bpxp.network.prepare import prepare
 from bpxp.network.step import as_floats, training
+from bpxp.nn.observe import locate
 from bpxp.nn.sequential import activation_of
 from bpxp.optim import Optimizer
 
@@ -299,8 +300,9 @@ def _fail(problem: _Problem, name: str, d: np.ndarray, rtol: float, atol: float)
     if name == "x":
         what = f"∂J/∂x{list(index)}"
     else:
-        place, parameter = name.split("/", 1)
-        what = f"layer {place} ({type(problem.model.layers[int(place)]).__name__}), d{parameter}{list(index)}"
+        layer, parameter = locate(problem.model, name)
+        above, slash, field = parameter.rpartition("/")
+        what = f"{layer.title}, {above}{slash}d{field}{list(index)}"
     ratio = f", ratio {analytic / numeric:.6g}" if numeric else ""
     raise GradientCheckError(
         "check_gradients",

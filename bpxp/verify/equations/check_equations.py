@@ -12,7 +12,8 @@ from bpxp.core.typing import Shape
 from bpxp.equations.notation import Equations
 from bpxp.errors import BpxpError, InvalidTypeError
 from bpxp.network.network import Network
-from bpxp.nn import Layer, Loss, Residual, Sequential
+from bpxp.nn import Layer, Loss, Sequential
+from bpxp.nn.observe import Part, observed_children, walk
 from bpxp.nn.sequential import activation_of
 from bpxp.optim import Optimizer, Schedule
 from bpxp.verify.equations.comparison import Comparison, DerivationReport, EquationCheck
@@ -145,21 +146,28 @@ def _check_parts(whole: Network | Sequential, x: Any, backend: Any, seed: int, r
     return DerivationReport(tuple(checks), tuple(unchecked))
 
 
-def _parts(model: Sequential, in_shape: Shape | None, place: str = "") -> Iterator[tuple[str, Any, Shape | None]]:
-    """Yield (place, thing, shape of a sample) of each layer and activation, of those within residual blocks too."""
-    shape = in_shape
-    for i, layer in enumerate(model.layers):
-        if isinstance(layer, Sequential):
-            yield from _parts(layer, shape, f"{place}{i}.")
-        else:
-            yield f"{place}{i}", layer, shape
-        if isinstance(layer, Residual):
-            yield from _parts(layer.branch, shape, f"{place}{i}.")
+def _parts(model: Sequential, in_shape: Shape | None) -> Iterator[tuple[str, Any, Shape | None]]:
+    """Yield (place, thing, shape of a sample) of each layer and activation, at every depth."""
+    shapes = _InputShapes()
+    if in_shape is not None:
+        observed_children(model, shapes).init(HostRandom(0), in_shape)
+    for place, layer in walk(model):
+        if not isinstance(layer, Sequential):
+            yield place, layer, shapes.found.get(place)
         activation = activation_of(layer)
         if activation is not None:
-            yield f"{place}{i}", activation, None
-        if shape is not None:
-            _, shape = layer.init(HostRandom(0), shape)
+            yield place, activation, None
+
+
+class _InputShapes:
+    """An observer of `init`: the shape of a sample that each layer gets."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, Shape] = {}
+
+    def call(self, part: Part, method: str, args: tuple[Any, ...], xp: Any, context: Mapping[str, Any]) -> Any:
+        self.found[part.place] = args[1]
+        return part.thing.init(*args)
 
 
 def _takes(layer: Any, x: Any) -> bool:

@@ -9,9 +9,10 @@ import numpy as np
 
 from bpxp.core.random import make_key
 from bpxp.core.threefry import LEVELS, bernoulli, level
-from bpxp.core.tree import tree_map
+from bpxp.core.tree import named_leaves, tree_map
 from bpxp.equations.notation import Equations
-from bpxp.nn import Activation, BatchNorm, Dropout, Residual
+from bpxp.nn import Activation, BatchNorm, Dropout
+from bpxp.nn.observe import Part
 from bpxp.verify.equations.comparison import Comparison, Values
 
 
@@ -81,12 +82,11 @@ def compare_passes(case: Comparison, x: np.ndarray, context: Values) -> None:
     out_name = equations["forward"].target.name
     given: Values = {in_name: x, "delta": dy, f"d{out_name}": dy}
     results: Values = {out_name: y, f"d{in_name}": dx}
-    if isinstance(layer, Residual):
+    if hasattr(layer, "branch"):
         given |= branch(case, data, context)
-    else:
-        names = getattr(params, "_fields", ())
-        given |= dict(zip(names, params, strict=True))
-        results |= {f"d{name}": g for name, g in zip(names, grads, strict=True)}
+    if not getattr(layer, "children", ()):  # else they belong to the children, and to their equations
+        given |= dict(named_leaves(params))
+        results |= Part("", layer).results("gradients", grads)
     if isinstance(layer, Dropout) and training:
         kept = level(1.0 - layer.rate) / LEVELS
         host_key = tree_map(lambda a: a if isinstance(a, int) else case.backend.to_numpy(a), context["key"])

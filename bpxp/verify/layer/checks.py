@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from bpxp.core.tree import leaves, named_leaves, tree_map
 from bpxp.equations.notation import Equations
 from bpxp.errors import BpxpError
 from bpxp.network.network import Network
-from bpxp.nn import Flatten
+from bpxp.nn import Activation, Flatten, Layer
+from bpxp.nn.observe import Part, observed_children
 from bpxp.verify.equations.check_equations import check_equations
 from bpxp.verify.gradients import check_gradients
 from bpxp.verify.layer.case import Case, beyond
@@ -221,6 +222,55 @@ def two_ways(case: Case) -> Iterator[str]:
     for (name, a), b in zip(named_leaves(both), leaves(alone), strict=True):
         if not np.array_equal(a, b, equal_nan=True):
             yield f"the gradient of {name} is another one in gradients() than in backward()"
+
+
+def children(case: Case) -> Iterator[str]:
+    """Find children that do not stand where their parameters do, or that a copy with other children does not call."""
+    layer, inside = case.layer, getattr(case.layer, "children", ())
+    if not inside:
+        if any(isinstance(a, tuple) for a in case.params):
+            case.note = "its parameters are nested, and it has no children: certificates compare it as a whole"
+        return
+    if not isinstance(inside, tuple) or not all(isinstance(child, Layer) for child in inside):
+        yield f"children is {inside!r}, not a tuple of layers"
+        return
+    if not hasattr(layer, "with_children"):
+        yield "there is no method with_children"
+        return
+    if layer.with_children(inside) != layer:
+        yield "with_children(layer.children) is not equal to the layer"
+    if len(case.params) != len(inside):
+        yield f"{len(case.params)} entries of the parameters for {len(inside)} children"
+        return
+    params, x, dy, context, xp = case.on_numpy()
+    y, _, dx, grads = case.both_ways(params, x, dy, context, xp)
+    given = _Given()
+    copied = observed_children(layer, given)
+    again, cache = copied.forward(params, x, xp=xp, **context)
+    back = copied.backward(params, cache, dy, xp=xp)
+    if not all(
+        np.array_equal(a, b, equal_nan=True)
+        for a, b in zip(leaves((y, dx, grads)), leaves((again, *back)), strict=True)
+    ):
+        yield "with other children that compute the same it computes something else"
+    for i, (child, own) in enumerate(zip(inside, params, strict=True)):
+        name = f"child {i} ({type(child).__name__})"
+        if str(i) not in given.params:
+            yield f"{name} is not called after with_children"
+        elif list(map(id, leaves(own))) != list(map(id, leaves(given.params[str(i)]))):
+            yield f"{name} does not get entry {i} of the parameters"
+
+
+class _Given:
+    """An observer that keeps the parameters that each layer gets."""
+
+    def __init__(self) -> None:
+        self.params: dict[str, Any] = {}
+
+    def call(self, part: Part, method: str, args: tuple[Any, ...], xp: Any, context: Mapping[str, Any]) -> Any:
+        if method == "forward" and not isinstance(part.thing, Activation):
+            self.params[part.place] = args[0]
+        return getattr(part.thing, method)(*args, xp=xp, **context)
 
 
 def everywhere(case: Case) -> Iterator[str]:

@@ -114,6 +114,9 @@ class Certificate:
         Backend and dtype → why it did not run here.
     environment : dict
         Versions, threads, machine.
+    opaque : tuple of str
+        Layers with nested parameters and no `children`: they were compared as a whole, with the bounds of all their
+        operations together.
     """
 
     network: str
@@ -124,6 +127,7 @@ class Certificate:
     runs: tuple[ParityRun, ...]
     not_run: dict[str, str] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
+    opaque: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -145,6 +149,7 @@ class Certificate:
             if blind := max(max(row.blind) for row in run.rows):
                 text += f"; up to {blind:.1%} of the entries have no finite bound"
             lines.append(text)
+        lines += as_a_whole(self.opaque)
         lines += [f"{name}: not run: {reason}" for name, reason in self.not_run.items()]
         return "\n".join(lines)
 
@@ -171,6 +176,11 @@ class Certificate:
 
 EXPLANATION = """deviation from float64 and rounding bound, of the entry and the step that come nearest to their bound;
 each equation starts from the numbers that the backend has"""
+
+
+def as_a_whole(opaque: Sequence[str]) -> list[str]:
+    """Return a line for each layer that no observer can look into."""
+    return [f"{title}: compared as a whole, since it has no `children`" for title in opaque]
 
 
 def _cell(row: ParityRow) -> str:

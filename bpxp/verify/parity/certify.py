@@ -25,11 +25,11 @@ from bpxp.core.typing import Namespace
 from bpxp.core.version import __version__
 from bpxp.errors import BpxpError
 from bpxp.network.network import Network, validate_network
-from bpxp.nn.observe import Part, named
+from bpxp.nn.observe import Calls, Part, named, opaque
 from bpxp.optim import Optimizer
 from bpxp.verify.parity.certificate import Certificate, ParityRow, ParityRun
 from bpxp.verify.parity.error_bounds import bounded_namespace, exact, quiet
-from bpxp.verify.parity.rounding import Arithmetic, Rounded, arithmetic, shares
+from bpxp.verify.parity.rounding import Arithmetic, Rounded, arithmetic, as_rounded, shares
 from bpxp.verify.parity.run import Runner, Trial, forward_and_back, make_trial, whole_run
 
 EVERYWHERE = ("numpy", "torch", "jax", "cupy")
@@ -117,7 +117,17 @@ def certify(
             runs.append(_certified(trial, backend, dtype, steps, free))
     network = repr(net)[1:-1].rpartition(",")[0]
     chosen = _described(trial.optimizer)
-    return Certificate(network, chosen, steps, trial.size, trial.seed, tuple(runs), not_run, environment())
+    return Certificate(
+        network,
+        chosen,
+        steps,
+        trial.size,
+        trial.seed,
+        tuple(runs),
+        not_run,
+        environment(),
+        opaque(trial.model, trial.params),
+    )
 
 
 def _described(optimizer: Optimizer) -> str:
@@ -127,7 +137,7 @@ def _described(optimizer: Optimizer) -> str:
     return f"{type(optimizer).__name__}({told})"
 
 
-class Held(NamedTuple):
+class Deviation(NamedTuple):
     """An array beside its float64 counterpart, in one step; see `ParityRow`."""
 
     largest: float
@@ -137,34 +147,34 @@ class Held(NamedTuple):
     blind: float
 
 
-def held(found: np.ndarray, expected: Rounded) -> Held:
+def compare(found: np.ndarray, expected: Rounded) -> Deviation:
     """Compare an array with the values and bounds of the float64 run."""
     if not found.size:
-        return Held(0.0, 0.0, 0.0, 0.0, 0.0)
+        return Deviation(0.0, 0.0, 0.0, 0.0, 0.0)
     difference, bound, share = shares(found, expected.v, expected.bound)
     i = int(np.argmax(share))
     deviation, nearest, most = (float(a.flat[i]) for a in (difference, bound, share))
-    return Held(float(np.max(difference)), deviation, nearest, most, float(np.mean(np.isinf(bound))))
+    return Deviation(float(np.max(difference)), deviation, nearest, most, float(np.mean(np.isinf(bound))))
 
 
 def _certified(trial: Trial, backend: Backend, dtype: str, steps: int, free: _Free) -> ParityRun:
     """Do the run, and hold each step."""
     both = [arithmetic(backend, dtype, statistical) for statistical in (False, True)]
     runner = Runner(trial, backend, dtype)
-    found: dict[str, list[tuple[Held, float]]] = {}
+    found: dict[str, list[tuple[Deviation, float]]] = {}
     losses = []
     for step, host in enumerate(trial.batches(steps)):
         batch = runner.place(host, step)
-        grads, stats, tape = runner.gradients(batch)
+        grads, stats, results = runner.gradients(batch)
         with quiet():
-            expected = [_expected(trial, runner, batch, tape, rules) for rules in both]
-        _note(found, expected, tape)
-        losses.append(float(tape["loss/J"].reshape(())))
+            expected = [_expected(trial, runner, batch, results, rules) for rules in both]
+        _note(found, both, expected, results)
+        losses.append(float(results["loss/J"].reshape(())))
         with quiet():
             expected = [_updated(trial, runner, grads, rules) for rules in both]
         runner.update(grads, stats)
         params, opt = runner.host((runner.params, runner.opt))
-        _note(found, expected, _named_update(trial, params, opt))
+        _note(found, both, expected, _named_update(trial, params, opt))
     rows = tuple(_row(quantity, each) for quantity, each in found.items())
     library = backend.name.partition("+")[0].partition(":")[0]
     return ParityRun(
@@ -187,36 +197,39 @@ def _apart(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float
     return max(apart, default=0.0) / (largest or 1.0)
 
 
-class _FromTheTape:
-    """An observer in the namespace of bounds: notes what each part should find, and goes on with what was found.
+class _Expected:
+    """An observer in the namespace of bounds: keeps what each part should return, and goes on with what it returned.
 
     So each equation starts from the numbers that the backend had, and its bound is that of this equation alone.
     """
 
-    def __init__(self, tape: dict[str, np.ndarray], rules: Arithmetic) -> None:
-        self.tape, self.rules = tape, rules
-        self.expected: dict[str, Rounded] = {}
+    def __init__(self, found: dict[str, np.ndarray], rules: Arithmetic) -> None:
+        self.found, self.rules = found, rules
+        self.expected: dict[str, Any] = {}
+        self._calls = Calls()
 
     def call(self, part: Part, method: str, args: tuple[Any, ...], xp: Namespace, context: Mapping[str, Any]) -> Any:
-        """Call with bounds, and return what the backend has found."""
+        """Call with bounds, and return what the backend found."""
+        part = self._calls(part, method)
         done = getattr(part.thing, method)(*args, xp=xp, **context)
         results = named(part, method, done)
-        self.expected |= results
+        # What a container passes on from its children is theirs.
+        self.expected |= {name: a for name, a in results.items() if name in self.found}
         if method in ("gradients", "advance"):
             return done
         names = list(results)
         if method == "__call__":
-            return self._found(names[0]), self._found(names[1])
-        return self._found(names[-1]), done[1]  # y, or dx, which stands behind the gradients
+            return self._found(names[0], done[0]), self._found(names[1], done[1])
+        return self._found(names[-1], done[0]), done[1]  # y, or dx, which is the last of the names
 
-    def _found(self, name: str) -> Rounded:
-        return Rounded(self.tape[name].astype(np.float64), None, self.rules)
+    def _found(self, name: str, expected: Any) -> Any:
+        return as_rounded(self.found[name], self.rules) if name in self.found else expected
 
 
-def _expected(trial: Trial, runner: Runner, batch: Any, tape: dict[str, Any], rules: Arithmetic) -> dict[str, Rounded]:
+def _expected(trial: Trial, runner: Runner, batch: Any, found: dict[str, Any], rules: Arithmetic) -> dict[str, Any]:
     """Return what each equation of a step should find, with its bound, from where the runner stands."""
     given = exact((runner.params, runner.stats, runner.key, batch), runner.backend, rules)
-    observer = _FromTheTape(tape, rules)
+    observer = _Expected(found, rules)
     forward_and_back(trial, observer, *given, xp=bounded_namespace(rules), dtype="float64")
     return observer.expected
 
@@ -240,18 +253,26 @@ def _named_update(trial: Trial, params: Any, opt: Any) -> dict[str, Any]:
     return {**found, **{f"{name} average": a for name, a in named_leaves(opt.average)}}
 
 
-def _note(found: dict[str, list[tuple[Held, float]]], expected: Sequence[dict[str, Any]], got: dict[str, Any]) -> None:
+def _note(
+    found: dict[str, list[tuple[Deviation, float]]],
+    both: Sequence[Arithmetic],
+    expected: Sequence[dict[str, Any]],
+    got: dict[str, Any],
+) -> None:
     """Add a step to each quantity: what it is beside its bound, and the share of the estimate."""
-    bound, estimate = expected
+    unheld = [name for name in got if name not in expected[0] and not name.endswith("/delta")]  # a delta is some dx
+    assert not unheld, unheld
     with quiet():
-        for name, a in bound.items():
-            if isinstance(a, Rounded):
-                found.setdefault(name, []).append((held(got[name], a), held(got[name], estimate[name]).share))
+        for name, a in got.items():
+            if name in expected[0]:
+                sides = (as_rounded(one[name], rules) for one, rules in zip(expected, both, strict=True))
+                bound, estimate = (compare(a, side) for side in sides)
+                found.setdefault(name, []).append((bound, estimate.share))
 
 
-def _row(quantity: str, each: Iterable[tuple[Held, float]]) -> ParityRow:
+def _row(quantity: str, each: Iterable[tuple[Deviation, float]]) -> ParityRow:
     steps = list(each)
-    columns = dict(zip(Held._fields, zip(*(one for one, _ in steps), strict=True), strict=True))
+    columns = dict(zip(Deviation._fields, zip(*(one for one, _ in steps), strict=True), strict=True))
     return ParityRow(quantity, **columns, estimate=tuple(estimate for _, estimate in steps))
 
 
@@ -265,8 +286,8 @@ class _Free(NamedTuple):
     def run(trial: Trial, steps: int) -> _Free:
         runner, losses = Runner(trial, get_backend("numpy"), "float64"), []
         for step, host in enumerate(trial.batches(steps)):
-            grads, stats, tape = runner.gradients(runner.place(host, step))
-            losses.append(float(tape["loss/J"].reshape(())))
+            grads, stats, results = runner.gradients(runner.place(host, step))
+            losses.append(float(results["loss/J"].reshape(())))
             runner.update(grads, stats)
         return _Free(losses, leaves(runner.host(runner.params)))
 

@@ -90,6 +90,11 @@ def arithmetic(backend: Backend, dtype: str, statistical: bool = False) -> Arith
     return Arithmetic(dtype, products or "float32", statistical)
 
 
+def as_rounded(a: Any, rules: Arithmetic) -> Rounded:
+    """Return an array with its bound; one that has none, such as integers, is exact."""
+    return a if isinstance(a, Rounded) else Rounded(np.asarray(a).astype(np.float64), None, rules)
+
+
 class Rounded:
     """An array: values, and how far the other arithmetic's can be from them.
 

@@ -19,9 +19,9 @@ from bpxp.core.checks import positive_int
 from bpxp.core.tree import tree_map
 from bpxp.errors import InvalidValueError
 from bpxp.network.network import Network, validate_network
-from bpxp.nn.observe import Tape
+from bpxp.nn.observe import Recorder, opaque
 from bpxp.optim import Optimizer
-from bpxp.verify.parity.certificate import table
+from bpxp.verify.parity.certificate import as_a_whole, table
 from bpxp.verify.parity.run import Batch, Runner, Trial, forward_and_back, make_trial
 
 
@@ -57,11 +57,14 @@ class PrecisionReport:
     ----------
     backend, dtype : str
     rows : tuple of PrecisionRow
+    opaque : tuple of str
+        Layers with nested parameters and no `children`: they were compared as a whole.
     """
 
     backend: str
     dtype: str
     rows: tuple[PrecisionRow, ...]
+    opaque: tuple[str, ...] = ()
 
     @property
     def worst(self) -> PrecisionRow:
@@ -85,7 +88,8 @@ class PrecisionReport:
             own = [by_place[quantity, step] for step in steps]
             last = (f"{max(row.worst for row in own):.1e}", f"{max(row.lost for row in own):.1%}")
             rows.append((quantity, *(f"{row.relative:.1e}" for row in own), *last))
-        return f"{self.backend}, {self.dtype}, beside a float64 shadow\n{table(rows)}"
+        title = f"{self.backend}, {self.dtype}, beside a float64 shadow"
+        return "\n".join([title, table(rows), *as_a_whole(self.opaque)])
 
 
 def xray(
@@ -147,7 +151,7 @@ def xray(
             if everything or name == "J" or name == "delta" or (name.startswith("d") and name not in ("dx", "dz")):
                 rows.append(_row(step, quantity, found[quantity], exact))
         runner.update(grads, stats)
-    return PrecisionReport(chosen.name, net.dtype, tuple(rows))
+    return PrecisionReport(chosen.name, net.dtype, tuple(rows), opaque(trial.model, trial.params))
 
 
 def _shadow(trial: Trial, runner: Runner, batch: Batch) -> dict[str, np.ndarray]:
@@ -160,9 +164,9 @@ def _shadow(trial: Trial, runner: Runner, batch: Batch) -> dict[str, np.ndarray]
         return host.astype(np.float64) if host.dtype.kind == "f" else host
 
     given = tree_map(widened, (runner.params, runner.stats, runner.key, batch))
-    tape = Tape()
-    forward_and_back(trial, tape, *given, xp=get_backend("numpy").xp, dtype="float64")
-    return tape.found
+    recorder = Recorder()
+    forward_and_back(trial, recorder, *given, xp=get_backend("numpy").xp, dtype="float64")
+    return recorder.found
 
 
 def _row(step: int, quantity: str, found: np.ndarray, true: np.ndarray) -> PrecisionRow:

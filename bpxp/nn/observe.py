@@ -30,10 +30,13 @@ class Part(NamedTuple):
         ``"0"``; ``"2.1"`` is the second child of the third layer, ``"2.1:3"`` its third call in one pass; ``"loss"``.
     thing : Layer, Activation or Loss
         The children of a container are observed.
+    applied : bool
+        Whether it is the activation of the layer that stands there.
     """
 
     place: str
     thing: Any
+    applied: bool = False
 
     @property
     def title(self) -> str:
@@ -90,7 +93,7 @@ class ObservedLayer:
     def activation(self) -> Any:
         """What `Sequential` applies after the layer, observed too."""
         own = activation_of(self.part.thing)
-        return None if own is None else ObservedLayer(Part(self.part.place, own), self.observer)
+        return None if own is None else ObservedLayer(Part(self.part.place, own, applied=True), self.observer)
 
     def _call(self, method: str, *args: Any, xp: Namespace = None, **context: Any) -> Any:
         return self.observer.call(self.part, method, args, xp, context)

@@ -6,6 +6,7 @@ two samples of zeros, on NumPy.
 
 from __future__ import annotations
 
+import textwrap
 import types
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from bpxp.backends import get_backend
+from bpxp.core.text import table
 from bpxp.core.tree import named_leaves, tree_map
 from bpxp.core.typing import Shape
 from bpxp.network.step import training
@@ -180,9 +182,7 @@ def _block(i: int, layer: LayerLedger) -> str:
     head = f"{i}  {layer.name}: {layer.parameters:,} parameters, "
     head += f"{si(layer.forward_flops)}FLOP forward, {si(layer.backward_flops)}FLOP backward, "
     head += f"{si(layer.kept_bytes)}B kept, per sample"
-    widths = [max(len(entry[k]) for entry in layer.entries) for k in range(3)]
-    rows = ["   " + "  ".join(c.ljust(w) for c, w in zip(e, widths, strict=True)).rstrip() for e in layer.entries]
-    return "\n".join([head, *rows])
+    return "\n".join([head, textwrap.indent(table(layer.entries), "   ")])
 
 
 def si(n: float) -> str:

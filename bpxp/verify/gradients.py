@@ -17,6 +17,7 @@ from bpxp.backends import get_backend
 from bpxp.backends.dtypes import has_float64
 from bpxp.core.checks import positive_int
 from bpxp.core.random import DIRECTION, HostRandom
+from bpxp.core.text import table
 from bpxp.core.tree import named_leaves, tree_map, unflatten
 from bpxp.errors import GradientCheckError
 from bpxp.network.network import Network, validate_network
@@ -61,8 +62,7 @@ class GradientReport(NamedTuple):
     def __str__(self) -> str:
         rows = [("quantity", "shape", "method", "relative error")]
         rows += [(c.name, str(c.shape), c.method, f"{c.worst:.1e}") for c in self.checks]
-        widths = [max(len(row[i]) for row in rows) for i in range(4)]
-        return "\n".join("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows)
+        return table(rows)
 
 
 def check_gradients(

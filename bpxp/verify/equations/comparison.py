@@ -11,6 +11,7 @@ import numpy as np
 from bpxp.backends import get_backend
 from bpxp.backends.dtypes import has_float64
 from bpxp.core.random import DIRECTION, HostRandom
+from bpxp.core.text import table
 from bpxp.equations.loops import evaluate
 from bpxp.equations.notation import Equations, references
 from bpxp.errors import BackendNotUsableError, DerivationError
@@ -55,15 +56,15 @@ class DerivationReport(NamedTuple):
         return max((check.worst for check in self.checks), default=0.0)
 
     def __str__(self) -> str:
-        width = max((len(check.line) for check in self.checks), default=0)
-        of = max((len(check.of) for check in self.checks), default=0)
-        rows, last = [], ""
+        rows: list[tuple[str, ...]] = []
+        last = ""
         for check in self.checks:
-            name = check.of if check.of != last else ""
-            head = f"{name.ljust(of)}  " if of else ""
-            rows.append(f"{head}{check.line.ljust(width)}  {check.worst:.1e}")
+            rows.append((check.of if check.of != last else "", check.line, f"{check.worst:.1e}"))
             last = check.of
-        return "\n".join([*rows, *(f"not checked: {name}" for name in self.unchecked)])
+        if not last:
+            rows = [row[1:] for row in rows]
+        lines = [*([table(rows)] if rows else []), *(f"not checked: {name}" for name in self.unchecked)]
+        return "\n".join(lines)
 
 
 class Comparison:

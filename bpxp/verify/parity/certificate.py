@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bpxp.core.text import table
+
 
 @dataclass(frozen=True)
 class ParityRow:
@@ -195,12 +197,6 @@ def _describe(run: ParityRun) -> str:
         f"drifts by {run.drift_of_loss:.1e}, a parameter by {run.drift_of_parameters:.1e}; the whole step is "
         f"{run.whole_step:.1e} from its halves"
     )
-
-
-def table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Return rows as columns of text; the first is the head."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows)
 
 
 def _plain(value: Any) -> Any:

@@ -16,12 +16,13 @@ import numpy as np
 
 from bpxp.backends import Backend, get_backend
 from bpxp.core.checks import positive_int
+from bpxp.core.text import table
 from bpxp.core.tree import tree_map
 from bpxp.errors import InvalidValueError
 from bpxp.network.network import Network, validate_network
 from bpxp.nn.observe import Recorder, opaque
 from bpxp.optim import Optimizer
-from bpxp.verify.parity.certificate import as_a_whole, table
+from bpxp.verify.parity.certificate import as_a_whole
 from bpxp.verify.parity.run import Batch, Runner, Trial, forward_and_back, make_trial
 
 

@@ -172,5 +172,5 @@ def _usable(names: Sequence[str | Backend], *, every: bool) -> tuple[list[Backen
         except BpxpError as error:
             if not every:
                 raise
-            not_run[str(name)] = str(error)
+            not_run[str(name)] = error.brief
     return found, not_run

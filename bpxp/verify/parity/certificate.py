@@ -113,7 +113,7 @@ class Certificate:
     steps, batch_size, seed : int
     runs : tuple of ParityRun
     not_run : dict of str to str
-        Backend and dtype → why it did not run here.
+        Backend, or backend and dtype → why it did not run here.
     environment : dict
         Versions, threads, machine.
     opaque : tuple of str
@@ -191,11 +191,11 @@ def _cell(row: ParityRow) -> str:
 
 
 def _describe(run: ParityRun) -> str:
-    """Return what is to be known of a run beside its deviations."""
+    """Return library, device, bits of the operands, and drift."""
+    bits = f", matrix products keep {run.operand_bits} bits" if run.dtype == "float32" else ""
     return (
-        f"{run.version} on {run.device}, products keep {run.operand_bits} bits of float32; left to itself the loss "
-        f"drifts by {run.drift_of_loss:.1e}, a parameter by {run.drift_of_parameters:.1e}; the whole step is "
-        f"{run.whole_step:.1e} from its halves"
+        f"{run.version} on {run.device}{bits}; left to itself the loss drifts by {run.drift_of_loss:.1e}, "
+        f"a parameter by {run.drift_of_parameters:.1e}; the whole step is {run.whole_step:.1e} from its halves"
     )
 
 

@@ -104,14 +104,18 @@ def certify(
     trial = make_trial(net, data, batch_size=batch_size, optimizer=optimizer, where="certify")
     free: _Free | None = None
     runs, not_run = [], {}
+    usable: list[Backend] = []
+    for name in [backends] if isinstance(backends, (str, Backend)) else backends:
+        try:
+            usable.append(get_backend(name))
+        except BpxpError as error:
+            not_run[str(name)] = _reason(error)
     for dtype in [dtypes] if isinstance(dtypes, str) else dtypes:
-        for name in [backends] if isinstance(backends, (str, Backend)) else backends:
+        for backend in usable:
             try:
-                backend = get_backend(name)
                 validate_dtype(dtype, backend)
             except BpxpError as error:
-                told = name if isinstance(name, str) else name.name
-                not_run[f"{told} {dtype}"] = " ".join(str(error.__cause__ or error).split())
+                not_run[f"{backend.name} {dtype}"] = _reason(error)
                 continue
             free = free or _Free.run(trial, steps)
             runs.append(_certified(trial, backend, dtype, steps, free))
@@ -128,6 +132,12 @@ def certify(
         environment(),
         opaque(trial.model, trial.params),
     )
+
+
+def _reason(error: BpxpError) -> str:
+    """Return in one line why something does not work here."""
+    cause = error.__cause__ or error
+    return " ".join((cause.brief if isinstance(cause, BpxpError) else str(cause)).split())
 
 
 def _described(optimizer: Optimizer) -> str:

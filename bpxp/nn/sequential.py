@@ -27,9 +27,9 @@ class Sequential:
     running statistics, with () for a layer that has none. Each layer is given what it uses, and no more: the key of
     its own place, its own statistics.
 
-    A composition has no equation of its own in index notation: the output of a layer is the x of the next, and on the
-    way back the dx of a layer is the dy, or delta, of the one before. `bpxp.verify.check_equations` runs the equations
-    of its layers; that they are put together in this way is a test of its own.
+    A composition has no equation of its own in index notation: the output of a layer is the x of the next, and
+    backward the dx of a layer is the dy, or delta, of the one before. `bpxp.verify.check_equations` runs the equations
+    of its layers; a test of its own checks the composition.
     """
 
     layers: tuple[Layer, ...]

@@ -109,8 +109,8 @@ def check_gradients(
 
     Notes
     -----
-    At a kink (ReLU at 0) there is no derivative to compare with; a batch that hits one by chance is told from a wrong
-    gradient by a smaller step.
+    At a kink (ReLU at 0) there is no derivative to compare with; a smaller step tells a batch that hits one by chance
+    from a wrong gradient.
 
     Examples
     --------
@@ -209,11 +209,11 @@ class _Problem:
         found = {name: self.backend.to_numpy(a) for name, a in named_leaves(grads)}
         found["x"] = self.backend.to_numpy(dx)
         for name, a in found.items():
-            # A bias of shape (batch, n) would be added as well, and have this very derivative.
+            # A bias of shape (batch, n) would broadcast as well, and have exactly this derivative.
             if a.shape != self.point[name].shape:
                 what, expected = f"the gradient of {name} has another shape", f"{self.point[name].shape}"
                 raise GradientCheckError("check_gradients", what, code="E080", got=f"{a.shape}", expected=expected)
-        # Training takes another way, which spares dx: both have to say the same.
+        # Training skips the first dx: both ways must agree.
         _, caches, delta = self._loss(xp, params, x, *self._constants)
         spared = self.model.gradients(params, caches, delta, xp=xp)
         if self.optimizer is not None:

@@ -23,7 +23,7 @@ Path = tuple[int, ...]
 
 
 class Quantity(NamedTuple):
-    """What was seen of one array.
+    """What is known of one array.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class Batch(NamedTuple):
     present: Array | None
 
 
-AFTER = " after the step"  # ends the name of what the step has made of what was there
+AFTER = " after the step"  # ends the name of a value that the step has updated
 OF_SAMPLES = ("x", "y", "z", "a", "delta", "dx")  # quantities whose first axis is the mini-batch
 
 

@@ -23,7 +23,7 @@ from bpxp.verify.equations.small_inputs import small
 
 __all__ = ["DerivationReport", "EquationCheck", "check_equations"]
 
-LARGE = 4096  # numbers in times numbers out, beyond which a layer is not for loops
+LARGE = 4096  # inputs times outputs, beyond which loops take too long
 
 
 def check_equations(
@@ -51,8 +51,8 @@ def check_equations(
         thing: a hyper-parameter.
     context : mapping, optional
         What `forward` of a layer is given beside x: ``training``, ``key``, ``stats``, ``present``. Without it, what
-        a training step gives, one with an absent sample, and evaluation: a layer that does something else then has
-        further equations, `evaluation`.
+        a training step gives, one with an absent sample, and evaluation: a layer that computes something else then
+        states it in `evaluation`.
     backend : str or None, optional
         As for `Network`.
     seed : int, optional
@@ -78,7 +78,7 @@ def check_equations(
     The names that the code's arguments and results have in the equations: a layer maps x to the left side of its
     equation ``forward``, an activation z to a; the gradient that comes in is ``d`` and the name of the output, or
     ``delta``; a parameter's gradient is ``d`` and its name. A layer of windows has before, the padding above and on
-    the left. Dropout has m, the mask, and p. A residual block has F and D, what its branch makes of x and the
+    the left. Dropout has m, the mask, and p. A residual block has F and D, the output of its branch and the
     derivative of that. A loss has z, y, w, J, delta, and a for what `activate` returns. A rule has p, g, t, and a
     primed name for each new value, in the order of its slots; see `bpxp.optim.Optimizer` for what comes before and
     after it. A schedule has eta.
@@ -171,7 +171,7 @@ class _InputShapes:
 
 
 def _takes(layer: Any, x: Any) -> bool:
-    """Return whether a small input passes through the layer, and loops through its equations in a short time."""
+    """Return whether the layer takes a small input, and its loops are short."""
     in_shape = (x if isinstance(x, tuple) else x.shape)[1:]
     try:
         _, out_shape = layer.init(HostRandom(0), tuple(in_shape))

@@ -1,4 +1,4 @@
-"""One comparison of code with its equations: what is known, what the loops say, and how far the code is from it."""
+"""One comparison of code with its equations: known values, the loops' results, and the error of the code."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Comparison:
         return np.array(a if isinstance(a, np.ndarray) else self.backend.to_numpy(a))
 
     def normal(self, place: int, shape: tuple[int, ...]) -> np.ndarray:
-        """Return random numbers of the comparison's own."""
+        """Return normal random numbers."""
         drawn: np.ndarray = self.rng.at(place).normal(shape)
         return drawn
 
@@ -127,7 +127,7 @@ class Comparison:
         samples: Iterable[str] = (),
         of: str = "",
     ) -> None:
-        """Run equations on what is given, and hold the results of the code against theirs.
+        """Run equations on what is given, and compare the results of the code with theirs.
 
         Parameters
         ----------
@@ -135,7 +135,7 @@ class Comparison:
         given : dict
             Host arrays and numbers.
         results : mapping
-            What the code has computed, by the names that it has in the equations.
+            Computed by the code, by their names in the equations.
         samples : iterable of str
             Names of arrays (batch, …), in which axes of length 1 may stand after the first.
         of : str
@@ -161,7 +161,7 @@ class Comparison:
                 self.hold(label, equation.text, found[name], derived[name], of)
 
     def hold(self, label: str, line: str, code: np.ndarray, loops: np.ndarray, of: str = "") -> None:
-        """Note how far the code is from the loops, and raise if that is too far."""
+        """Record the error of the code, and raise if it is too large."""
         where = f"{type(self.thing).__name__}, {label}: {line!r}"
         error = np.abs(code - loops)
         error = error / (np.max(np.abs(loops), initial=0.0) or 1.0)
@@ -183,7 +183,7 @@ class Comparison:
         return DerivationReport(tuple(EquationCheck(line, worst, of) for (of, line), worst in self.found.items()))
 
     def _attributes(self, equations: Equations) -> Values:
-        """Return the hyper-parameters that equations name; what is None, an option that is off, has no bound."""
+        """Return the hyper-parameters that equations name; None, an option that is off, is infinite."""
         computed = {equation.target.name for equation in equations.values()}
         names = [name for name in axes_of(equations) if name not in computed and hasattr(self.thing, name)]
         values = {name: getattr(self.thing, name) for name in names}

@@ -1,4 +1,4 @@
-"""How a layer is found to break a rule: a function for each, which yields what it found."""
+"""A check for each rule: it yields the ways in which a layer breaks it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _short(error: BaseException) -> str:
 
 
 def protocol(case: Case) -> Iterator[str]:
-    """Find what is no layer at all."""
+    """Find what is not a layer at all."""
     if isinstance(case.layer, type):
         yield f"{case.layer.__name__} is a class; its objects are layers: {case.layer.__name__}(…)"
         return
@@ -56,7 +56,7 @@ def hashable(case: Case) -> Iterator[str]:
 
 
 def init(case: Case) -> Iterator[str]:
-    """Find parameters that are not host arrays in a tuple, or not a function of the generator's place."""
+    """Find parameters that are not host arrays in a tuple, or that differ between two calls."""
     try:
         first, second = (case.layer.init(case.rng.at(1), case.in_shape) for _ in range(2))
     except Exception as error:
@@ -155,7 +155,7 @@ def repeatable(case: Case) -> Iterator[str]:
 
 
 def samples(case: Case) -> Iterator[str]:
-    """Find samples that influence one another; in a layer that uses `present`, absent samples that do."""
+    """Find samples that influence one another; in a layer that uses `present`, absent samples."""
     params, x, dy, context, xp = case.on_numpy()
     if "present" not in case.uses:
         y, _ = case.layer.forward(params, x.copy(), xp=xp, **context)
@@ -173,7 +173,7 @@ def samples(case: Case) -> Iterator[str]:
 
 
 def kept_dtype(case: Case) -> Iterator[str]:
-    """Find float32 that becomes float64 on the way."""
+    """Find float32 that becomes float64."""
     numpy = get_backend("numpy")
     params, x, dy, context = case.given(numpy, "float32", case.x)
     y, _, dx, grads = case.both_ways(params, x, dy, context, numpy.xp)
@@ -185,7 +185,7 @@ def kept_dtype(case: Case) -> Iterator[str]:
 def gradient(case: Case) -> Iterator[str]:
     """Find a backward pass that is not the derivative of the forward pass."""
     skipped = []
-    # Where it does not run, or not compiled, NumPy alone can say whether it is right.
+    # Where it fails elsewhere, NumPy alone tells whether the mathematics is right.
     for backend in [get_backend("numpy")] if case.broken & {"backends", "compiled"} else case.backends:
         if not has_float64(backend):
             skipped.append(backend.name)
@@ -211,7 +211,7 @@ def gradient(case: Case) -> Iterator[str]:
 
 
 def two_ways(case: Case) -> Iterator[str]:
-    """Find a method `gradients` that says something else than `backward`."""
+    """Find a method `gradients` that disagrees with `backward`."""
     if not hasattr(case.layer, "gradients"):
         case.note = "it has no method gradients"
         return
@@ -274,7 +274,7 @@ class _Given:
 
 
 def everywhere(case: Case) -> Iterator[str]:
-    """Find backends on which it does not run, or computes something else than float64 allows."""
+    """Find backends on which it fails, or is farther from float64 than rounding can bring it."""
     for backend in case.backends:
         try:
             params, x, dy, context = case.given(backend, "float32", case.x)
@@ -288,7 +288,7 @@ def everywhere(case: Case) -> Iterator[str]:
 
 
 def compiled(case: Case) -> Iterator[str]:
-    """Find what changes when the step is compiled: numbers that were looked at while it was traced."""
+    """Find results that change when the step is compiled: values that were inspected while it was traced."""
     context = case.context(case.x)
     fixed = {name: a for name, a in context.items() if a is None or isinstance(a, bool)}
     for backend in case.backends:
@@ -299,7 +299,7 @@ def compiled(case: Case) -> Iterator[str]:
             return (), (y, dx, grads)
 
         run = backend.compile(step)
-        for x in (case.x, case.x[::-1].copy(), case.x):  # a recording is made of the first, and proved with the second
+        for x in (case.x, case.x[::-1].copy(), case.x):  # captured with the first, proved with the second
             params, given, dy, context = case.given(backend, "float32", x)
             arrays = {name: a for name, a in context.items() if name not in fixed}
             try:
@@ -315,7 +315,7 @@ def compiled(case: Case) -> Iterator[str]:
 
 
 def source(case: Case) -> Iterator[str]:
-    """Find what one library would let pass, and another would not, without running it."""
+    """Find, without running it, what one library accepts and another does not."""
     found = broken_by(case.layer)
     if found is None:
         case.note = "there is no source to read"
@@ -324,7 +324,7 @@ def source(case: Case) -> Iterator[str]:
 
 
 def equations(case: Case) -> Iterator[str]:
-    """Find code that does not compute what it says beside it."""
+    """Find code that does not compute its equations."""
     if not isinstance(getattr(case.layer, "equations", None), Equations):
         case.note = "it states no equations"
         return

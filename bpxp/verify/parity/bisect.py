@@ -28,7 +28,7 @@ from bpxp.verify.parity.run import Runner, Trial, forward_and_back, make_trial
 
 @dataclass(frozen=True)
 class Difference:
-    """Where two backends part.
+    """Where two backends differ.
 
     Attributes
     ----------
@@ -133,7 +133,7 @@ def bisect(
     net : Network
         It is not changed.
     first, second : str or Backend
-        Every equation starts on both from the numbers that the first has.
+        Every equation starts on both from the numbers of the first.
     data : Dataset or pair of array_like, optional
         As for `Trainer.fit`; without it, random samples.
     steps, batch_size, optimizer : optional
@@ -141,8 +141,8 @@ def bisect(
     dtype : {"float32", "float64"}, optional
         Default: the network's.
     statistical : bool, optional
-        Take the estimate 6 √n u for the sum of n numbers in the place of the bound γ_n: TF32 in a product of 784 terms
-        is within the bound, and beyond the estimate. A false alarm is as unlikely as roundings are independent.
+        Replace the bound γ_n for the sum of n numbers by the estimate 6 √n u: TF32 in a product of 784 terms is within
+        the bound, and beyond the estimate. False alarms are unlikely as long as roundings are independent.
 
     Returns
     -------
@@ -186,7 +186,7 @@ def bisect(
 
 
 def _step(trial: Trial, runner: Runner, lockstep: _Lockstep, batch: Any) -> None:
-    """Do one step on the first backend, everything compared on the way."""
+    """Do one step on the first backend, and compare everything."""
     given = (runner.params, runner.stats, runner.key, batch)
     _, grads, stats = forward_and_back(trial, lockstep, *given, xp=runner.xp, dtype=runner.dtype)
     part = Part("optimizer", trial.optimizer)
@@ -202,7 +202,7 @@ def _step(trial: Trial, runner: Runner, lockstep: _Lockstep, batch: Any) -> None
 
 
 def _stages(optimizer: Optimizer) -> list[tuple[str, Callable[..., Any]]]:
-    """Return what comes before the rule, by its name in `Optimizer.before`: of parameters, state and gradient."""
+    """Return the stages before the rule by name, as functions of parameters, state and gradient."""
     stages: list[tuple[str, Callable[..., Any]]] = []
     if optimizer.l1 or optimizer.l2:
         stages.append(("penalised", lambda p, o, g, /, xp: (optimizer.add_penalty_gradient(p, g, xp=xp),)))
@@ -228,7 +228,7 @@ class _Sides:
 
 
 class _Result(NamedTuple):
-    """A result: which equation says it, of which parameter, and what each side has."""
+    """A result: its equation, its parameter, and its value on each side."""
 
     equation: str
     line: str
@@ -258,7 +258,7 @@ class _Lockstep:
         self.step, self._calls = step, Calls()
 
     def call(self, part: Part, method: str, args: tuple[Any, ...], xp: Namespace, context: Mapping[str, Any]) -> Any:
-        """Call on every side, compare, and return what the first has."""
+        """Call on every side, compare, and return the first side's result."""
         if self._replayed is not None:
             return next(self._replayed)
         part = self._calls(part, method)
@@ -283,7 +283,7 @@ class _Lockstep:
         return result
 
     def both(self, part: Part, equation: str, run: Callable[..., Any], given: tuple[Any, ...]) -> Any:
-        """Do a part of an update on every side, compare, and return what the first has."""
+        """Do a part of an update on every side, compare, and return the first side's result."""
         done = self._everywhere(run, given, self.namespaces)
         by_side = [_leaves(part, equation, one) for one in done]
         results = [_Result(*name, [side[name] for side in by_side]) for name in by_side[0]]
@@ -310,7 +310,7 @@ class _Lockstep:
         return tuple(self._on(side, a) for a in result) if method == "forward" else self._on(side, result)
 
     def _on(self, side: int, tree: Any) -> Any:
-        """Return what the first backend has, on one of the sides, as a copy that may be written."""
+        """Return the first backend's arrays on one of the sides, as copies that may be written."""
         if isinstance(tree, _Sides):
             return tree.sides[side]
         source = self.backends[0]
@@ -319,7 +319,7 @@ class _Lockstep:
         return tree_map(lambda a: self.backends[side].asarray(source.to_numpy(a)) if hasattr(a, "shape") else a, tree)
 
     def _compare(self, part: Part, results: list[_Result], again: Callable[[list[Namespace]], Any]) -> None:
-        """Raise where the two differ by more than their bounds; the first function that does so is looked for."""
+        """Raise where the two differ by more than their bounds, with the first function that does so."""
         for result in results:
             both = [backend.to_numpy(a) for backend, a in zip(self.backends, result.sides[:2], strict=True)]
             if not both[0].size:
@@ -332,14 +332,14 @@ class _Lockstep:
                 raise _Parted(Difference(self.step, *where, index, values, expected, bound))
 
     def _operation(self, again: Callable[[list[Namespace]], Any]) -> str:
-        """Return the first function of the namespace whose results differ, when all is done again."""
+        """Run everything again, and return the first function of the namespace whose results differ."""
         logs: list[list[tuple[str, Any]]] = [[] for _ in self.namespaces]
         to_host = [backend.to_numpy for backend in self.backends]
         keep: list[Callable[[Any], Any]] = [*to_host, *(lambda a: a for _ in self.rules)]
         again([_logged(*own) for own in zip(self.namespaces, logs, keep, strict=True)])
         for calls in zip(*logs, strict=False):
             if len({name for name, _ in calls}) > 1 or not all(hasattr(a, "shape") for _, a in calls):
-                return ""  # they go different ways: what they call cannot be compared
+                return ""  # the sides call different functions: nothing to compare
             sides = [a for _, a in calls]
             numbers = isinstance(sides[2], Rounded) and sides[2].dtype.kind == "f" and sides[2].size
             if numbers and len({a.shape for a in sides}) == 1 and not _nearest(sides)[0] <= 1.0:
@@ -348,7 +348,7 @@ class _Lockstep:
 
 
 def _nearest(sides: list[Any]) -> tuple[float, tuple[int, ...], tuple[float, float], float, float]:
-    """Return share, place, values, float64 value and bound of the entry whose difference is most of its bound."""
+    """Return share, index, values, float64 value and bound of the entry with the largest share of its bound."""
     a, b, first, second = sides[0], sides[1], sides[2], sides[-1]
     _, bound, share = shares(a, b, first.bound + second.bound)
     i = int(np.argmax(share))
@@ -376,7 +376,7 @@ def _leaves(part: Part, equation: str, done: Any) -> dict[tuple[str, str, str], 
 
 
 def _logged(xp: Namespace, log: list[tuple[str, Any]], keep: Callable[[Any], Any]) -> Namespace:
-    """Return the namespace with its functions writing down what they return, before anybody writes into it."""
+    """Return the namespace with functions that log copies of their results: later code may write into these."""
 
     def writing(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What `certify` has found: for each backend, step and quantity the deviation beside its bound; a table, and JSON."""
+"""The result of `certify`: the deviation of each quantity in each step beside its bound, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class ParityRow:
     Attributes
     ----------
     quantity : str
-        ``"0/z"``, ``"0/a"``: what layer 0 and its activation make of their input; ``"loss/J"``; ``"0/delta"``, ∂J/∂z;
-        ``"0/dW"``, a gradient; ``"0/W"``, a parameter after the step; ``"0/W m'"``, what the optimizer remembers;
+        ``"0/z"``, ``"0/a"``: the outputs of layer 0 and of its activation; ``"loss/J"``; ``"0/delta"``, ∂J/∂z;
+        ``"0/dW"``, a gradient; ``"0/W"``, a parameter after the step; ``"0/W m'"``, a slot of the optimizer;
         ``"1/mean'"``, a running statistic.
     largest : tuple of float
         Largest ``|backend - float64|`` of all entries.
@@ -28,7 +28,7 @@ class ParityRow:
         Of the entry that comes nearest to its bound: difference, bound, and their quotient. Above 1 the backend
         computes something else.
     blind : tuple of float
-        Share of the entries whose bound is infinite: of these nothing is said.
+        Share of the entries whose bound is infinite: nothing is proved for these.
     estimate : tuple of float
         Largest share of the statistical estimate, which is sharper: above 1 it is unlikely, not impossible.
     """
@@ -60,15 +60,15 @@ class ParityRun:
     ----------
     backend, dtype, device, version : str
     operand_bits : int
-        Bits of an operand that a matrix product of float32 keeps, as it was measured: 24 in float32, 11 in TF32, 8 in
+        Bits of a float32 operand that a matrix product keeps, as measured: 24 in float32, 11 in TF32, 8 in
         bfloat16.
     rows : tuple of ParityRow
     drift_of_loss, drift_of_parameters : float
-        How far the run, left to itself, is from a float64 run that is left to itself: the largest relative difference
-        of the loss of a step; the largest difference of a parameter after the last step, relative to the largest
-        parameter. No bound is stated: roundings grow as the training has it.
+        How far the free run is from a free float64 run: the largest relative difference of the loss of a step; the
+        largest difference of a parameter after the last step, relative to the largest parameter. No bound is stated:
+        training amplifies roundings.
     whole_step : float
-        How far the same steps, compiled as a fit has them, are from the two halves that were held: the largest
+        How far the same steps, compiled as a fit has them, are from the two halves that were compared: the largest
         difference of a parameter after the last one, relative to the largest. 0 where nothing is fused.
     """
 
@@ -89,12 +89,12 @@ class ParityRun:
 
     @property
     def ok(self) -> bool:
-        """Whether every deviation is within its bound, and of every quantity some entry has a finite one."""
+        """Whether every deviation is within its bound, and every quantity has an entry with a finite one."""
         return self.worst.worst <= 1.0 and not self.unseen
 
     @property
     def unseen(self) -> tuple[str, ...]:
-        """Quantities of which, in some step, no entry has a finite bound: nothing is proved of them."""
+        """Quantities without any finite bound in some step: nothing is proved about them."""
         return tuple(row.quantity for row in self.rows if max(row.blind) == 1.0)
 
     @property
@@ -138,7 +138,7 @@ class Certificate:
 
     @property
     def verdict(self) -> str:
-        """One line for each run, and for each that there was none."""
+        """One line for each run, and for each backend that did not run."""
         lines = []
         for run in self.runs:
             worst = run.worst

@@ -1,9 +1,8 @@
 """The parity certificate: every backend beside a float64 run, step by step, each deviation beside its rounding bound.
 
-A bound is worth something only where it is small. Left to themselves two runs drift apart as the training has it, and a
-bound of that would soon be larger than everything. So each equation of each step is held by itself: float64 computes it
-from the numbers that the backend had, with a bound of what the backend's arithmetic may make of it. What is checked is
-that no equation does more than round.
+A bound is useful only where it is small. Two free runs drift apart, and a bound of the drift would soon exceed every
+number. So each equation of each step is checked by itself: float64 computes it from the numbers that the backend had,
+with a bound of the rounding errors of the backend's arithmetic. No equation may do more than round.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ def certify(
     optimizer: Optimizer | str | None = None,
     dtypes: str | Sequence[str] = DTYPES,
 ) -> Certificate:
-    """Train on each backend, and hold every step against float64.
+    """Train on each backend, and compare every step with float64.
 
     Parameters
     ----------
@@ -71,19 +70,19 @@ def certify(
 
     Notes
     -----
-    What is held: what each layer and activation makes of its input, loss, delta, every gradient, running statistics,
-    every parameter after the update and what the optimizer remembers, as the two halves of a step have them, compiled
-    by the backend so that they return all that. The training step itself, which returns less and may be fused more,
-    then runs from the same start, and the certificate says how far it is from its halves.
+    Compared are the output of each layer and activation, loss, delta, every gradient, running statistics, every
+    parameter after the update and the optimizer's state, as returned by the two halves of a step, compiled by the
+    backend. The training step itself, which returns less and may be fused more, then runs from the same start, and the
+    certificate says how far it is from its halves. A layer that is made of layers and has no `children` is compared as
+    a whole.
 
-    The bound is a running one: beside each number of the float64 run stands how far the same number can be in the
-    backend's arithmetic, worked out operation by operation from what the operands carry and from what the operation
-    rounds: γ_n = n u/(1 - n u) of ``Σ|x_i||w_i|`` for a sum of n products in any order, u for a sum or product of two
-    numbers, 4u for a quotient or a root, 8u for exp, log, tanh (u = 2⁻²⁴ in float32); numbers below the smallest normal
-    one may become 0. The factors 4 and 8 are what libraries state, not what anybody proves. The bound holds for every
-    order of summation, with and without fused operations, on one thread or many. The estimate replaces γ_n by 6 √n u:
-    roundings that are independent and have mean 0 stay below it; it is beside the bound because it is sharper, and
-    proves nothing.
+    The bound is a running one: beside each number of the float64 run stands how far the backend's number can be from
+    it, computed operation by operation from the errors of the operands and the rounding of the operation:
+    γ_n = n u/(1 - n u) of ``Σ|x_i||w_i|`` for a sum of n products in any order, u for a sum or product of two numbers, 4u for a
+    quotient or a root, 8u for exp, log, tanh (u = 2⁻²⁴ in float32); numbers below the smallest normal one may become 0.
+    The factors 4 and 8 are stated by the libraries, not proved. The bound holds for every order of summation, with and
+    without fused operations, on one thread or many. The estimate replaces γ_n by 6 √n u: roundings that are independent
+    and have mean 0 stay below it. It is sharper than the bound, and proves nothing.
 
     An infinite bound says nothing: where a divisor's bound reaches 0. The certificate says how many entries have one.
 
@@ -141,7 +140,7 @@ def _reason(error: BpxpError) -> str:
 
 
 def _described(optimizer: Optimizer) -> str:
-    """Return the constructor's call, with the options that are not as they are by default."""
+    """Return the constructor's call, with the options that are not the defaults."""
     options = {f.name: (getattr(optimizer, f.name), f.default) for f in dataclasses.fields(optimizer)}
     told = ", ".join(f"{name}={value!r}" for name, (value, usual) in options.items() if value != usual)
     return f"{type(optimizer).__name__}({told})"
@@ -168,7 +167,7 @@ def compare(found: np.ndarray, expected: Rounded) -> Deviation:
 
 
 def _certified(trial: Trial, backend: Backend, dtype: str, steps: int, free: _Free) -> ParityRun:
-    """Do the run, and hold each step."""
+    """Do the run, and compare each step."""
     both = [arithmetic(backend, dtype, statistical) for statistical in (False, True)]
     runner = Runner(trial, backend, dtype)
     found: dict[str, list[tuple[Deviation, float]]] = {}
@@ -245,7 +244,7 @@ def _expected(trial: Trial, runner: Runner, batch: Any, found: dict[str, Any], r
 
 
 def _updated(trial: Trial, runner: Runner, grads: Any, rules: Arithmetic) -> dict[str, Rounded]:
-    """Return what the update makes, with bounds, of the gradients that the backend found."""
+    """Return the results of the update with bounds, from the gradients that the backend found."""
     params, opt = exact((runner.params, runner.opt), runner.backend, rules)
     given = exact(grads, get_backend("numpy"), rules)
     new, state = trial.optimizer.update(params, given, opt, xp=bounded_namespace(rules))
@@ -269,7 +268,7 @@ def _note(
     expected: Sequence[dict[str, Any]],
     got: dict[str, Any],
 ) -> None:
-    """Add a step to each quantity: what it is beside its bound, and the share of the estimate."""
+    """Add a step to each quantity: its deviation beside the bound, and its share of the estimate."""
     unheld = [name for name in got if name not in expected[0] and not name.endswith("/delta")]  # a delta is some dx
     assert not unheld, unheld
     with quiet():
@@ -287,7 +286,7 @@ def _row(quantity: str, each: Iterable[tuple[Deviation, float]]) -> ParityRow:
 
 
 class _Free(NamedTuple):
-    """The float64 run that is left to itself."""
+    """The free float64 run."""
 
     losses: list[float]
     params: list[np.ndarray]
@@ -308,7 +307,7 @@ def operand_bits(backend: Backend) -> int:
     identity = backend.asarray(np.eye(n, dtype=np.float32))
     for k in range(23, 0, -1):
         a = np.full((n, n), 1.0 + 2.0**-k, dtype=np.float32)
-        a[0, 0] = 2.0  # who divides by the largest divides by a power of two
+        a[0, 0] = 2.0  # dividing by the largest entry is exact
         if np.array_equal(backend.to_numpy(xp.matmul(backend.asarray(a), identity)), a):
             return k + 1
     return 0

@@ -1,7 +1,7 @@
 """Precision X-ray: the true relative error of every delta and every gradient, by a float64 shadow of chosen steps.
 
-A bound says how wrong a number can be; the shadow says how wrong it is. It starts from the parameters that the network
-has at that moment, each of them exact in float64, and goes the whole step by itself.
+A bound says how wrong a number can be; the shadow says how wrong it is. It starts from the parameters of that moment,
+exact in float64, and computes the whole step by itself.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class PrecisionRow(NamedTuple):
     worst : float
         Largest error of an entry, relative to the largest entry.
     lost : float
-        Share of the entries whose sign is wrong, or that are 0 and should not be.
+        Share of the entries with a wrong sign, or 0 where they should not be.
     """
 
     step: int
@@ -105,7 +105,7 @@ def xray(
     optimizer: Optimizer | str | None = None,
     everything: bool = False,
 ) -> PrecisionReport:
-    """Train, and in chosen steps compare each delta and each gradient with a float64 shadow.
+    """Train, and compare each delta and each gradient of some steps with a float64 shadow.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def xray(
     batch_size, optimizer : optional
         As for `bpxp.verify.certify`.
     everything : bool, optional
-        Also what each layer and activation makes of its input, and dx.
+        Also the output of each layer and activation, and dx.
 
     Returns
     -------
@@ -156,7 +156,7 @@ def xray(
 
 
 def _shadow(trial: Trial, runner: Runner, batch: Batch) -> dict[str, np.ndarray]:
-    """Return all that float64 computes in a step, from where the runner stands."""
+    """Return all results of a step in float64, from the state of the runner."""
 
     def widened(a: Any) -> Any:
         if a is None or isinstance(a, int):

@@ -1,4 +1,4 @@
-"""Equations as LaTeX: the same lines that the tests run, as they are printed in a book."""
+"""Equations as LaTeX: the same lines that the tests run, typeset."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bpxp.equations.notation import (
     Reference,
 )
 
-# The symbols of what is called by a word in the code; Greek letters are found by their names.
+# Symbols of the words in the code; Greek letters are found by their names.
 SYMBOLS = {
     "learning_rate": r"\eta",
     "momentum": r"\mu",
@@ -48,7 +48,7 @@ SYMBOLS = {
 GREEK = {"alpha", "beta", "gamma", "delta", "eps", "eta", "lambda", "mu", "sigma", "tau", "theta"}
 # ∂J/∂ of these; any other name with a d in front is a name.
 DERIVATIVE = re.compile(r"d([xyzab]|W\w*|[xz]hat|gamma|beta)$")
-SUM, PRODUCT, POWER, ATOM = range(4)  # how tightly something holds together
+SUM, PRODUCT, POWER, ATOM = range(4)  # binding strength
 COMMA, UNDERSCORE = r",\,", r"\_"
 COMPARISON = {"<=": r"\le", ">=": r"\ge", "==": "=", "!=": r"\ne", "<": "<", ">": ">"}
 
@@ -84,7 +84,7 @@ def block(equations: Equations, /) -> str:
 
 
 def _render(node: Node, level: int) -> str:
-    """Return a node; in parentheses, if it holds together less tightly than its place asks for."""
+    """Return a node, in parentheses if it binds less tightly than its place requires."""
     text, own = _node(node)
     return text if own >= level else rf"\left({text}\right)"
 
@@ -104,7 +104,7 @@ def _node(node: Node) -> tuple[str, int]:
             return _call(function, arguments)
         case Reduction(kind, indices, body):
             sign = {"sum": r"\sum", "max": r"\max", "min": r"\min"}.get(kind, rf"\operatorname*{{{kind}}}")
-            # A sum holds what follows it; on its right nothing may.
+            # A sum includes what follows it.
             return rf"{sign}_{{{','.join(indices)}}} {_render(body, PRODUCT)}", SUM
         case Count(index):
             return index.upper(), ATOM
@@ -123,7 +123,7 @@ def _binary(node: Binary) -> tuple[str, int]:
     left, right = node.left, node.right
     match node.operator:
         case "+" | "-":
-            # Σ on the left keeps to its own product; on the right of a minus a sum must be held together.
+            # Σ on the left ends with its own product; on the right of a minus a sum needs parentheses.
             first = _sum_or(left, SUM)
             second = _sum_or(right, PRODUCT if node.operator == "-" or isinstance(right, Negative) else SUM)
             return f"{first} {node.operator} {second}", SUM
@@ -139,12 +139,12 @@ def _binary(node: Binary) -> tuple[str, int]:
 
 
 def _sum_or(node: Node, level: int) -> str:
-    """Return a node where a Σ may stand without parentheses, since nothing follows that it could take in."""
+    """Return a node where a Σ needs no parentheses, since nothing follows that it would include."""
     return _node(node)[0] if isinstance(node, Reduction) else _render(node, level)
 
 
 def _closed(left: Node) -> str:
-    """Return the left side of a product, with a Σ at its end held together: what follows is not under it."""
+    """Return the left side of a product, with a Σ at its end in parentheses: what follows is not under it."""
     if isinstance(left, Binary) and left.operator == "*" and isinstance(left.right, Reduction):
         return rf"{_closed(left.left)} \, {_render(left.right, ATOM)}"
     return _render(left, PRODUCT)
@@ -154,7 +154,7 @@ def _call(function: str, arguments: tuple[Node, ...]) -> tuple[str, int]:
     inner = ", ".join(_render(argument, SUM) for argument in arguments)
     match function:
         case "exp":
-            # What is tall or long is not raised.
+            # A tall or long exponent is not raised.
             tall = any(sign in inner for sign in (r"\frac", r"\sum", r"\max", r"\left"))
             return (rf"\exp\left({inner}\right)", ATOM) if tall else (f"e^{{{inner}}}", POWER)
         case "sqrt":

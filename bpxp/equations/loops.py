@@ -1,4 +1,4 @@
-"""Equations run as slow loops: one entry after the other, in float64, for clarity and for nothing else."""
+"""Equations run as slow loops: one entry after the other, in float64, written for clarity alone."""
 
 from __future__ import annotations
 
@@ -107,11 +107,11 @@ def evaluate(
 
 
 class _Outside(Exception):
-    """An entry beyond its array was read where that is no zero."""
+    """An entry outside of its array was read, where that is not 0."""
 
 
 class _Loops:
-    """The values that are known so far, and the ranges of the indices."""
+    """The values known so far, and the ranges of the indices."""
 
     def __init__(self, equations: Equations, given: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
         self.values = {"pi": np.asarray(math.pi), **{name: np.asarray(value) for name, value in given.items()}}
@@ -164,7 +164,7 @@ class _Loops:
         return self.ranges[index]
 
     def loop(self, indices: tuple[str, ...], index: Index, asked: Asked = ()) -> Iterator[Index]:
-        """Yield the outer indices together with each value of these, where what is asked of them holds."""
+        """Yield the outer indices together with each value of these for which the conditions hold."""
         if not indices:
             yield index
             return
@@ -236,7 +236,7 @@ class _Loops:
                 return FUNCTIONS[kind](terms)
 
     def candidate(self, body: Node, index: Index, loser: float) -> float:
-        """Return one of the values among which the largest is sought; one that reads beyond an array never wins."""
+        """Return a candidate for the largest value; one that reads outside of an array never wins."""
         try:
             return self.value(body, index, None)
         except _Outside:
@@ -270,9 +270,9 @@ def _factors(node: Node) -> Iterator[Node]:
 
 
 def _asked(indices: tuple[str, ...], body: Node) -> Asked:
-    """Return the conditions under which a term of a sum is not 0, each to be asked as soon as its indices are known.
+    """Return the conditions under which a term of a sum is not 0, each at the loop where its indices are known.
 
-    No other result, but far fewer terms where a sum runs over all windows, and a bracket keeps those that see a pixel.
+    The result is the same, with far fewer terms where a sum runs over all windows and a bracket selects some of them.
     """
     asked: list[list[Node]] = [[] for _ in indices]
     for factor in _factors(body):

@@ -1,7 +1,7 @@
 """Equations in index notation: what a layer, an activation, a loss, an optimizer or a schedule computes, as data.
 
 The lines are written beside the code that computes them fast. `bpxp.verify` runs them as slow loops and compares,
-`bpxp.equations.latex` prints them: neither the page nor the program can drift from the other.
+`bpxp.equations.latex` prints them: page and program cannot drift apart.
 
 The notation, from loose to tight:
 
@@ -15,8 +15,8 @@ The notation, from loose to tight:
 ``a * b``, ``a / b``                from left to right: ``a/b*c`` is (a/b) c
 ``-a``                              binds tighter than ``*``, looser than ``^``
 ``a ^ b``                           powers, from right to left
-``[a < b]``                         Iverson's bracket: 1 where the condition holds, else 0, and then nothing that it is
-                                    multiplied by is looked at; with ``< <= > >= == !=``, chains, ``and``, ``not``
+``[a < b]``                         Iverson's bracket: 1 where the condition holds, else 0, and then its other factors
+                                    are not evaluated; with ``< <= > >= == !=``, chains, ``and``, ``not``
 ``exp(a)``, ``max(a, b)``, ``pi``   functions, see `FUNCTIONS`, and the constant
 ``x[n, s*p + i - P, c]``            an entry; an index may be computed, also from an entry: ``W[x[n], k]``. Outside of
                                     its shape an array is 0, and under ``max_`` it never wins
@@ -192,7 +192,7 @@ class Equations(Mapping[str, Equation]):
 
     @functools.cached_property
     def ranges(self) -> dict[str, Node]:
-        """The number of values of each index for which it was declared."""
+        """The number of values of each declared index."""
         found = {}
         for part in filter(None, re.split(r",(?![^\[(]*[\])])", self._ranges)):
             index, less, size = part.strip().partition(" < ")
@@ -232,7 +232,7 @@ def parse(line: str, where: str = "equation") -> Equation:
     Raises
     ------
     EquationError
-        Says what stands where something else should.
+        Says what was read, and what was expected.
     """
     equation: Equation = _Reader(line, where).whole(_Reader.equation)
     return equation

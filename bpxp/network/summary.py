@@ -6,6 +6,7 @@ abstract arrays.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from bpxp.backends.abstract.array import Meter, ShapeArray
 from bpxp.backends.abstract.namespace import shape_namespace, shape_of
 from bpxp.backends.precision import label
 from bpxp.core.random import HostRandom
+from bpxp.core.text import table
 from bpxp.core.tree import leaves, named_leaves, tree_map
 from bpxp.core.typing import Params, Shape
 from bpxp.errors import BpxpError
@@ -184,9 +186,7 @@ def _block(i: int, layer: LayerLedger) -> str:
     else:
         head += f"{si(layer.forward_flops)}FLOP forward, {si(layer.backward_flops)}FLOP backward, "
         head += f"{si(layer.kept_bytes)}B kept, per sample"
-    widths = [max(len(entry[k]) for entry in layer.entries) for k in range(3)]
-    rows = ["   " + "  ".join(c.ljust(w) for c, w in zip(e, widths, strict=True)).rstrip() for e in layer.entries]
-    return "\n".join([head, *rows])
+    return "\n".join([head, textwrap.indent(table(layer.entries), "   ")])
 
 
 def si(n: float) -> str:

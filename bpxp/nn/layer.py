@@ -35,6 +35,12 @@ class Layer(Protocol):
             The layer's running statistics, a (named) tuple of arrays.
         ``"present"``
             Array (batch,) of 0 and 1, or None: 0 marks a sample that only fills up the last mini-batch.
+    ``children``
+        A tuple of the layers of which it is made. The parameters of the i-th, and its running statistics, are the i-th
+        entries of its own. Gradient checks, certificates and reports look into a layer by its children; a layer that
+        does not name them is looked at as a whole.
+    ``with_children(children, /) -> Layer``
+        The same layer of other children, in the same places: it calls their methods in place of the old ones'.
     ``init_stats(params, /) -> Stats``
         The statistics before the first step, host arrays, of a layer that uses ``"stats"``.
     ``advance(stats, cache, /, *, xp) -> Stats``

@@ -1,21 +1,24 @@
-"""Layers under observation: a network whose parts call somebody who writes down, or compares, what they compute.
+"""Instrumented layers (forward and backward hooks): an observer records or compares what each part computes.
 
-The loops of `Sequential` stay what they are; only its layers, activations and loss are replaced by ones that look the
-same from outside.
+Containers run as they are; only their layers, activations and the loss are replaced by ones that look the same from
+outside.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from bpxp.core.typing import Array, Namespace, Params
+from bpxp.core.random import HostRandom
+from bpxp.core.tree import named_leaves
+from bpxp.core.typing import Array, Namespace, Params, Shape
 from bpxp.equations.notation import Equations
-from bpxp.nn import Activation, Loss, Residual, Sequential
+from bpxp.nn.activations import Activation
 from bpxp.nn.layer import Layer
-from bpxp.nn.sequential import activation_of
+from bpxp.nn.losses import Loss
+from bpxp.nn.sequential import Sequential, activation_of
 
 
 class Part(NamedTuple):
@@ -24,36 +27,38 @@ class Part(NamedTuple):
     Attributes
     ----------
     place : str
-        ``"0"``; ``"2.1"`` is the second layer of the branch of the third; ``"loss"``.
+        ``"0"``; ``"2.1"`` is the second child of the third layer, ``"2.1:3"`` its third call in one pass; ``"loss"``.
     thing : Layer, Activation or Loss
+        The children of a container are observed.
+    applied : bool
+        Whether it is the activation of the layer that stands there.
     """
 
     place: str
     thing: Any
+    applied: bool = False
 
     @property
     def title(self) -> str:
         """``"layer 0 (Dense)"``, ``"layer 0 (Sigmoid)"``, ``"loss (SoftmaxCrossEntropy)"``."""
-        kind = type(self.thing).__name__
-        return f"{self.place} ({kind})" if not self.place[:1].isdigit() else f"layer {self.place} ({kind})"
+        name = f"{self.place} ({type(self.thing).__name__})"
+        return f"layer {name}" if self.place[:1].isdigit() else name
 
-    def results(self, method: str, found: Any) -> dict[str, Array]:
-        """Return what a method has computed, by the names that it has in the equations; without the cache."""
+    def results(self, method: str, done: Any) -> dict[str, Array]:
+        """Return every array that a method returned, by its name in the equations; without the cache."""
         if method == "__call__":
-            return dict(zip(("J", "delta"), found, strict=True))
+            return dict(zip(("J", "delta"), done, strict=True))
         if method == "advance":
-            return {f"{field}'": a for field, a in zip(_fields(found), found, strict=True)}
-        name = "z" if isinstance(self.thing, Activation) else "x"
+            return _leaves("{}'", done)
+        if method == "gradients":
+            return _leaves("d{}", done)
         equations = getattr(self.thing, "equations", None)
         if method == "forward":
-            out = equations["forward"].target.name if equations and "forward" in equations else "y"
-            return {out: found[0]}
-        own = {} if method == "gradients" else {f"d{name}": found[0]}
-        grads = found if method == "gradients" else found[1]
-        return {**{f"d{field}": g for field, g in zip(_fields(grads), grads, strict=True)}, **own}
+            return {equations["forward"].target.name if equations and "forward" in equations else "y": done[0]}
+        return {**_leaves("d{}", done[1]), "dz" if isinstance(self.thing, Activation) else "dx": done[0]}
 
     def equation(self, result: str) -> tuple[str, str]:
-        """Return label and line of the equation that says what a result is; the result itself where none does."""
+        """Return label and line of the equation of a result; the result itself if there is none."""
         equations = getattr(self.thing, "equations", None)
         for label, equation in equations.items() if isinstance(equations, Equations) else ():
             if equation.target.name == result:
@@ -61,95 +66,136 @@ class Part(NamedTuple):
         return result, ""
 
 
-def _fields(tree: tuple[Any, ...]) -> list[str]:
-    return list(getattr(tree, "_fields", map(str, range(len(tree)))))
+def _leaves(name: str, tree: Any) -> dict[str, Array]:
+    """Return the leaves of a tree: ``"dW"``, and ``"0/dW"`` of a tree in a tree."""
+    places = ((*place.rpartition("/"), a) for place, a in named_leaves(tree))
+    return {f"{above}{slash}{name.format(field)}": a for above, slash, field, a in places}
 
 
 class Observer(Protocol):
-    """Who is asked to call the parts of a network."""
+    """The hook: it is called in place of every method of every part."""
 
     def call(self, part: Part, method: str, args: tuple[Any, ...], xp: Namespace, context: Mapping[str, Any]) -> Any:
-        """Call a method of the part, and return what it should return."""
+        """Call the method of `part.thing`, and return what it should return."""
 
 
-class Watched:
-    """A layer, an activation or a loss that has its work done by an observer, and everything else by itself."""
+class ObservedLayer:
+    """A layer, an activation or a loss whose methods go through an observer."""
 
     def __init__(self, part: Part, observer: Observer) -> None:
         self.part, self.observer = part, observer
 
     def __getattr__(self, name: str) -> Any:
-        own = getattr(self.part.thing, name)  # what the layer does not have, it has not, either
+        own = getattr(self.part.thing, name)  # what the layer does not have is missing here, too
         return functools.partial(self._call, name) if name in ("gradients", "advance") else own
 
-    @property
+    @functools.cached_property
     def activation(self) -> Any:
-        """What `Sequential` applies after the layer, under observation too."""
+        """What `Sequential` applies after the layer, observed too."""
         own = activation_of(self.part.thing)
-        return None if own is None else Watched(Part(self.part.place, own), self.observer)
+        return None if own is None else ObservedLayer(Part(self.part.place, own, applied=True), self.observer)
 
-    def _call(self, method: str, *args: Any, xp: Namespace, **context: Any) -> Any:
+    def _call(self, method: str, *args: Any, xp: Namespace = None, **context: Any) -> Any:
         return self.observer.call(self.part, method, args, xp, context)
 
+    def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[Params, Shape]:
+        done: tuple[Params, Shape] = self._call("init", rng, in_shape)
+        return done
+
     def forward(self, params: Params, x: Array, /, *, xp: Namespace, **context: Any) -> tuple[Array, Any]:
-        """Do what the layer does."""
         done: tuple[Array, Any] = self._call("forward", params, x, xp=xp, **context)
         return done
 
     def backward(self, params: Params, cache: Any, dy: Array, /, *, xp: Namespace) -> tuple[Array, Params]:
-        """Do what the layer does."""
         done: tuple[Array, Params] = self._call("backward", params, cache, dy, xp=xp)
         return done
 
     def __call__(self, logits: Array, y: Array, weight: Any = None, /, *, xp: Namespace) -> tuple[Array, Array]:
-        """Do what the loss does."""
         done: tuple[Array, Array] = self._call("__call__", logits, y, weight, xp=xp)
         return done
 
 
-def watched(model: Sequential, loss: Loss, observer: Observer) -> tuple[Sequential, Any]:
-    """Return model and loss with all their parts under observation, those within residual blocks too."""
-    return _layers(model, observer, ""), Watched(Part("loss", loss), observer)
+def observed(model: Sequential, loss: Loss, observer: Observer) -> tuple[Sequential, Any]:
+    """Return model and loss with all their parts observed, at every depth."""
+    return observed_children(model, observer), ObservedLayer(Part("loss", loss), observer)
 
 
-def _layers(model: Sequential, observer: Observer, place: str) -> Sequential:
-    layers: list[Any] = []
-    for i, layer in enumerate(model.layers):
-        layers.append(_layer(layer, observer, f"{place}{i}"))
-    return Sequential(tuple(layers))
+def observed_children(layer: Any, observer: Observer, place: str = "") -> Any:
+    """Return the layer with its children observed; a layer without children, as it is."""
+    children = [
+        ObservedLayer(Part(f"{place}{i}", observed_children(child, observer, f"{place}{i}.")), observer)
+        for i, child in enumerate(getattr(layer, "children", ()))
+    ]
+    return layer.with_children(tuple(children)) if children else layer
 
 
-def _layer(layer: Layer, observer: Observer, place: str) -> Any:
-    if isinstance(layer, Sequential):
-        return _layers(layer, observer, f"{place}.")
-    if isinstance(layer, Residual):
-        return dataclasses.replace(layer, branch=_layers(layer.branch, observer, f"{place}."))
-    return Watched(Part(place, layer), observer)
+def walk(layer: Any, place: str = "") -> Iterator[tuple[str, Layer]]:
+    """Yield place and layer of everything inside a container, each before its children."""
+    for i, child in enumerate(getattr(layer, "children", ())):
+        yield f"{place}{i}", child
+        yield from walk(child, f"{place}{i}.")
 
 
-class Tape:
-    """An observer that writes everything down.
+def locate(model: Sequential, name: str) -> tuple[Part, str]:
+    """Return the layer of a parameter, and the parameter's name there: ``"0/1/W"`` is W of layer 0.1."""
+    layer: Any = model
+    path, rest = [], name.split("/")
+    while getattr(layer, "children", ()):
+        layer = layer.children[int(rest[0])]
+        path.append(rest.pop(0))
+    return Part(".".join(path), layer), "/".join(rest)
+
+
+def opaque(model: Sequential, params: Params) -> tuple[str, ...]:
+    """Return the titles of the layers with nested parameters and no `children`: no observer can look into them."""
+
+    def own(place: str) -> Params:
+        return functools.reduce(lambda tree, i: tree[int(i)], place.split("."), params)
+
+    inside = [(place, layer) for place, layer in walk(model) if not getattr(layer, "children", ())]
+    return tuple(Part(*part).title for part in inside if any(isinstance(tree, tuple) for tree in own(part[0])))
+
+
+class Calls:
+    """Counts the calls of each part in one pass: ``calls(part, method)`` adds the number, from the second call on."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, type, str]] = Counter()
+
+    def __call__(self, part: Part, method: str) -> Part:
+        key = part.place, type(part.thing), "backward" if method == "gradients" else method
+        self._counts[key] += 1
+        count = self._counts[key]
+        return part._replace(place=f"{part.place}:{count}") if count > 1 else part
+
+
+class Recorder:
+    """An observer that records every result.
 
     Attributes
     ----------
     found : dict of str to array
         ``"0/z"``, ``"0/a"``, …, ``"loss/J"``, ``"loss/delta"``, ``"1/delta"``, ``"1/dW"``, …, in the order in which
-        they are computed; ``"0/delta"`` is ∂J/∂z of the layer.
+        they are computed; ``"0/delta"`` is ∂J/∂z of the layer. A container has no row for what it passes on from its
+        children as it is.
     """
 
     def __init__(self) -> None:
         self.found: dict[str, Array] = {}
+        self._calls = Calls()
 
     def call(self, part: Part, method: str, args: tuple[Any, ...], xp: Namespace, context: Mapping[str, Any]) -> Any:
         """Call, and keep the results."""
+        part = self._calls(part, method)
         done = getattr(part.thing, method)(*args, xp=xp, **context)
         if method in ("backward", "gradients") and not isinstance(part.thing, Activation):
             self.found.setdefault(f"{part.place}/delta", args[2])
-        self.found |= named(part, method, done)
+        passed_on = set(map(id, self.found.values())) if getattr(part.thing, "children", ()) else set()
+        self.found |= {name: a for name, a in named(part, method, done).items() if id(a) not in passed_on}
         return done
 
 
 def named(part: Part, method: str, done: Any) -> dict[str, Array]:
-    """Return results by place and name; what an activation gives back is the delta of its layer."""
+    """Return results by place and name; what an activation's backward returns is the delta of its layer."""
     own = isinstance(part.thing, Activation)
     return {f"{part.place}/{'delta' if own and n == 'dz' else n}": a for n, a in part.results(method, done).items()}

@@ -16,19 +16,18 @@ from bpxp.nn.sequential import Sequential
 
 @dataclass(frozen=True)
 class Residual:
-    """Add to x what a branch of layers makes of it.
+    """Add the output of a branch of layers to its input.
 
     Parameters
     ----------
     branch : Layer or sequence of Layer
-        What x passes through. The shape must come out as it went in. A layer of the branch that leaves its
-        activation open has none, and its initialiser is its own default: the network's choices are for the layers
-        in its own row.
+        Its output must have the shape of its input. A layer of the branch that leaves its activation open has none,
+        and its own default initialiser: the network's choices are for the layers of its own list.
 
     Notes
     -----
-    In the equations F is what the branch makes of x, and D[m,k,n,i] = ∂F[m,k]/∂x[n,i]; where no sample knows of
-    another, only m = n remains. The first term of dx is why depth does no harm: delta reaches the layers below
+    In the equations F is the output of the branch, and D[m,k,n,i] = ∂F[m,k]/∂x[n,i]; where samples are independent,
+    only m = n remains. The first term of dx is why depth does no harm: delta reaches the layers below
     undiminished. Parameters, gradients and statistics are those of the branch, a tuple with one entry per layer.
 
     References
@@ -63,6 +62,16 @@ class Residual:
                 fix="Residual([nn.Dense(8, 'relu'), nn.Dense(8)])",
             )
         object.__setattr__(self, "branch", Sequential(layers))
+
+    @property
+    def children(self) -> tuple[Layer, ...]:
+        """The layers of the branch."""
+        layers: tuple[Layer, ...] = self.branch.layers
+        return layers
+
+    def with_children(self, children: tuple[Layer, ...], /) -> Residual:
+        """Return a block around other layers."""
+        return Residual(Sequential(children))
 
     @property
     def uses(self) -> frozenset[str]:

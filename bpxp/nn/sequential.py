@@ -27,12 +27,21 @@ class Sequential:
     running statistics, with () for a layer that has none. Each layer is given what it uses, and no more: the key of
     its own place, its own statistics.
 
-    A composition has no equation of its own in index notation: the output of a layer is the x of the next, and on the
-    way back the dx of a layer is the dy, or delta, of the one before. `bpxp.verify.check_equations` runs the equations
-    of its layers; that they are put together in this way is a test of its own.
+    A composition has no equation of its own in index notation: the output of a layer is the x of the next, and
+    backward the dx of a layer is the dy, or delta, of the one before. `bpxp.verify.check_equations` runs the equations
+    of its layers; a test of its own checks the composition.
     """
 
     layers: tuple[Layer, ...]
+
+    @property
+    def children(self) -> tuple[Layer, ...]:
+        """The layers."""
+        return self.layers
+
+    def with_children(self, children: tuple[Layer, ...], /) -> Sequential:
+        """Return a composition of other layers."""
+        return Sequential(children)
 
     @functools.cached_property
     def uses(self) -> frozenset[str]:
@@ -120,7 +129,7 @@ class Sequential:
         return (*params[:first], lowest, *grads)
 
     def advance(self, stats: tuple[Any, ...], caches: tuple[Any, ...], /, *, xp: Namespace) -> tuple[Any, ...]:
-        """Return the statistics after a training step; `stats` is given away."""
+        """Return the statistics after a training step; `stats` is donated."""
         return tuple(
             layer.advance(own, cache, xp=xp) if "stats" in uses else ()  # type: ignore[attr-defined]
             for (layer, _, uses), own, (cache, _) in zip(self._plan, stats, caches, strict=True)

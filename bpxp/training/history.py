@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from bpxp.core.text import table
 from bpxp.errors import NoSuchColumnError
 
 
@@ -51,9 +52,7 @@ class History:
     def __repr__(self) -> str:
         if not self.rows:
             return "<History of 0 epochs>"
-        table = [self.columns, *([_cell(row[c]) for c in self.columns] for row in self.rows)]
-        widths = [max(len(row[i]) for row in table) for i in range(len(self.columns))]
-        return "\n".join("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in table)
+        return table([self.columns, *([_cell(row[c]) for c in self.columns] for row in self.rows)], numbers=True)
 
 
 def _cell(value: Any) -> str:

@@ -17,11 +17,13 @@ from bpxp.backends import get_backend
 from bpxp.backends.dtypes import has_float64
 from bpxp.core.checks import positive_int
 from bpxp.core.random import DIRECTION, HostRandom
+from bpxp.core.text import table
 from bpxp.core.tree import named_leaves, tree_map, unflatten
 from bpxp.errors import GradientCheckError
 from bpxp.network.network import Network, validate_network
 from bpxp.network.prepare import prepare
 from bpxp.network.step import as_floats, training
+from bpxp.nn.observe import locate
 from bpxp.nn.sequential import activation_of
 from bpxp.optim import Optimizer
 
@@ -60,8 +62,7 @@ class GradientReport(NamedTuple):
     def __str__(self) -> str:
         rows = [("quantity", "shape", "method", "relative error")]
         rows += [(c.name, str(c.shape), c.method, f"{c.worst:.1e}") for c in self.checks]
-        widths = [max(len(row[i]) for row in rows) for i in range(4)]
-        return "\n".join("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows)
+        return table(rows)
 
 
 def check_gradients(
@@ -108,8 +109,8 @@ def check_gradients(
 
     Notes
     -----
-    At a kink (ReLU at 0) there is no derivative to compare with; a batch that hits one by chance is told from a wrong
-    gradient by a smaller step.
+    At a kink (ReLU at 0) there is no derivative to compare with; a smaller step tells a batch that hits one by chance
+    from a wrong gradient.
 
     Examples
     --------
@@ -208,11 +209,11 @@ class _Problem:
         found = {name: self.backend.to_numpy(a) for name, a in named_leaves(grads)}
         found["x"] = self.backend.to_numpy(dx)
         for name, a in found.items():
-            # A bias of shape (batch, n) would be added as well, and have this very derivative.
+            # A bias of shape (batch, n) would broadcast as well, and have exactly this derivative.
             if a.shape != self.point[name].shape:
                 what, expected = f"the gradient of {name} has another shape", f"{self.point[name].shape}"
                 raise GradientCheckError("check_gradients", what, code="E080", got=f"{a.shape}", expected=expected)
-        # Training takes another way, which spares dx: both have to say the same.
+        # Training skips the first dx: both ways must agree.
         _, caches, delta = self._loss(xp, params, x, *self._constants)
         spared = self.model.gradients(params, caches, delta, xp=xp)
         if self.optimizer is not None:
@@ -299,8 +300,9 @@ def _fail(problem: _Problem, name: str, d: np.ndarray, rtol: float, atol: float)
     if name == "x":
         what = f"∂J/∂x{list(index)}"
     else:
-        place, parameter = name.split("/", 1)
-        what = f"layer {place} ({type(problem.model.layers[int(place)]).__name__}), d{parameter}{list(index)}"
+        layer, parameter = locate(problem.model, name)
+        above, slash, field = parameter.rpartition("/")
+        what = f"{layer.title}, {above}{slash}d{field}{list(index)}"
     ratio = f", ratio {analytic / numeric:.6g}" if numeric else ""
     raise GradientCheckError(
         "check_gradients",

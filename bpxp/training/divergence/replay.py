@@ -16,6 +16,7 @@ import numpy as np
 from bpxp import optim
 from bpxp.backends import get_backend
 from bpxp.core.random import make_key
+from bpxp.core.text import table
 from bpxp.core.tree import named_leaves, tree_map
 from bpxp.errors import CheckpointCorruptError, CheckpointError, CheckpointFormatError
 from bpxp.network.network import Network
@@ -116,16 +117,17 @@ class Replay(NamedTuple):
 
     def __str__(self) -> str:
         rows = [("", self.dtype, "not finite", "float64", "not finite")]
-        exact = {(q.layer, q.name): q for q in self.exact}
+        exact: dict[Any, list[Quantity]] = {}
+        for q in self.exact:
+            exact.setdefault((q.layer, q.name), []).append(q)  # a layer may be called several times
         for q in self.seen:
-            beside = exact[q.layer, q.name]
+            beside = exact[q.layer, q.name].pop(0)
             rows.append((q.place, f"{q.largest:.5g}", _bad(q), f"{beside.largest:.5g}", _bad(beside)))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join(
             [
                 f"epoch {self.epoch}, step {self.step}; of each quantity the largest magnitude that is finite",
                 *(f"layer {i}: {name}" for i, name in enumerate(self.layers)),
-                *("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows),
+                table(rows),
                 f"in {self.dtype} {_verdict(self.seen)}",
                 f"in float64 {_verdict(self.exact)}",
             ]

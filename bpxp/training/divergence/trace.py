@@ -1,28 +1,29 @@
-"""One training step, layer by layer as it is written, with a look at every number on the way.
+"""One training step, run as it is written, with an observer that looks at every number.
 
-The step itself looks at nothing, which is why it is fast. This one is run when something has gone wrong: it says what
-each quantity of each layer was, and which is the first that is not finite.
+A training step never inspects values, which is why it is fast. This one runs after a divergence: it says how large each
+quantity of each layer was, and which is the first that is not finite.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bpxp.core.tree import named_leaves, tree_map
 from bpxp.core.typing import Array, Namespace, Params
-from bpxp.network.step import training
+from bpxp.network.step import loss_and_gradients, training
 from bpxp.nn.losses import Loss
-from bpxp.nn.sequential import Sequential, activation_of, context_of, has_arrays
+from bpxp.nn.observe import Part, observed
+from bpxp.nn.sequential import Sequential, activation_of, has_arrays
 from bpxp.optim import Optimizer, OptState
 
 Path = tuple[int, ...]
 
 
 class Quantity(NamedTuple):
-    """What was seen of one array.
+    """What is known of one array.
 
     Attributes
     ----------
@@ -67,7 +68,7 @@ class Batch(NamedTuple):
     present: Array | None
 
 
-AFTER = " after the step"  # ends the name of what the step has made of what was there
+AFTER = " after the step"  # ends the name of a value that the step has updated
 OF_SAMPLES = ("x", "y", "z", "a", "delta", "dx")  # quantities whose first axis is the mini-batch
 
 
@@ -95,7 +96,7 @@ def first_bad(seen: Sequence[Quantity]) -> Quantity | None:
 
 
 class Tracer:
-    """Runs one training step and looks at it.
+    """An observer of one training step.
 
     Parameters
     ----------
@@ -116,22 +117,19 @@ class Tracer:
         self.seen: list[Quantity] = []
 
     def run(self, params: Params, opt: OptState, stats: Any, key: Any, batch: Batch) -> list[Quantity]:
-        """Do the step on what is given away, and return what was seen."""
+        """Do the step, and return what was seen; parameters, optimizer state and statistics are donated."""
         with np.errstate(all="ignore"):
             return self._run(params, opt, stats, key, batch)
 
     def _run(self, params: Params, opt: OptState, stats: Any, key: Any, batch: Batch) -> list[Quantity]:
-        xp, model = self.xp, self.model
+        xp, (model, loss) = self.xp, observed(self.model, self.loss, self)
         context = training(model, stats, key, batch.present)
-        self._look((), "x", batch.x)
-        logits, caches = self._forward((), model, params, batch.x, context, stats)
-        value, delta = self.loss(logits, batch.y, batch.weight, xp=xp)
-        self._look((), "loss", value)
-        self._look((), "delta", delta)
         first = next((i for i, own in enumerate(params) if has_arrays(own)), len(params))
+        self._lowest = (first,)
+        self._look((), "x", batch.x)
+        _, grads, caches = loss_and_gradients(model, loss, params, batch.x, batch.y, batch.weight, context, xp=xp)
         if first == len(params):
             return self.seen
-        _, grads = self._backward((), model, params, caches, delta, first)
         if "stats" in model.uses:
             self._look_at(f"{{}} of the statistics{AFTER}", model.advance(stats, caches, xp=xp))
         params, opt = self.optimizer.update(params, grads, opt, xp=xp)
@@ -141,53 +139,28 @@ class Tracer:
         self._look_at(f"average of {{}}{AFTER}", opt.average)
         return self.seen
 
-    def _forward(
-        self, path: Path, model: Sequential, params: Params, x: Array, context: dict[str, Any], stats: Any
-    ) -> tuple[Array, tuple[Any, ...]]:
-        """Go through layers as `Sequential.forward` does."""
-        caches = []
-        for i, ((layer, activation, uses), own) in enumerate(zip(model._plan, params, strict=True)):
-            here, branch = (*path, i), branch_of(layer)
-            given = context_of(i, uses, context)
-            if branch is None:
-                self._look_at("{}", own, here)
-                if stats and stats[i]:
-                    self._look_at("{} of the statistics", stats[i], here)
-            else:  # what its layers do is looked at first, by themselves
-                self._forward(here, branch, own, x, given, stats[i] if stats else ())
-            x, cache = layer.forward(own, x, xp=self.xp, **given)
-            self._look(here, output(layer), x)
-            kept = None
-            if activation is not None:
-                x, kept = activation.forward((), x, xp=self.xp)
-                self._look(here, "a", x)
-            caches.append((cache, kept))
-        return x, tuple(caches)
-
-    def _backward(
-        self, path: Path, model: Sequential, params: Params, caches: tuple[Any, ...], dy: Array, end: int
-    ) -> tuple[Array, Params]:
-        """Go back to layer `end`, as `Sequential.gradients` does, or to the first, as `backward` does within."""
-        grads: list[Params] = []
-        for i in range(len(params) - 1, end - 1, -1):
-            (layer, activation, _), (cache, kept), here = model._plan[i], caches[i], (*path, i)
-            if activation is not None:
-                dy, _ = activation.backward((), kept, dy, xp=self.xp)
-                self._look(here, "delta", dy)
-            branch = branch_of(layer)
-            if branch is not None:
-                self._backward(here, branch, params[i], cache, dy, 0)
-            lowest = i == end and not path
-            if lowest and hasattr(layer, "gradients"):
-                own = layer.gradients(params[i], cache, dy, xp=self.xp)
-            else:
-                dy, own = layer.backward(params[i], cache, dy, xp=self.xp)
-            if branch is None:
-                self._look_at("d{}", own, here)
-            if not lowest:
-                self._look(here, "dx", dy)
-            grads.append(own)
-        return dy, (*params[:end], *reversed(grads))
+    def call(self, part: Part, method: str, args: tuple[Any, ...], xp: Namespace, context: Mapping[str, Any]) -> Any:
+        """Call, and look at what the part has and returns."""
+        thing = part.thing
+        here = () if method == "__call__" else tuple(map(int, part.place.split(".")))
+        own = not getattr(thing, "children", ())  # else parameters and gradients are those of the children
+        if method == "forward" and own:
+            self._look_at("{}", args[0], here)
+            self._look_at("{} of the statistics", context.get("stats") or (), here)
+        done = getattr(thing, method)(*args, xp=xp, **context)
+        if method == "__call__":
+            self._look((), "loss", done[0])
+            self._look((), "delta", done[1])
+        elif method == "forward":
+            self._look(here, "a" if part.applied else output(thing), done[0])
+        elif method in ("backward", "gradients"):
+            if own:
+                self._look_at("d{}", done if method == "gradients" else done[1], here)
+            if part.applied:
+                self._look(here, "delta", done[0])
+            elif method == "backward" and here != self._lowest:  # a step has no use for the dx of the lowest layer
+                self._look(here, "dx", done[0])
+        return done
 
     def _look(self, layer: Path, name: str, a: Array) -> None:
         self.seen.append(quantity(layer, name, self.to_numpy(a)))
@@ -206,12 +179,6 @@ def layer_and_field(place: str) -> tuple[Path, str]:
     return tuple(map(int, parts[:count])), "/".join(parts[count:])
 
 
-def branch_of(layer: Any) -> Sequential | None:
-    """Return the layers of which a layer is made."""
-    branch = getattr(layer, "branch", None)
-    return branch if isinstance(branch, Sequential) else None
-
-
 def output(layer: Any) -> str:
     """Return what a layer's output is called: z where its equations have it so, or something is applied to it."""
     named = "z" in getattr(layer, "symbols", {}) or activation_of(layer) is not None
@@ -219,15 +186,13 @@ def output(layer: Any) -> str:
 
 
 def layer_at(model: Sequential, path: Path) -> Any:
-    """Return the layer of a path."""
-    layer: Any = model.layers[path[0]]
-    for i in path[1:]:
-        branch = branch_of(layer)
-        assert branch is not None
-        layer = branch.layers[i]
+    """Return the layer of a path, as far as containers name their children."""
+    layer: Any = model
+    for i in path:
+        layer = layer.children[i] if getattr(layer, "children", ()) else layer
     return layer
 
 
 def own_copy(tree: Any, xp: Namespace) -> Any:
-    """Return a tree on the device that may be given away."""
+    """Return a copy of a tree on the device, to be donated."""
     return tree_map(lambda a: xp.asarray(a, copy=True), tree)

@@ -12,7 +12,8 @@ from bpxp.core.typing import Shape
 from bpxp.equations.notation import Equations
 from bpxp.errors import BpxpError, InvalidTypeError
 from bpxp.network.network import Network
-from bpxp.nn import Layer, Loss, Residual, Sequential
+from bpxp.nn import Layer, Loss, Sequential
+from bpxp.nn.observe import Part, observed_children, walk
 from bpxp.nn.sequential import activation_of
 from bpxp.optim import Optimizer, Schedule
 from bpxp.verify.equations.comparison import Comparison, DerivationReport, EquationCheck
@@ -22,7 +23,7 @@ from bpxp.verify.equations.small_inputs import small
 
 __all__ = ["DerivationReport", "EquationCheck", "check_equations"]
 
-LARGE = 4096  # numbers in times numbers out, beyond which a layer is not for loops
+LARGE = 4096  # inputs times outputs, beyond which loops take too long
 
 
 def check_equations(
@@ -50,8 +51,8 @@ def check_equations(
         thing: a hyper-parameter.
     context : mapping, optional
         What `forward` of a layer is given beside x: ``training``, ``key``, ``stats``, ``present``. Without it, what
-        a training step gives, one with an absent sample, and evaluation: a layer that does something else then has
-        further equations, `evaluation`.
+        a training step gives, one with an absent sample, and evaluation: a layer that computes something else then
+        states it in `evaluation`.
     backend : str or None, optional
         As for `Network`.
     seed : int, optional
@@ -77,7 +78,7 @@ def check_equations(
     The names that the code's arguments and results have in the equations: a layer maps x to the left side of its
     equation ``forward``, an activation z to a; the gradient that comes in is ``d`` and the name of the output, or
     ``delta``; a parameter's gradient is ``d`` and its name. A layer of windows has before, the padding above and on
-    the left. Dropout has m, the mask, and p. A residual block has F and D, what its branch makes of x and the
+    the left. Dropout has m, the mask, and p. A residual block has F and D, the output of its branch and the
     derivative of that. A loss has z, y, w, J, delta, and a for what `activate` returns. A rule has p, g, t, and a
     primed name for each new value, in the order of its slots; see `bpxp.optim.Optimizer` for what comes before and
     after it. A schedule has eta.
@@ -145,25 +146,32 @@ def _check_parts(whole: Network | Sequential, x: Any, backend: Any, seed: int, r
     return DerivationReport(tuple(checks), tuple(unchecked))
 
 
-def _parts(model: Sequential, in_shape: Shape | None, place: str = "") -> Iterator[tuple[str, Any, Shape | None]]:
-    """Yield (place, thing, shape of a sample) of each layer and activation, of those within residual blocks too."""
-    shape = in_shape
-    for i, layer in enumerate(model.layers):
-        if isinstance(layer, Sequential):
-            yield from _parts(layer, shape, f"{place}{i}.")
-        else:
-            yield f"{place}{i}", layer, shape
-        if isinstance(layer, Residual):
-            yield from _parts(layer.branch, shape, f"{place}{i}.")
+def _parts(model: Sequential, in_shape: Shape | None) -> Iterator[tuple[str, Any, Shape | None]]:
+    """Yield (place, thing, shape of a sample) of each layer and activation, at every depth."""
+    shapes = _InputShapes()
+    if in_shape is not None:
+        observed_children(model, shapes).init(HostRandom(0), in_shape)
+    for place, layer in walk(model):
+        if not isinstance(layer, Sequential):
+            yield place, layer, shapes.found.get(place)
         activation = activation_of(layer)
         if activation is not None:
-            yield f"{place}{i}", activation, None
-        if shape is not None:
-            _, shape = layer.init(HostRandom(0), shape)
+            yield place, activation, None
+
+
+class _InputShapes:
+    """An observer of `init`: the shape of a sample that each layer gets."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, Shape] = {}
+
+    def call(self, part: Part, method: str, args: tuple[Any, ...], xp: Any, context: Mapping[str, Any]) -> Any:
+        self.found[part.place] = args[1]
+        return part.thing.init(*args)
 
 
 def _takes(layer: Any, x: Any) -> bool:
-    """Return whether a small input passes through the layer, and loops through its equations in a short time."""
+    """Return whether the layer takes a small input, and its loops are short."""
     in_shape = (x if isinstance(x, tuple) else x.shape)[1:]
     try:
         _, out_shape = layer.init(HostRandom(0), tuple(in_shape))

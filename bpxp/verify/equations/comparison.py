@@ -1,4 +1,4 @@
-"""One comparison of code with its equations: what is known, what the loops say, and how far the code is from it."""
+"""One comparison of code with its equations: known values, the loops' results, and the error of the code."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from bpxp.backends import get_backend
 from bpxp.backends.dtypes import has_float64
 from bpxp.backends.precision import label
 from bpxp.core.random import DIRECTION, HostRandom
+from bpxp.core.text import table
 from bpxp.equations.loops import evaluate
 from bpxp.equations.notation import Equations, references
 from bpxp.errors import BackendNotUsableError, DerivationError
@@ -56,15 +57,15 @@ class DerivationReport(NamedTuple):
         return max((check.worst for check in self.checks), default=0.0)
 
     def __str__(self) -> str:
-        width = max((len(check.line) for check in self.checks), default=0)
-        of = max((len(check.of) for check in self.checks), default=0)
-        rows, last = [], ""
+        rows: list[tuple[str, ...]] = []
+        last = ""
         for check in self.checks:
-            name = check.of if check.of != last else ""
-            head = f"{name.ljust(of)}  " if of else ""
-            rows.append(f"{head}{check.line.ljust(width)}  {check.worst:.1e}")
+            rows.append((check.of if check.of != last else "", check.line, f"{check.worst:.1e}"))
             last = check.of
-        return "\n".join([*rows, *(f"not checked: {name}" for name in self.unchecked)])
+        if not last:
+            rows = [row[1:] for row in rows]
+        lines = [*([table(rows)] if rows else []), *(f"not checked: {name}" for name in self.unchecked)]
+        return "\n".join(lines)
 
 
 class Comparison:
@@ -107,7 +108,7 @@ class Comparison:
         return np.array(a if isinstance(a, np.ndarray) else self.backend.to_numpy(a))
 
     def normal(self, place: int, shape: tuple[int, ...]) -> np.ndarray:
-        """Return random numbers of the comparison's own."""
+        """Return normal random numbers."""
         drawn: np.ndarray = self.rng.at(place).normal(shape)
         return drawn
 
@@ -127,7 +128,7 @@ class Comparison:
         samples: Iterable[str] = (),
         of: str = "",
     ) -> None:
-        """Run equations on what is given, and hold the results of the code against theirs.
+        """Run equations on what is given, and compare the results of the code with theirs.
 
         Parameters
         ----------
@@ -135,7 +136,7 @@ class Comparison:
         given : dict
             Host arrays and numbers.
         results : mapping
-            What the code has computed, by the names that it has in the equations.
+            Computed by the code, by their names in the equations.
         samples : iterable of str
             Names of arrays (batch, …), in which axes of length 1 may stand after the first.
         of : str
@@ -161,7 +162,7 @@ class Comparison:
                 self.hold(part, equation.text, found[name], derived[name], of)
 
     def hold(self, part: str, line: str, code: np.ndarray, loops: np.ndarray, of: str = "") -> None:
-        """Note how far the code is from the loops, and raise if that is too far."""
+        """Record the error of the code, and raise if it is too large."""
         where = f"{type(self.thing).__name__}, {part}: {line!r}"
         error = np.abs(code - loops)
         error = error / (np.max(np.abs(loops), initial=0.0) or 1.0)
@@ -183,7 +184,7 @@ class Comparison:
         return DerivationReport(tuple(EquationCheck(line, worst, of) for (of, line), worst in self.found.items()))
 
     def _attributes(self, equations: Equations) -> Values:
-        """Return the hyper-parameters that equations name; what is None, an option that is off, has no bound."""
+        """Return the hyper-parameters that equations name; None, an option that is off, is infinite."""
         computed = {equation.target.name for equation in equations.values()}
         names = [name for name in axes_of(equations) if name not in computed and hasattr(self.thing, name)]
         values = {name: getattr(self.thing, name) for name in names}

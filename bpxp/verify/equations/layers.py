@@ -9,9 +9,10 @@ import numpy as np
 
 from bpxp.core.random import make_key
 from bpxp.core.threefry import LEVELS, bernoulli, level
-from bpxp.core.tree import tree_map
+from bpxp.core.tree import named_leaves, tree_map
 from bpxp.equations.notation import Equations
-from bpxp.nn import Activation, BatchNorm, Dropout, Residual
+from bpxp.nn import Activation, BatchNorm, Dropout
+from bpxp.nn.observe import Part
 from bpxp.verify.equations.comparison import Comparison, Values
 
 
@@ -24,7 +25,7 @@ def compare_layer(case: Comparison, x: Any, context: Values | None) -> None:
     x : tuple of int or array
         The shape (batch, …) of a random input, or the input.
     context : dict or None
-        What `forward` is given beside x. None: what a training step gives, and then what evaluation does.
+        What `forward` is given besides x. None: that of a training step, then that of evaluation.
     """
     x = 2.0 * case.normal(0, x) if isinstance(x, tuple) else np.array(x, dtype=np.float64)
     for given in contexts(case, x) if context is None else [context]:
@@ -32,7 +33,7 @@ def compare_layer(case: Comparison, x: Any, context: Values | None) -> None:
 
 
 def contexts(case: Comparison, x: np.ndarray) -> list[Values]:
-    """Return what a layer may be given beside x: in training, there with an absent sample, and in evaluation."""
+    """Return what a layer may be given besides x: in training, in evaluation, and in training with an absent sample."""
     layer = case.thing
     uses: frozenset[str] = getattr(layer, "uses", frozenset())
     if not uses:
@@ -51,12 +52,12 @@ def contexts(case: Comparison, x: np.ndarray) -> list[Values]:
 
 
 def on_backend(case: Comparison) -> Any:
-    """Return the function that brings the words of a key along, and leaves its place what it is."""
+    """Return a function that moves the arrays of a key to the backend; its place stays a number."""
     return lambda a: a if isinstance(a, int) else case.backend.asarray(a)
 
 
 def compare_passes(case: Comparison, x: np.ndarray, context: Values) -> None:
-    """Compare one way forward and back, with what the layer is given beside x."""
+    """Compare one forward and backward pass in a context."""
     layer, xp = case.thing, case.xp
     training = bool(context.get("training") or context.get("key"))
     equations: Equations = layer.equations if training else getattr(layer, "evaluation", layer.equations)
@@ -81,12 +82,11 @@ def compare_passes(case: Comparison, x: np.ndarray, context: Values) -> None:
     out_name = equations["forward"].target.name
     given: Values = {in_name: x, "delta": dy, f"d{out_name}": dy}
     results: Values = {out_name: y, f"d{in_name}": dx}
-    if isinstance(layer, Residual):
+    if hasattr(layer, "branch"):
         given |= branch(case, data, context)
-    else:
-        names = getattr(params, "_fields", ())
-        given |= dict(zip(names, params, strict=True))
-        results |= {f"d{name}": g for name, g in zip(names, grads, strict=True)}
+    if not getattr(layer, "children", ()):  # else they belong to the children, and to their equations
+        given |= dict(named_leaves(params))
+        results |= Part("", layer).results("gradients", grads)
     if isinstance(layer, Dropout) and training:
         kept = level(1.0 - layer.rate) / LEVELS
         host_key = tree_map(lambda a: a if isinstance(a, int) else case.backend.to_numpy(a), context["key"])
@@ -104,7 +104,7 @@ def compare_passes(case: Comparison, x: np.ndarray, context: Values) -> None:
 
 
 def branch(case: Comparison, data: Any, context: Values) -> Values:
-    """Return F, what a residual block's branch makes of x, and its Jacobian D[m,k,n,i] = ∂F[m,k]/∂x[n,i]."""
+    """Return F, the output of a residual block's branch, and its Jacobian D[m,k,n,i] = ∂F[m,k]/∂x[n,i]."""
     inner, (params, x, dy, arrays) = case.thing.branch, data
     static = {name: a for name, a in context.items() if name not in arrays}
 

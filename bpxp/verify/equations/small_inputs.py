@@ -1,8 +1,8 @@
 """Small inputs, and small copies of layers: loops are slow, and what an equation says is the same for any size.
 
-A copy keeps what the equations speak of (kernel, stride, padding, dilation, epsilon, …), and has fewer units, filters
-and words. Code that chooses its way by the size of an image may go another way for a small one: `check_gradients`
-looks at the network as it is.
+A copy keeps what the equations name (kernel, stride, padding, dilation, epsilon, …), and has fewer units, filters
+and words. Code that branches on the size of an image may take another branch for a small one: `check_gradients`
+checks the network as it is.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ def small(layer: Any, in_shape: Shape | None = None, /) -> tuple[Any, Any]:
     ----------
     layer : Layer
     in_shape : tuple of int, optional
-        Of the samples that the layer gets in its network. A layer of which nothing is known here gets fewer along each
-        axis, and may refuse them.
+        Of the samples that the layer gets in its network. An unknown layer gets shorter axes, and may refuse them.
     """
 
     def copy(**changes: Any) -> Any:
@@ -48,7 +47,7 @@ def small(layer: Any, in_shape: Shape | None = None, /) -> tuple[Any, Any]:
             sizes = tuple(min(n, 3) for n in layer.shape)
             return copy(shape=sizes), (2, *(2 if n == -1 else n for n in reversed(sizes)))
         case Residual():
-            # What it does is the same for any branch; the layers of its own are looked at by themselves.
+            # The same for any branch; the layers of its own branch are checked separately.
             return Residual([Dense(3, "tanh"), Dense(4)]), (3, 4)
         case _ if hasattr(layer, "grid"):
             return layer, (*_windowed(layer), 2)
@@ -57,7 +56,7 @@ def small(layer: Any, in_shape: Shape | None = None, /) -> tuple[Any, Any]:
 
 
 def _windowed(layer: Any) -> Shape:
-    """Return (batch, height, width), height and width the least from 3 and 4 on over which two windows fit."""
+    """Return (batch, height, width): the smallest height >= 3 and width >= 4 with two windows."""
     sizes = []
     for axis, n in enumerate((3, 4)):
         while layer.grid((n, n))[axis].out < 2:

@@ -1,4 +1,4 @@
-"""A layer and what it is tried on: parameters, samples and incoming gradients, on any backend and in float64."""
+"""A layer under test and its inputs: parameters, samples and incoming gradients, on any backend and in float64."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from bpxp.verify.parity.rounding import Arithmetic, Rounded, shares
 
 
 class Case:
-    """A layer, and what it is tried on.
+    """A layer under test, and its inputs.
 
     Attributes
     ----------
     note : str
-        What a rule has to say beside what it found.
+        What the current rule could not check.
     broken : set of str
         The rules that were found broken so far.
     """
@@ -38,26 +38,26 @@ class Case:
 
     @property
     def uses(self) -> frozenset[str]:
-        """What the layer wants to be told beside x."""
+        """What `forward` needs besides x."""
         return getattr(self.layer, "uses", frozenset())
 
     @functools.cached_property
     def params(self) -> Any:
-        """Parameters that are neither 0 nor 1 by chance of the initialiser."""
+        """Drawn by the layer, with noise added: an initial 0 or 1 would hide mistakes."""
         drawn, _ = self.layer.init(self.rng.at(1), self.in_shape)
         return tree_map(lambda a: a + 0.5 * self.rng.at(2).normal(np.shape(a)), drawn)
 
     @functools.cached_property
     def out_shape(self) -> Shape:
-        """Shape of a result's sample."""
+        """Shape of one sample of the output."""
         return tuple(self.layer.init(self.rng.at(1), self.in_shape)[1])
 
     def dy(self, n: int) -> np.ndarray:
-        """Return a gradient that comes in."""
+        """Return an incoming gradient."""
         return self.rng.at(3).normal((n, *self.out_shape))
 
     def context(self, x: np.ndarray) -> dict[str, Any]:
-        """Return what a training step tells the layer, on the host."""
+        """Return the context of a training step, as host arrays."""
         if not self.uses:
             return {}
         numpy = Comparison(self.layer, {}, "numpy", self.seed, 0.0)
@@ -89,7 +89,7 @@ class Case:
 
 
 def beyond(case: Case, backend: Backend, got: list[np.ndarray], x: np.ndarray) -> list[tuple[str, float]]:
-    """Return which results are farther from float64 than float32 can be, and by what factor."""
+    """Return the results that are beyond the error bound of float32, and by what factor."""
     numpy = get_backend("numpy")
     given = case.given(numpy, "float32", x)
     names = ["y", "dx", *(f"the gradient of {name}" for name, _ in named_leaves(case.params))]
@@ -107,7 +107,7 @@ def beyond(case: Case, backend: Backend, got: list[np.ndarray], x: np.ndarray) -
 
 
 def _farther(names: list[str], got: list[np.ndarray], case: Case, given: Any) -> list[tuple[str, float]]:
-    """Compare with float64 by a fixed tolerance, where a function has no rule for its rounding."""
+    """Compare with float64 by a fixed tolerance, for a function without a rounding rule."""
     numpy = get_backend("numpy")
 
     def widened(a: Any) -> Any:

@@ -1,4 +1,4 @@
-"""One call that proves a layer of your own: every rule that the layers of bpxp keep, and what is to be done."""
+"""One call that checks a layer of your own against every rule that the layers of bpxp keep, and says how to mend it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RuleCheck(NamedTuple):
     broken : tuple of str
         How the layer breaks it, and on which backend; empty if it keeps it.
     fix : str
-        What is to be done.
+        How to mend the layer.
     note : str
         Why it was not checked, or not everywhere; empty if it was.
     """
@@ -102,7 +102,7 @@ def check_layer(
     batch : int, optional
         Number of samples, at least 2.
     backends : str, Backend or sequence of them, optional
-        Default: all that work here, array-api-strict with its make-believe device among them.
+        Default: all that work here, array-api-strict with its fake device included.
     seed : int, optional
         Of parameters, samples and incoming gradients.
 
@@ -114,7 +114,7 @@ def check_layer(
     Raises
     ------
     LayerCheckError
-        Names each rule that is broken, where, and what is to be done; its `report` has all that was found.
+        Names each rule that is broken, where, and how to mend it; its `report` has everything.
 
     Examples
     --------
@@ -126,7 +126,7 @@ def check_layer(
     chosen, not_run = _usable(backend_names(tests=True, devices=True) if asked is None else asked, every=asked is None)
     shape = (in_shape,) if isinstance(in_shape, int) else tuple(in_shape)
     case = Case(layer, shape, chosen, x, batch, seed)
-    checks = [_checked(rule, case) for rule in RULES]
+    checks = [_apply(rule, case) for rule in RULES]
     name = type(layer).__name__ if not isinstance(layer, type) else layer.__name__
     report = LayerReport(name, tuple(label(backend) for backend in chosen), not_run, tuple(checks))
     if report.broken:
@@ -134,7 +134,7 @@ def check_layer(
     return report
 
 
-def _checked(rule: Rule, case: Case) -> RuleCheck:
+def _apply(rule: Rule, case: Case) -> RuleCheck:
     missing = case.broken & set(rule.needs)
     if missing:
         return RuleCheck(rule.name, rule.says, (), rule.fix, f"first {', '.join(sorted(missing))}")
@@ -160,7 +160,7 @@ def _broken(report: LayerReport) -> LayerCheckError:
 
 
 def _usable(asked: Sequence[str | Backend], *, every: bool) -> tuple[list[Backend], dict[str, str]]:
-    """Return the backends that work here, and why the others do not; one that was asked for by name has to."""
+    """Return the backends that work here, and why the others do not; one that was asked for by name must work."""
     found, not_run = [], {}
     known = available_backends() if every else {}
     for name in asked:
@@ -174,5 +174,5 @@ def _usable(asked: Sequence[str | Backend], *, every: bool) -> tuple[list[Backen
         except BpxpError as error:
             if not every:
                 raise
-            not_run[str(name)] = str(error)
+            not_run[str(name)] = error.brief
     return found, not_run

@@ -1,10 +1,10 @@
-"""How a layer is found to break a rule: a function for each, which yields what it found."""
+"""A check for each rule: it yields the ways in which a layer breaks it."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from bpxp.core.tree import leaves, named_leaves, tree_map
 from bpxp.equations.notation import Equations
 from bpxp.errors import BpxpError
 from bpxp.network.network import Network
-from bpxp.nn import Flatten
+from bpxp.nn import Activation, Flatten, Layer
+from bpxp.nn.observe import Part, observed_children
 from bpxp.verify.equations.check_equations import check_equations
 from bpxp.verify.gradients import check_gradients
 from bpxp.verify.layer.case import Case, beyond
@@ -30,7 +31,7 @@ def _short(error: BaseException) -> str:
 
 
 def protocol(case: Case) -> Iterator[str]:
-    """Find what is no layer at all."""
+    """Find what is not a layer at all."""
     if isinstance(case.layer, type):
         yield f"{case.layer.__name__} is a class; its objects are layers: {case.layer.__name__}(…)"
         return
@@ -56,7 +57,7 @@ def hashable(case: Case) -> Iterator[str]:
 
 
 def init(case: Case) -> Iterator[str]:
-    """Find parameters that are not host arrays in a tuple, or not a function of the generator's place."""
+    """Find parameters that are not host arrays in a tuple, or that differ between two calls."""
     try:
         first, second = (case.layer.init(case.rng.at(1), case.in_shape) for _ in range(2))
     except Exception as error:
@@ -155,7 +156,7 @@ def repeatable(case: Case) -> Iterator[str]:
 
 
 def samples(case: Case) -> Iterator[str]:
-    """Find samples that influence one another; in a layer that uses `present`, absent samples that do."""
+    """Find samples that influence one another; in a layer that uses `present`, absent samples."""
     params, x, dy, context, xp = case.on_numpy()
     if "present" not in case.uses:
         y, _ = case.layer.forward(params, x.copy(), xp=xp, **context)
@@ -173,7 +174,7 @@ def samples(case: Case) -> Iterator[str]:
 
 
 def kept_dtype(case: Case) -> Iterator[str]:
-    """Find float32 that becomes float64 on the way."""
+    """Find float32 that becomes float64."""
     numpy = get_backend("numpy")
     params, x, dy, context = case.given(numpy, "float32", case.x)
     y, _, dx, grads = case.both_ways(params, x, dy, context, numpy.xp)
@@ -185,7 +186,7 @@ def kept_dtype(case: Case) -> Iterator[str]:
 def gradient(case: Case) -> Iterator[str]:
     """Find a backward pass that is not the derivative of the forward pass."""
     skipped = []
-    # Where it does not run, or not compiled, NumPy alone can say whether it is right.
+    # Where it fails elsewhere, NumPy alone tells whether the mathematics is right.
     for backend in [get_backend("numpy")] if case.broken & {"backends", "compiled"} else case.backends:
         if not has_float64(backend):
             skipped.append(label(backend))
@@ -211,7 +212,7 @@ def gradient(case: Case) -> Iterator[str]:
 
 
 def two_ways(case: Case) -> Iterator[str]:
-    """Find a method `gradients` that says something else than `backward`."""
+    """Find a method `gradients` that disagrees with `backward`."""
     if not hasattr(case.layer, "gradients"):
         case.note = "it has no method gradients"
         return
@@ -224,8 +225,57 @@ def two_ways(case: Case) -> Iterator[str]:
             yield f"the gradient of {name} is another one in gradients() than in backward()"
 
 
+def children(case: Case) -> Iterator[str]:
+    """Find children that do not stand where their parameters do, or that a copy with other children does not call."""
+    layer, inside = case.layer, getattr(case.layer, "children", ())
+    if not inside:
+        if any(isinstance(a, tuple) for a in case.params):
+            case.note = "its parameters are nested, and it has no children: certificates compare it as a whole"
+        return
+    if not isinstance(inside, tuple) or not all(isinstance(child, Layer) for child in inside):
+        yield f"children is {inside!r}, not a tuple of layers"
+        return
+    if not hasattr(layer, "with_children"):
+        yield "there is no method with_children"
+        return
+    if layer.with_children(inside) != layer:
+        yield "with_children(layer.children) is not equal to the layer"
+    if len(case.params) != len(inside):
+        yield f"{len(case.params)} entries of the parameters for {len(inside)} children"
+        return
+    params, x, dy, context, xp = case.on_numpy()
+    y, _, dx, grads = case.both_ways(params, x, dy, context, xp)
+    given = _Given()
+    copied = observed_children(layer, given)
+    again, cache = copied.forward(params, x, xp=xp, **context)
+    back = copied.backward(params, cache, dy, xp=xp)
+    if not all(
+        np.array_equal(a, b, equal_nan=True)
+        for a, b in zip(leaves((y, dx, grads)), leaves((again, *back)), strict=True)
+    ):
+        yield "with other children that compute the same it computes something else"
+    for i, (child, own) in enumerate(zip(inside, params, strict=True)):
+        name = f"child {i} ({type(child).__name__})"
+        if str(i) not in given.params:
+            yield f"{name} is not called after with_children"
+        elif list(map(id, leaves(own))) != list(map(id, leaves(given.params[str(i)]))):
+            yield f"{name} does not get entry {i} of the parameters"
+
+
+class _Given:
+    """An observer that keeps the parameters that each layer gets."""
+
+    def __init__(self) -> None:
+        self.params: dict[str, Any] = {}
+
+    def call(self, part: Part, method: str, args: tuple[Any, ...], xp: Any, context: Mapping[str, Any]) -> Any:
+        if method == "forward" and not isinstance(part.thing, Activation):
+            self.params[part.place] = args[0]
+        return getattr(part.thing, method)(*args, xp=xp, **context)
+
+
 def everywhere(case: Case) -> Iterator[str]:
-    """Find backends on which it does not run, or computes something else than float64 allows."""
+    """Find backends on which it fails, or is farther from float64 than rounding can bring it."""
     for backend in case.backends:
         try:
             params, x, dy, context = case.given(backend, "float32", case.x)
@@ -239,7 +289,7 @@ def everywhere(case: Case) -> Iterator[str]:
 
 
 def compiled(case: Case) -> Iterator[str]:
-    """Find what changes when the step is compiled: numbers that were looked at while it was traced."""
+    """Find results that change when the step is compiled: values that were inspected while it was traced."""
     context = case.context(case.x)
     fixed = {name: a for name, a in context.items() if a is None or isinstance(a, bool)}
     for backend in case.backends:
@@ -250,7 +300,7 @@ def compiled(case: Case) -> Iterator[str]:
             return (), (y, dx, grads)
 
         run = backend.compile(step)
-        for x in (case.x, case.x[::-1].copy(), case.x):  # a recording is made of the first, and proved with the second
+        for x in (case.x, case.x[::-1].copy(), case.x):  # captured with the first, proved with the second
             params, given, dy, context = case.given(backend, "float32", x)
             arrays = {name: a for name, a in context.items() if name not in fixed}
             try:
@@ -266,7 +316,7 @@ def compiled(case: Case) -> Iterator[str]:
 
 
 def source(case: Case) -> Iterator[str]:
-    """Find what one library would let pass, and another would not, without running it."""
+    """Find, without running it, what one library accepts and another does not."""
     found = broken_by(case.layer)
     if found is None:
         case.note = "there is no source to read"
@@ -275,7 +325,7 @@ def source(case: Case) -> Iterator[str]:
 
 
 def equations(case: Case) -> Iterator[str]:
-    """Find code that does not compute what it says beside it."""
+    """Find code that does not compute its equations."""
     if not isinstance(getattr(case.layer, "equations", None), Equations):
         case.note = "it states no equations"
         return

@@ -11,7 +11,7 @@ from typing import Any
 from bpxp.backends.base import CONSTANTS, CREATION, DTYPES, FUNCTIONS
 
 STANDARD = {*CREATION, *FUNCTIONS, *CONSTANTS, *DTYPES}
-# In the standard, and yet not for a step: they wait for the device, or their shape depends on the data.
+# In the standard, but not for a step: they synchronise with the device, or their shape depends on the data.
 FORBIDDEN = {"clip", "sign", "nonzero", "unique_all", "unique_counts", "unique_inverse", "unique_values", "from_dlpack"}
 TWO_ARRAYS = {"maximum", "minimum", "logaddexp", "atan2", "hypot"}
 HOST = {"float", "int", "bool", "complex"}
@@ -25,14 +25,14 @@ def names(node: ast.AST) -> set[str]:
 
 
 def is_number(node: ast.AST) -> bool:
-    """Return whether an expression is a number that is written out."""
+    """Return whether an expression is a literal number."""
     if isinstance(node, ast.UnaryOp):
         node = node.operand
     return isinstance(node, ast.Constant) and isinstance(node.value, (int, float))
 
 
 def device_functions(tree: ast.AST) -> Iterator[ast.FunctionDef]:
-    """Yield the functions that compute with arrays: those that are given `xp`, or take it from where they live."""
+    """Yield the functions that compute with arrays: those with an argument or a variable `xp`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
             given = {a.arg for a in [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]}
@@ -42,7 +42,7 @@ def device_functions(tree: ast.AST) -> Iterator[ast.FunctionDef]:
 
 
 def broken_rules(tree: ast.AST) -> list[str]:
-    """Return what in the source breaks a rule, with its line."""
+    """Return what breaks a rule, with its line."""
     nodes = [node for function in device_functions(tree) for node in ast.walk(function)]
     return [f"line {getattr(node, 'lineno', 0)}: {what}" for node in nodes for what in judge(node)]
 

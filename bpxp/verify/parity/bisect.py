@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -15,19 +15,20 @@ from bpxp.backends import Backend, get_backend
 from bpxp.backends.base import FUNCTIONS
 from bpxp.backends.dtypes import validate_dtype
 from bpxp.core.checks import positive_int
-from bpxp.core.tree import named_leaves, tree_map
+from bpxp.core.tree import leaves, named_leaves, tree_map
 from bpxp.core.typing import Namespace
 from bpxp.network.network import Network, validate_network
-from bpxp.nn.observe import Part
+from bpxp.nn.observe import Calls, Part, opaque
 from bpxp.optim import Optimizer, clip_by_norm, clip_by_value
+from bpxp.verify.parity.certificate import as_a_whole
 from bpxp.verify.parity.error_bounds import bounded_namespace, exact, quiet
-from bpxp.verify.parity.rounding import Rounded, arithmetic, shares
+from bpxp.verify.parity.rounding import Rounded, arithmetic, as_rounded, shares
 from bpxp.verify.parity.run import Runner, Trial, forward_and_back, make_trial
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Where two backends part.
+    """Where two backends differ.
 
     Attributes
     ----------
@@ -78,6 +79,8 @@ class Bisection:
         Results that were compared.
     difference : Difference or None
         The first one.
+    opaque : tuple of str
+        Layers with nested parameters and no `children`: they were compared as a whole.
     """
 
     backends: tuple[str, str]
@@ -85,6 +88,7 @@ class Bisection:
     steps: int
     compared: int
     difference: Difference | None
+    opaque: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Return everything as JSON."""
@@ -94,7 +98,8 @@ class Bisection:
         first, second = self.backends
         found = self.difference
         if found is None:
-            return f"{first} and {second}, {self.dtype}: {self.compared} results of {self.steps} steps, none differs"
+            text = f"{first} and {second}, {self.dtype}: {self.compared} results of {self.steps} steps, none differs"
+            return "\n".join([text, *as_a_whole(self.opaque)])
         at = f"{found.place}{list(found.index)}" if found.place else f"{list(found.index)}"
         gap = abs(found.values[0] - found.values[1])
         lines = [
@@ -104,7 +109,8 @@ class Bisection:
             f"{found.expected:.9g} in float64",
             f"  difference {gap:.2e}, bound {found.bound:.2e}",
         ]
-        return "\n".join([*lines, *([f"  first in {found.operation}"] if found.operation else [])])
+        lines += [f"  first in {found.operation}"] if found.operation else []
+        return "\n".join([*lines, *as_a_whole(self.opaque)])
 
 
 def bisect(
@@ -127,7 +133,7 @@ def bisect(
     net : Network
         It is not changed.
     first, second : str or Backend
-        Every equation starts on both from the numbers that the first has.
+        Every equation starts on both from the numbers of the first.
     data : Dataset or pair of array_like, optional
         As for `Trainer.fit`; without it, random samples.
     steps, batch_size, optimizer : optional
@@ -135,8 +141,8 @@ def bisect(
     dtype : {"float32", "float64"}, optional
         Default: the network's.
     statistical : bool, optional
-        Take the estimate 6 √n u for the sum of n numbers in the place of the bound γ_n: TF32 in a product of 784 terms
-        is within the bound, and beyond the estimate. A false alarm is as unlikely as roundings are independent.
+        Replace the bound γ_n for the sum of n numbers by the estimate 6 √n u: TF32 in a product of 784 terms is within
+        the bound, and beyond the estimate. False alarms are unlikely as long as roundings are independent.
 
     Returns
     -------
@@ -147,8 +153,9 @@ def bisect(
     Steps run as they are written, not compiled: what a compiler does is for `certify`. Two numbers may differ by the
     sum of the bounds of both, see `certify`. Where an equation differs, the functions of the namespace that it calls
     are compared one by one, and the first that differs is named; operators (``a * b``) belong to no backend's
-    namespace, and are seen in the equation only. Two things are the first backend's alone: pixels are scaled before the
-    first layer, and a residual block adds its branch to its input.
+    namespace, and are seen in the equation only. One thing is the first backend's alone: pixels are scaled before the
+    first layer. A layer that is made of layers and has no `children` is compared as a whole, with the bound of all its
+    operations together.
 
     Examples
     --------
@@ -165,20 +172,21 @@ def bisect(
     lockstep = _Lockstep(backends, kind, statistical)
     runner = Runner(trial, backends[0], kind)
     names = (backends[0].name, backends[1].name)
+    whole = opaque(trial.model, trial.params)
     done = 0
     with quiet():
         for host in trial.batches(steps):
-            lockstep.step = done + 1
+            lockstep.begin(done + 1)
             try:
                 _step(trial, runner, lockstep, runner.place(host, done))
             except _Parted as parted:
-                return Bisection(names, kind, done + 1, lockstep.compared, parted.difference)
+                return Bisection(names, kind, done + 1, lockstep.compared, parted.difference, whole)
             done += 1
-    return Bisection(names, kind, done, lockstep.compared, None)
+    return Bisection(names, kind, done, lockstep.compared, None, whole)
 
 
 def _step(trial: Trial, runner: Runner, lockstep: _Lockstep, batch: Any) -> None:
-    """Do one step on the first backend, everything compared on the way."""
+    """Do one step on the first backend, and compare everything."""
     given = (runner.params, runner.stats, runner.key, batch)
     _, grads, stats = forward_and_back(trial, lockstep, *given, xp=runner.xp, dtype=runner.dtype)
     part = Part("optimizer", trial.optimizer)
@@ -194,7 +202,7 @@ def _step(trial: Trial, runner: Runner, lockstep: _Lockstep, batch: Any) -> None
 
 
 def _stages(optimizer: Optimizer) -> list[tuple[str, Callable[..., Any]]]:
-    """Return what comes before the rule, by its name in `Optimizer.before`: of parameters, state and gradient."""
+    """Return the stages before the rule by name, as functions of parameters, state and gradient."""
     stages: list[tuple[str, Callable[..., Any]]] = []
     if optimizer.l1 or optimizer.l2:
         stages.append(("penalised", lambda p, o, g, /, xp: (optimizer.add_penalty_gradient(p, g, xp=xp),)))
@@ -212,15 +220,15 @@ class _Parted(Exception):
         self.difference = difference
 
 
-class _Three:
-    """What a layer kept, on each of the three sides: no tuple, so that nothing looks into it."""
+class _Sides:
+    """A layer's cache on each side: no tuple, so a leaf of every tree."""
 
     def __init__(self, sides: list[Any]) -> None:
         self.sides = sides
 
 
 class _Result(NamedTuple):
-    """A result: which equation says it, of which parameter, and what each side has."""
+    """A result: its equation, its parameter, and its value on each side."""
 
     equation: str
     line: str
@@ -229,17 +237,31 @@ class _Result(NamedTuple):
 
 
 class _Lockstep:
-    """An observer that has everything computed on each side: on both backends, and in float64 with the bounds."""
+    """An observer that computes everything on each side: on both backends, and in float64 with the bounds.
+
+    A container calls its children on the first side, where each of them is compared by itself. On the other sides they
+    return what they returned there, so that what remains is the container's own arithmetic.
+    """
 
     def __init__(self, backends: tuple[Backend, Backend], dtype: str, statistical: bool) -> None:
         self.backends, self.dtype = backends, dtype
         # Where both have the same arithmetic, one bound is that of either.
         self.rules = list(dict.fromkeys(arithmetic(backend, dtype, statistical) for backend in backends))
         self.namespaces = [*(backend.xp for backend in backends), *map(bounded_namespace, self.rules)]
-        self.step, self.compared = 1, 0
+        self.compared = 0
+        self.begin(1)
+        self._answers: list[tuple[str, Any]] = []  # method and result of each child of the container that is running
+        self._replayed: Iterator[Any] | None = None
+
+    def begin(self, step: int) -> None:
+        """Begin a step."""
+        self.step, self._calls = step, Calls()
 
     def call(self, part: Part, method: str, args: tuple[Any, ...], xp: Namespace, context: Mapping[str, Any]) -> Any:
-        """Call on every side, compare, and return what the first has."""
+        """Call on every side, compare, and return the first side's result."""
+        if self._replayed is not None:
+            return next(self._replayed)
+        part = self._calls(part, method)
         names = list(context)
 
         def run(*given: Any, xp: Namespace) -> Any:
@@ -247,26 +269,49 @@ class _Lockstep:
             return getattr(part.thing, method)(*given[: len(args)], xp=xp, **own)
 
         given = (*args, *context.values())
-        done = self._everywhere(run, given, self.namespaces)
+        outer, self._answers = self._answers, []
+        first = run(*(self._on(0, a) for a in given), xp=self.namespaces[0])
+        answers, self._answers = self._answers, outer
+        done = [first, *self._everywhere(run, given, self.namespaces, answers, sides=(1, 2, 3))]
         by_side = [part.results(method, one) for one in done]
-        results = [_Result(*part.equation(name), "", [side[name] for side in by_side]) for name in by_side[0]]
-        self._compare(part, results, lambda namespaces: self._everywhere(run, given, namespaces))
-        return (done[0][0], _Three([one[1] for one in done])) if method == "forward" else done[0]
+        passed_on = {id(a) for _, answer in answers for a in leaves(answer)}
+        own = [name for name, a in by_side[0].items() if id(a) not in passed_on]
+        results = [_Result(*part.equation(name), "", [side[name] for side in by_side]) for name in own]
+        self._compare(part, results, lambda namespaces: self._everywhere(run, given, namespaces, answers))
+        result = (first[0], _Sides([one[1] for one in done])) if method == "forward" else first
+        self._answers.append((method, result))
+        return result
 
     def both(self, part: Part, equation: str, run: Callable[..., Any], given: tuple[Any, ...]) -> Any:
-        """Do a part of an update on every side, compare, and return what the first has."""
+        """Do a part of an update on every side, compare, and return the first side's result."""
         done = self._everywhere(run, given, self.namespaces)
         by_side = [_leaves(part, equation, one) for one in done]
         results = [_Result(*name, [side[name] for side in by_side]) for name in by_side[0]]
         self._compare(part, results, lambda namespaces: self._everywhere(run, given, namespaces))
         return done[0]
 
-    def _everywhere(self, run: Callable[..., Any], given: tuple[Any, ...], namespaces: list[Namespace]) -> list[Any]:
-        return [run(*(self._on(side, a) for a in given), xp=xp) for side, xp in enumerate(namespaces)]
+    def _everywhere(
+        self,
+        run: Callable[..., Any],
+        given: tuple[Any, ...],
+        namespaces: list[Namespace],
+        answers: Iterable[tuple[str, Any]] = (),
+        sides: Iterable[int] = (0, 1, 2, 3),
+    ) -> list[Any]:
+        done = []
+        for side in sides:
+            if side < len(namespaces):
+                self._replayed = iter([self._answer(side, *answer) for answer in answers])
+                done.append(run(*(self._on(side, a) for a in given), xp=namespaces[side]))
+        self._replayed = None
+        return done
+
+    def _answer(self, side: int, method: str, result: Any) -> Any:
+        return tuple(self._on(side, a) for a in result) if method == "forward" else self._on(side, result)
 
     def _on(self, side: int, tree: Any) -> Any:
-        """Return what the first backend has, on one of the sides: as its own, for who writes into it."""
-        if isinstance(tree, _Three):
+        """Return the first backend's arrays on one of the sides, as copies that may be written."""
+        if isinstance(tree, _Sides):
             return tree.sides[side]
         source = self.backends[0]
         if side > 1:
@@ -274,26 +319,27 @@ class _Lockstep:
         return tree_map(lambda a: self.backends[side].asarray(source.to_numpy(a)) if hasattr(a, "shape") else a, tree)
 
     def _compare(self, part: Part, results: list[_Result], again: Callable[[list[Namespace]], Any]) -> None:
-        """Raise where the two differ by more than their bounds; the first function that does so is looked for."""
+        """Raise where the two differ by more than their bounds, with the first function that does so."""
         for result in results:
-            if not isinstance(result.sides[2], Rounded) or not result.sides[2].size:
+            both = [backend.to_numpy(a) for backend, a in zip(self.backends, result.sides[:2], strict=True)]
+            if not both[0].size:
                 continue
             self.compared += 1
-            both = [backend.to_numpy(a) for backend, a in zip(self.backends, result.sides[:2], strict=True)]
-            share, index, values, expected, bound = _nearest([*both, *result.sides[2:]])
+            exactly = [as_rounded(a, rules) for a, rules in zip(result.sides[2:], self.rules, strict=True)]
+            share, index, values, expected, bound = _nearest([*both, *exactly])
             if not share <= 1.0:
                 where = (part.title, result.equation, result.line, self._operation(again), result.place)
                 raise _Parted(Difference(self.step, *where, index, values, expected, bound))
 
     def _operation(self, again: Callable[[list[Namespace]], Any]) -> str:
-        """Return the first function of the namespace whose results differ, when all is done again."""
+        """Run everything again, and return the first function of the namespace whose results differ."""
         logs: list[list[tuple[str, Any]]] = [[] for _ in self.namespaces]
         to_host = [backend.to_numpy for backend in self.backends]
         keep: list[Callable[[Any], Any]] = [*to_host, *(lambda a: a for _ in self.rules)]
         again([_logged(*own) for own in zip(self.namespaces, logs, keep, strict=True)])
         for calls in zip(*logs, strict=False):
             if len({name for name, _ in calls}) > 1 or not all(hasattr(a, "shape") for _, a in calls):
-                return ""  # they go different ways: what they call cannot be compared
+                return ""  # the sides call different functions: nothing to compare
             sides = [a for _, a in calls]
             numbers = isinstance(sides[2], Rounded) and sides[2].dtype.kind == "f" and sides[2].size
             if numbers and len({a.shape for a in sides}) == 1 and not _nearest(sides)[0] <= 1.0:
@@ -302,7 +348,7 @@ class _Lockstep:
 
 
 def _nearest(sides: list[Any]) -> tuple[float, tuple[int, ...], tuple[float, float], float, float]:
-    """Return share, place, values, float64 value and bound of the entry whose difference is most of its bound."""
+    """Return share, index, values, float64 value and bound of the entry with the largest share of its bound."""
     a, b, first, second = sides[0], sides[1], sides[2], sides[-1]
     _, bound, share = shares(a, b, first.bound + second.bound)
     i = int(np.argmax(share))
@@ -330,7 +376,7 @@ def _leaves(part: Part, equation: str, done: Any) -> dict[tuple[str, str, str], 
 
 
 def _logged(xp: Namespace, log: list[tuple[str, Any]], keep: Callable[[Any], Any]) -> Namespace:
-    """Return the namespace with its functions writing down what they return, before anybody writes into it."""
+    """Return the namespace with functions that log copies of their results: later code may write into these."""
 
     def writing(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What `certify` has found: for each backend, step and quantity the deviation beside its bound; a table, and JSON."""
+"""The result of `certify`: the deviation of each quantity in each step beside its bound, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bpxp.core.text import table
+
 
 @dataclass(frozen=True)
 class ParityRow:
@@ -17,8 +19,8 @@ class ParityRow:
     Attributes
     ----------
     quantity : str
-        ``"0/z"``, ``"0/a"``: what layer 0 and its activation make of their input; ``"loss/J"``; ``"0/delta"``, ∂J/∂z;
-        ``"0/dW"``, a gradient; ``"0/W"``, a parameter after the step; ``"0/W m'"``, what the optimizer remembers;
+        ``"0/z"``, ``"0/a"``: the outputs of layer 0 and of its activation; ``"loss/J"``; ``"0/delta"``, ∂J/∂z;
+        ``"0/dW"``, a gradient; ``"0/W"``, a parameter after the step; ``"0/W m'"``, a slot of the optimizer;
         ``"1/mean'"``, a running statistic.
     largest : tuple of float
         Largest ``|backend - float64|`` of all entries.
@@ -26,7 +28,7 @@ class ParityRow:
         Of the entry that comes nearest to its bound: difference, bound, and their quotient. Above 1 the backend
         computes something else.
     blind : tuple of float
-        Share of the entries whose bound is infinite: of these nothing is said.
+        Share of the entries whose bound is infinite: nothing is proved for these.
     estimate : tuple of float
         Largest share of the statistical estimate, which is sharper: above 1 it is unlikely, not impossible.
     """
@@ -58,15 +60,15 @@ class ParityRun:
     ----------
     backend, dtype, device, version : str
     operand_bits : int
-        Bits of an operand that a matrix product of float32 keeps, as it was measured: 24 in float32, 11 in TF32, 8 in
+        Bits of a float32 operand that a matrix product keeps, as measured: 24 in float32, 11 in TF32, 8 in
         bfloat16.
     rows : tuple of ParityRow
     drift_of_loss, drift_of_parameters : float
-        How far the run, left to itself, is from a float64 run that is left to itself: the largest relative difference
-        of the loss of a step; the largest difference of a parameter after the last step, relative to the largest
-        parameter. No bound is stated: roundings grow as the training has it.
+        How far the free run is from a free float64 run: the largest relative difference of the loss of a step; the
+        largest difference of a parameter after the last step, relative to the largest parameter. No bound is stated:
+        training amplifies roundings.
     whole_step : float
-        How far the same steps, compiled as a fit has them, are from the two halves that were held: the largest
+        How far the same steps, compiled as a fit has them, are from the two halves that were compared: the largest
         difference of a parameter after the last one, relative to the largest. 0 where nothing is fused.
     """
 
@@ -87,12 +89,12 @@ class ParityRun:
 
     @property
     def ok(self) -> bool:
-        """Whether every deviation is within its bound, and of every quantity some entry has a finite one."""
+        """Whether every deviation is within its bound, and every quantity has an entry with a finite one."""
         return self.worst.worst <= 1.0 and not self.unseen
 
     @property
     def unseen(self) -> tuple[str, ...]:
-        """Quantities of which, in some step, no entry has a finite bound: nothing is proved of them."""
+        """Quantities without any finite bound in some step: nothing is proved about them."""
         return tuple(row.quantity for row in self.rows if max(row.blind) == 1.0)
 
     @property
@@ -111,9 +113,12 @@ class Certificate:
     steps, batch_size, seed : int
     runs : tuple of ParityRun
     not_run : dict of str to str
-        Backend and dtype → why it did not run here.
+        Backend, or backend and dtype → why it did not run here.
     environment : dict
         Versions, threads, machine.
+    opaque : tuple of str
+        Layers with nested parameters and no `children`: they were compared as a whole, with the bounds of all their
+        operations together.
     """
 
     network: str
@@ -124,6 +129,7 @@ class Certificate:
     runs: tuple[ParityRun, ...]
     not_run: dict[str, str] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
+    opaque: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -132,7 +138,7 @@ class Certificate:
 
     @property
     def verdict(self) -> str:
-        """One line for each run, and for each that there was none."""
+        """One line for each run, and for each backend that did not run."""
         lines = []
         for run in self.runs:
             worst = run.worst
@@ -145,6 +151,7 @@ class Certificate:
             if blind := max(max(row.blind) for row in run.rows):
                 text += f"; up to {blind:.1%} of the entries have no finite bound"
             lines.append(text)
+        lines += as_a_whole(self.opaque)
         lines += [f"{name}: not run: {reason}" for name, reason in self.not_run.items()]
         return "\n".join(lines)
 
@@ -173,24 +180,23 @@ EXPLANATION = """deviation from float64 and rounding bound, of the entry and the
 each equation starts from the numbers that the backend has"""
 
 
+def as_a_whole(opaque: Sequence[str]) -> list[str]:
+    """Return a line for each layer that no observer can look into."""
+    return [f"{title}: compared as a whole, since it has no `children`" for title in opaque]
+
+
 def _cell(row: ParityRow) -> str:
     i = row.step - 1
     return f"{row.deviation[i]:.1e} of {row.bound[i]:.1e}"
 
 
 def _describe(run: ParityRun) -> str:
-    """Return what is to be known of a run beside its deviations."""
+    """Return library, device, bits of the operands, and drift."""
+    bits = f", matrix products keep {run.operand_bits} bits" if run.dtype == "float32" else ""
     return (
-        f"{run.version} on {run.device}, products keep {run.operand_bits} bits of float32; left to itself the loss "
-        f"drifts by {run.drift_of_loss:.1e}, a parameter by {run.drift_of_parameters:.1e}; the whole step is "
-        f"{run.whole_step:.1e} from its halves"
+        f"{run.version} on {run.device}{bits}; left to itself the loss drifts by {run.drift_of_loss:.1e}, "
+        f"a parameter by {run.drift_of_parameters:.1e}; the whole step is {run.whole_step:.1e} from its halves"
     )
-
-
-def table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Return rows as columns of text; the first is the head."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows)
 
 
 def _plain(value: Any) -> Any:

@@ -1,9 +1,8 @@
 """The parity certificate: every backend beside a float64 run, step by step, each deviation beside its rounding bound.
 
-A bound is worth something only where it is small. Left to themselves two runs drift apart as the training has it, and a
-bound of that would soon be larger than everything. So each equation of each step is held by itself: float64 computes it
-from the numbers that the backend had, with a bound of what the backend's arithmetic may make of it. What is checked is
-that no equation does more than round.
+A bound is useful only where it is small. Two free runs drift apart, and a bound of the drift would soon exceed every
+number. So each equation of each step is checked by itself: float64 computes it from the numbers that the backend had,
+with a bound of the rounding errors of the backend's arithmetic. No equation may do more than round.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ from bpxp.core.typing import Namespace
 from bpxp.core.version import __version__
 from bpxp.errors import BpxpError
 from bpxp.network.network import Network, validate_network
-from bpxp.nn.observe import Part, named
+from bpxp.nn.observe import Calls, Part, named, opaque
 from bpxp.optim import Optimizer
 from bpxp.verify.parity.certificate import Certificate, ParityRow, ParityRun
 from bpxp.verify.parity.error_bounds import bounded_namespace, exact, quiet
-from bpxp.verify.parity.rounding import Arithmetic, Rounded, arithmetic, shares
+from bpxp.verify.parity.rounding import Arithmetic, Rounded, arithmetic, as_rounded, shares
 from bpxp.verify.parity.run import Runner, Trial, forward_and_back, make_trial, whole_run
 
 DTYPES = ("float32", "float64")
@@ -48,7 +47,7 @@ def certify(
     optimizer: Optimizer | str | None = None,
     dtypes: str | Sequence[str] = DTYPES,
 ) -> Certificate:
-    """Train on each backend, and hold every step against float64.
+    """Train on each backend, and compare every step with float64.
 
     Parameters
     ----------
@@ -72,19 +71,20 @@ def certify(
 
     Notes
     -----
-    What is held: what each layer and activation makes of its input, loss, delta, every gradient, running statistics,
-    every parameter after the update and what the optimizer remembers, as the two halves of a step have them, compiled
-    by the backend so that they return all that. The training step itself, which returns less and may be fused more,
-    then runs from the same start, and the certificate says how far it is from its halves.
+    Compared are the output of each layer and activation, loss, delta, every gradient, running statistics, every
+    parameter after the update and the optimizer's state, as returned by the two halves of a step, compiled by the
+    backend. The training step itself, which returns less and may be fused more, then runs from the same start, and the
+    certificate says how far it is from its halves. A layer that is made of layers and has no `children` is compared as
+    a whole.
 
-    The bound is a running one: beside each number of the float64 run stands how far the same number can be in the
-    backend's arithmetic, worked out operation by operation from what the operands carry and from what the operation
-    rounds: γ_n = n u/(1 - n u) of ``Σ|x_i||w_i|`` for a sum of n products in any order, u for a sum or product of two
-    numbers, 4u for a quotient or a root, 8u for exp, log, tanh (u = 2⁻²⁴ in float32); numbers below the smallest normal
-    one may become 0. The factors 4 and 8 are what libraries state, not what anybody proves. The bound holds for every
-    order of summation, with and without fused operations, on one thread or many. The estimate replaces γ_n by 6 √n u:
-    roundings that are independent and have mean 0 stay below it; it is beside the bound because it is sharper, and
-    proves nothing.
+    The bound is a running one: beside each number of the float64 run stands how far the backend's number can be from
+    it, computed operation by operation from the errors of the operands and the rounding of the operation:
+    γ_n = n u/(1 - n u) of ``Σ|x_i||w_i|`` for a sum of n products in any order, u for a sum or product of two numbers,
+    4u for a quotient or a root, 8u for exp, log, tanh (u = 2⁻²⁴ in float32); numbers below the smallest normal one may
+    become 0.
+    The factors 4 and 8 are stated by the libraries, not proved. The bound holds for every order of summation, with and
+    without fused operations, on one thread or many. The estimate replaces γ_n by 6 √n u: roundings that are independent
+    and have mean 0 stay below it. It is sharper than the bound, and proves nothing.
 
     An infinite bound says nothing: where a divisor's bound reaches 0. The certificate says how many entries have one.
 
@@ -106,30 +106,50 @@ def certify(
     asked = [backends] if isinstance(backends, (str, Backend)) else backends or backend_names()
     free: _Free | None = None
     runs, not_run = [], {}
+    usable: list[Backend] = []
+    for name in asked:
+        try:
+            usable.append(get_backend(name))
+        except BpxpError as error:
+            not_run[str(name)] = _reason(error)
     for dtype in [dtypes] if isinstance(dtypes, str) else dtypes:
-        for name in asked:
+        for backend in usable:
             try:
-                backend = get_backend(name)
                 validate_dtype(dtype, backend)
             except BpxpError as error:
-                told = name if isinstance(name, str) else label(name)
-                not_run[f"{told} {dtype}"] = " ".join(str(error.__cause__ or error).split())
+                not_run[f"{label(backend)} {dtype}"] = _reason(error)
                 continue
             free = free or _Free.run(trial, steps)
             runs.append(_certified(trial, backend, dtype, steps, free))
     network = repr(net)[1:-1].rpartition(",")[0]
     chosen = _described(trial.optimizer)
-    return Certificate(network, chosen, steps, trial.size, trial.seed, tuple(runs), not_run, environment())
+    return Certificate(
+        network,
+        chosen,
+        steps,
+        trial.size,
+        trial.seed,
+        tuple(runs),
+        not_run,
+        environment(),
+        opaque(trial.model, trial.params),
+    )
+
+
+def _reason(error: BpxpError) -> str:
+    """Return in one line why something does not work here."""
+    cause = error.__cause__ or error
+    return " ".join((cause.brief if isinstance(cause, BpxpError) else str(cause)).split())
 
 
 def _described(optimizer: Optimizer) -> str:
-    """Return the constructor's call, with the options that are not as they are by default."""
+    """Return the constructor's call, with the options that are not the defaults."""
     options = {f.name: (getattr(optimizer, f.name), f.default) for f in dataclasses.fields(optimizer)}
     told = ", ".join(f"{name}={value!r}" for name, (value, usual) in options.items() if value != usual)
     return f"{type(optimizer).__name__}({told})"
 
 
-class Held(NamedTuple):
+class Deviation(NamedTuple):
     """An array beside its float64 counterpart, in one step; see `ParityRow`."""
 
     largest: float
@@ -139,34 +159,34 @@ class Held(NamedTuple):
     blind: float
 
 
-def held(found: np.ndarray, expected: Rounded) -> Held:
+def compare(found: np.ndarray, expected: Rounded) -> Deviation:
     """Compare an array with the values and bounds of the float64 run."""
     if not found.size:
-        return Held(0.0, 0.0, 0.0, 0.0, 0.0)
+        return Deviation(0.0, 0.0, 0.0, 0.0, 0.0)
     difference, bound, share = shares(found, expected.v, expected.bound)
     i = int(np.argmax(share))
     deviation, nearest, most = (float(a.flat[i]) for a in (difference, bound, share))
-    return Held(float(np.max(difference)), deviation, nearest, most, float(np.mean(np.isinf(bound))))
+    return Deviation(float(np.max(difference)), deviation, nearest, most, float(np.mean(np.isinf(bound))))
 
 
 def _certified(trial: Trial, backend: Backend, dtype: str, steps: int, free: _Free) -> ParityRun:
-    """Do the run, and hold each step."""
+    """Do the run, and compare each step."""
     both = [arithmetic(backend, dtype, statistical) for statistical in (False, True)]
     runner = Runner(trial, backend, dtype)
-    found: dict[str, list[tuple[Held, float]]] = {}
+    found: dict[str, list[tuple[Deviation, float]]] = {}
     losses = []
     for step, host in enumerate(trial.batches(steps)):
         batch = runner.place(host, step)
-        grads, stats, tape = runner.gradients(batch)
+        grads, stats, results = runner.gradients(batch)
         with quiet():
-            expected = [_expected(trial, runner, batch, tape, rules) for rules in both]
-        _note(found, expected, tape)
-        losses.append(float(tape["loss/J"].reshape(())))
+            expected = [_expected(trial, runner, batch, results, rules) for rules in both]
+        _note(found, both, expected, results)
+        losses.append(float(results["loss/J"].reshape(())))
         with quiet():
             expected = [_updated(trial, runner, grads, rules) for rules in both]
         runner.update(grads, stats)
         params, opt = runner.host((runner.params, runner.opt))
-        _note(found, expected, _named_update(trial, params, opt))
+        _note(found, both, expected, _named_update(trial, params, opt))
     rows = tuple(_row(quantity, each) for quantity, each in found.items())
     library = backend.name.partition(":")[0]
     return ParityRun(
@@ -189,42 +209,45 @@ def _apart(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float
     return max(apart, default=0.0) / (largest or 1.0)
 
 
-class _FromTheTape:
-    """An observer in the namespace of bounds: notes what each part should find, and goes on with what was found.
+class _Expected:
+    """An observer in the namespace of bounds: keeps what each part should return, and goes on with what it returned.
 
     So each equation starts from the numbers that the backend had, and its bound is that of this equation alone.
     """
 
-    def __init__(self, tape: dict[str, np.ndarray], rules: Arithmetic) -> None:
-        self.tape, self.rules = tape, rules
-        self.expected: dict[str, Rounded] = {}
+    def __init__(self, found: dict[str, np.ndarray], rules: Arithmetic) -> None:
+        self.found, self.rules = found, rules
+        self.expected: dict[str, Any] = {}
+        self._calls = Calls()
 
     def call(self, part: Part, method: str, args: tuple[Any, ...], xp: Namespace, context: Mapping[str, Any]) -> Any:
-        """Call with bounds, and return what the backend has found."""
+        """Call with bounds, and return what the backend found."""
+        part = self._calls(part, method)
         done = getattr(part.thing, method)(*args, xp=xp, **context)
         results = named(part, method, done)
-        self.expected |= results
+        # What a container passes on from its children is theirs.
+        self.expected |= {name: a for name, a in results.items() if name in self.found}
         if method in ("gradients", "advance"):
             return done
         names = list(results)
         if method == "__call__":
-            return self._found(names[0]), self._found(names[1])
-        return self._found(names[-1]), done[1]  # y, or dx, which stands behind the gradients
+            return self._found(names[0], done[0]), self._found(names[1], done[1])
+        return self._found(names[-1], done[0]), done[1]  # y, or dx, which is the last of the names
 
-    def _found(self, name: str) -> Rounded:
-        return Rounded(self.tape[name].astype(np.float64), None, self.rules)
+    def _found(self, name: str, expected: Any) -> Any:
+        return as_rounded(self.found[name], self.rules) if name in self.found else expected
 
 
-def _expected(trial: Trial, runner: Runner, batch: Any, tape: dict[str, Any], rules: Arithmetic) -> dict[str, Rounded]:
+def _expected(trial: Trial, runner: Runner, batch: Any, found: dict[str, Any], rules: Arithmetic) -> dict[str, Any]:
     """Return what each equation of a step should find, with its bound, from where the runner stands."""
     given = exact((runner.params, runner.stats, runner.key, batch), runner.backend, rules)
-    observer = _FromTheTape(tape, rules)
+    observer = _Expected(found, rules)
     forward_and_back(trial, observer, *given, xp=bounded_namespace(rules), dtype="float64")
     return observer.expected
 
 
 def _updated(trial: Trial, runner: Runner, grads: Any, rules: Arithmetic) -> dict[str, Rounded]:
-    """Return what the update makes, with bounds, of the gradients that the backend found."""
+    """Return the results of the update with bounds, from the gradients that the backend found."""
     params, opt = exact((runner.params, runner.opt), runner.backend, rules)
     given = exact(grads, get_backend("numpy"), rules)
     new, state = trial.optimizer.update(params, given, opt, xp=bounded_namespace(rules))
@@ -242,23 +265,31 @@ def _named_update(trial: Trial, params: Any, opt: Any) -> dict[str, Any]:
     return {**found, **{f"{name} average": a for name, a in named_leaves(opt.average)}}
 
 
-def _note(found: dict[str, list[tuple[Held, float]]], expected: Sequence[dict[str, Any]], got: dict[str, Any]) -> None:
-    """Add a step to each quantity: what it is beside its bound, and the share of the estimate."""
-    bound, estimate = expected
+def _note(
+    found: dict[str, list[tuple[Deviation, float]]],
+    both: Sequence[Arithmetic],
+    expected: Sequence[dict[str, Any]],
+    got: dict[str, Any],
+) -> None:
+    """Add a step to each quantity: its deviation beside the bound, and its share of the estimate."""
+    unheld = [name for name in got if name not in expected[0] and not name.endswith("/delta")]  # a delta is some dx
+    assert not unheld, unheld
     with quiet():
-        for name, a in bound.items():
-            if isinstance(a, Rounded):
-                found.setdefault(name, []).append((held(got[name], a), held(got[name], estimate[name]).share))
+        for name, a in got.items():
+            if name in expected[0]:
+                sides = (as_rounded(one[name], rules) for one, rules in zip(expected, both, strict=True))
+                bound, estimate = (compare(a, side) for side in sides)
+                found.setdefault(name, []).append((bound, estimate.share))
 
 
-def _row(quantity: str, each: Iterable[tuple[Held, float]]) -> ParityRow:
+def _row(quantity: str, each: Iterable[tuple[Deviation, float]]) -> ParityRow:
     steps = list(each)
-    columns = dict(zip(Held._fields, zip(*(one for one, _ in steps), strict=True), strict=True))
+    columns = dict(zip(Deviation._fields, zip(*(one for one, _ in steps), strict=True), strict=True))
     return ParityRow(quantity, **columns, estimate=tuple(estimate for _, estimate in steps))
 
 
 class _Free(NamedTuple):
-    """The float64 run that is left to itself."""
+    """The free float64 run."""
 
     losses: list[float]
     params: list[np.ndarray]
@@ -267,8 +298,8 @@ class _Free(NamedTuple):
     def run(trial: Trial, steps: int) -> _Free:
         runner, losses = Runner(trial, get_backend("numpy"), "float64"), []
         for step, host in enumerate(trial.batches(steps)):
-            grads, stats, tape = runner.gradients(runner.place(host, step))
-            losses.append(float(tape["loss/J"].reshape(())))
+            grads, stats, results = runner.gradients(runner.place(host, step))
+            losses.append(float(results["loss/J"].reshape(())))
             runner.update(grads, stats)
         return _Free(losses, leaves(runner.host(runner.params)))
 
@@ -279,7 +310,7 @@ def operand_bits(backend: Backend) -> int:
     identity = backend.asarray(np.eye(n, dtype=np.float32))
     for k in range(23, 0, -1):
         a = np.full((n, n), 1.0 + 2.0**-k, dtype=np.float32)
-        a[0, 0] = 2.0  # who divides by the largest divides by a power of two
+        a[0, 0] = 2.0  # dividing by the largest entry is exact
         if np.array_equal(backend.to_numpy(xp.matmul(backend.asarray(a), identity)), a):
             return k + 1
     return 0

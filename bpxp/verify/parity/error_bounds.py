@@ -1,6 +1,6 @@
-"""The namespace of numbers with bounds: the mathematics runs in it as it is, and says how far a backend can be.
+"""The namespace of arrays with error bounds: the same mathematics runs in it, and returns how far a backend can be off.
 
-Its values are a float64 run; beside each stands the bound of `bpxp.verify.parity.rounding`. Integers are exact.
+Its values are those of float64; beside each stands the bound of `bpxp.verify.parity.rounding`. Integers are exact.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from bpxp.verify.parity.rounding import multiply as _multiply
 from bpxp.verify.parity.rounding import power as _power
 from bpxp.verify.parity.rounding import subtract as _subtract
 
-# They move numbers, and bounds with them.
+# They move values, and their bounds along.
 MOVED = """
 broadcast_to concat expand_dims flip matrix_transpose moveaxis permute_dims repeat reshape roll squeeze stack take
 take_along_axis tile tril triu
 """.split()
-# Increasing functions: the bound of the operand is carried on by the ends of its interval.
+# Increasing functions: the ends of the operand's interval give the bound.
 INCREASING = "asinh atan exp exp2 expm1 log log10 log1p log2 sinh sqrt tanh".split()
 NAMES = {"eq": "equal", "ne": "not_equal", "lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal"}
 
@@ -59,9 +59,9 @@ def bounded_namespace(rules: Arithmetic) -> Any:
         functions[name] = functools.partial(_either, function, getattr(np, name))
     functions |= {name: functools.partial(_made, rules, getattr(np, name)) for name in CREATED}
     functions |= {name: functools.partial(rule, rules) for name, rule in WITH_RULES.items()}
-    # One block, whatever a backend takes: what is summed in pieces has the bound of the whole.
+    # One block, whatever a backend takes: a sum in pieces has the bound of the whole.
     lacking = (
-        "no rule says how it carries a rounding error on",
+        "it has no rule for rounding errors",
         "bpxp/verify/parity/error_bounds.py that returns its result's bound",
     )
     return RuledNamespace(*lacking, **functions, **RULES, workspace=1 << 50)
@@ -69,13 +69,13 @@ def bounded_namespace(rules: Arithmetic) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Let values and bounds become infinite without a word: that is an answer, too."""
+    """Silence NumPy's warnings: infinite values and bounds are answers, too."""
     with np.errstate(all="ignore"):
         yield
 
 
 def exact(tree: Any, backend: Backend, rules: Arithmetic) -> Any:
-    """Return a tree of a backend's arrays as float64 numbers that both have; integers, flags and None as they are."""
+    """Return a tree of a backend's arrays as exact float64 numbers; integers, flags and None as they are."""
 
     def take(a: Any) -> Any:
         if a is None or isinstance(a, (bool, int, float)):
@@ -174,7 +174,7 @@ def _bounded_by_operand(function: Callable[..., Any], units: float = ELEMENTARY)
 
 
 def _extremum(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return maximum or minimum of two: no more wrong than the more wrong of both."""
+    """Return maximum or minimum of two: its error is at most the larger of both."""
 
     def largest(a: Any, b: Any, /) -> Any:
         if not (isinstance(a, Rounded) or isinstance(b, Rounded)):
@@ -191,7 +191,7 @@ def _logaddexp(a: Rounded, b: Rounded, /) -> Rounded:
 
 
 def _stairs(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return floor, round, …: exact, unless a stair is within reach."""
+    """Return floor, round, …: exact, unless the interval contains a jump."""
 
     def step(a: Any, /) -> Any:
         if not isinstance(a, Rounded) or a.e is None:
@@ -236,7 +236,7 @@ def _sum(a: Any, /, *, axis: Any = None, dtype: Any = None, keepdims: bool = Fal
 
 
 def _rounded(rules: Arithmetic, n: int, magnitudes: np.ndarray) -> np.ndarray:
-    """Return what a sum may be rounded by, of n terms whose magnitudes add up to so much; or it overflows."""
+    """Return the rounding of a sum of n terms, from the sum of their magnitudes; infinite where it may overflow."""
     return np.where(magnitudes <= rules.top, rules.summed(n) * magnitudes, np.inf)
 
 
@@ -270,7 +270,7 @@ def _matmul(a: Rounded, b: Rounded, /) -> Rounded:
 
 
 def _with(a: Any, b: Any) -> Any:
-    """Return the sum of two bounds, of which either may be nothing."""
+    """Return the sum of two bounds, either of which may be None."""
     if a is None:
         return None if isinstance(b, float) and b == 0.0 else b
     return a if b is None or (isinstance(b, float) and b == 0.0) else a + b

@@ -1,8 +1,8 @@
-"""Numbers that carry how far another arithmetic can be from them: float64 values, and a running bound for each.
+"""Running error analysis: float64 values, each with a bound of its distance from another arithmetic's value.
 
-Everything that the mathematics does is done with the value in float64, and beside it the largest distance at which
-the result of float32 (say) can be is worked out: what was wrong in the operands, carried on, and what the operation
-itself rounds. N. Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd edition, sections 2.2, 3.1 and 3.3.
+Each operation computes its value in float64, and beside it the largest distance of the result in float32, say: the
+errors of the operands, propagated, plus the rounding of the operation itself. N. Higham, *Accuracy and Stability of
+Numerical Algorithms*, 2nd edition, sections 2.2, 3.1 and 3.3.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from bpxp.backends import Backend
 from bpxp.backends.precision import ROUNDOFF
 
 REFERENCE = 2.0**-53  # the values themselves are rounded, too
-# In units of the roundoff u, half a unit in the last place. IEEE 754 rounds + - * right. Compilers for GPUs may divide
-# and take roots to two units in the last place; exp, log, tanh … are held to four by the libraries that say anything.
+# In units of the roundoff u, half a unit in the last place. IEEE 754 rounds + - * correctly. Compilers for GPUs may
+# divide and take roots to two units in the last place; exp, log, tanh … are held to four by the libraries that say
+# anything.
 QUOTIENT, ELEMENTARY = 4.0, 8.0
 DEVIATIONS = 6.0  # of the estimate: how many standard deviations a sum of n roundings is allowed, as √n goes
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """What one arithmetic may do to a number.
+    """The rounding of one arithmetic.
 
     Parameters
     ----------
@@ -37,7 +38,7 @@ class Arithmetic:
         A sum of n numbers is wrong by at most γ_n = n u/(1 - n u) of what their magnitudes add up to: a bound, in any
         order of summation. True takes 6 √n u where that is less: an estimate, right with overwhelming probability if
         roundings are independent and have mean 0 (Higham and Mary, *A new approach to probabilistic rounding error
-        analysis*, SIAM J. Sci. Comput. 41, 2019). Both hold for what is carried on in the worst case only.
+        analysis*, SIAM J. Sci. Comput. 41, 2019). Propagated errors are worst-case in both.
     """
 
     dtype: str
@@ -89,21 +90,25 @@ def arithmetic(backend: Backend, dtype: str, statistical: bool = False) -> Arith
     return Arithmetic(dtype, backend.matmul, statistical)
 
 
+def as_rounded(a: Any, rules: Arithmetic) -> Rounded:
+    """Return an array with its bound; one that has none, such as integers, is exact."""
+    return a if isinstance(a, Rounded) else Rounded(np.asarray(a).astype(np.float64), None, rules)
+
+
 class Rounded:
     """An array: values, and how far the other arithmetic's can be from them.
 
     Parameters
     ----------
     v : ndarray
-        float64, or bool for the answer of a comparison.
+        float64, or bool for the result of a comparison.
     e : ndarray or None
-        Bound of the distance, of the shape of v; None is 0. Of a bool: 1 where the other arithmetic may answer
-        otherwise.
+        Bound of the distance, of the shape of v; None is 0. Of a bool: 1 where the other arithmetic may disagree.
     rules : Arithmetic
     """
 
     __slots__ = ("e", "rules", "v")
-    __array_ufunc__ = None  # NumPy's arrays leave the operators to this class
+    __array_ufunc__ = None  # NumPy's operators defer to this class
     __hash__ = object.__hash__
 
     def __init__(self, v: Any, e: Any, rules: Arithmetic) -> None:
@@ -153,7 +158,7 @@ class Rounded:
         return Rounded(~self.v, self.e, self.rules)
 
     def like(self, other: Any) -> Rounded:
-        """Return another operand as such an array: of a Python number, what the arithmetic makes of it."""
+        """Return another operand as such an array; a Python number is rounded to the arithmetic."""
         if isinstance(other, Rounded):
             return other
         if isinstance(other, (int, float)):
@@ -169,10 +174,10 @@ def carried(v: np.ndarray, e: Any, rules: Arithmetic, units: float = 1.0, floor:
     ----------
     v : ndarray
     e : ndarray or float
-        How far the exact result of the other arithmetic's operands is from v.
+        The propagated error: how far the exact result of the other arithmetic's operands is from v.
     rules : Arithmetic
     units : float, optional
-        What the operation itself rounds, in units of the roundoff.
+        The rounding of the operation itself, in units of the roundoff.
     floor : bool, optional
         Whether the result may be so small that digits are lost.
     """
@@ -181,9 +186,9 @@ def carried(v: np.ndarray, e: Any, rules: Arithmetic, units: float = 1.0, floor:
 
 
 def shares(a: np.ndarray, b: np.ndarray, bound: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return how far two arrays are apart, the bound of that, and which part of the bound it is, entry by entry.
+    """Return difference, bound, and their quotient, entry by entry.
 
-    Of an infinite bound everything is nothing; NaN on one side alone is beyond any other.
+    The share of an infinite bound is 0; that of NaN on one side alone is infinite.
     """
     with np.errstate(all="ignore"):
         same = (a == b) | (np.isnan(a) & np.isnan(b))
@@ -217,7 +222,7 @@ def multiply(a: Rounded, b: Rounded) -> Rounded:
 
 
 def divide(a: Rounded, b: Rounded) -> Rounded:
-    """Return a/b; where the divisor may be 0, nothing is known."""
+    """Return a/b; where the divisor may be 0, the bound is infinite."""
     v, size = a.v / b.v, np.abs(b.v) - _bound(b)
     e = (_bound(a) + np.abs(v) * _bound(b)) / np.where(size > 0.0, size, np.nan)
     return carried(v, np.where(size > 0.0, e, np.inf), a.rules, QUOTIENT, floor=True)
@@ -232,7 +237,7 @@ def power(a: Rounded, b: Rounded) -> Rounded:
 
 
 def compared(answer: Callable[[Any, Any], Any], a: Rounded, b: Rounded) -> Rounded:
-    """Return the answer of a comparison, in doubt where the two need not agree."""
+    """Return the result of a comparison, in doubt where the two may disagree."""
     reach = _bound(a) + _bound(b)
     doubt = (np.abs(a.v - b.v) <= reach) & (reach > 0.0)
     return Rounded(answer(a.v, b.v), doubt.astype(np.float64) if np.any(doubt) else None, a.rules)

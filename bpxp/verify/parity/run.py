@@ -1,4 +1,4 @@
-"""One run that can be repeated anywhere: a network, mini-batches and an optimizer, in two halves of a step."""
+"""A training run that any backend can repeat: a network, mini-batches and an optimizer, each step in two halves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bpxp.network.parameters import own
 from bpxp.network.prepare import prepare
 from bpxp.network.step import Data, State, TrainingStep, as_floats, loss_and_gradients, training
 from bpxp.nn import Embedding, Loss, Sequential
-from bpxp.nn.observe import Observer, Tape, watched
+from bpxp.nn.observe import Observer, Recorder, observed, walk
 from bpxp.optim import SGD, Optimizer, get_optimizer
 
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray | None]
@@ -28,7 +28,7 @@ MADE = 8  # mini-batches of random samples, where no data are given
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """What is run: everything on the host, and nothing that a backend could change.
+    """The run as host arrays, which no backend changes.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class Trial:
     data : tuple of ndarray
         x, y and weight of all samples.
     size, seed : int
-        Samples per step; who decides their order.
+        Samples per step; the seed of their order.
     """
 
     model: Sequential
@@ -79,8 +79,9 @@ def samples(net: Network, count: int, seed: int = 2) -> tuple[np.ndarray, np.nda
     """Return random inputs, and targets that the loss takes."""
     rng = HostRandom(seed, (DIRECTION,))
     x = rng.at(0).normal((count, *net.input_shape))
-    if isinstance(net.layers[0], Embedding):
-        x = np.floor(net.layers[0].count * rng.at(0).uniform(x.shape))
+    first = next(layer for _, layer in walk(net.model) if not getattr(layer, "children", ()))
+    if isinstance(first, Embedding):
+        x = np.floor(first.count * rng.at(0).uniform(x.shape))
     n_out = net.output_shape[0]
     u = rng.at(1).uniform((count, n_out))
     y = {
@@ -93,12 +94,12 @@ def samples(net: Network, count: int, seed: int = 2) -> tuple[np.ndarray, np.nda
 
 
 class Runner:
-    """A trial on one backend, in one dtype; its two halves are compiled as those of a training step are.
+    """A trial on one backend, in one dtype; the two halves of a step are compiled.
 
     Attributes
     ----------
     params, opt, stats, key
-        Where the run stands.
+        The state of the run.
     """
 
     def __init__(self, trial: Trial, backend: Backend, dtype: str) -> None:
@@ -111,11 +112,11 @@ class Runner:
         self._update = backend.compile(self._apply)
 
     def put(self, tree: Any) -> Any:
-        """Return host numbers as arrays of the run's own."""
+        """Return host arrays as device arrays of the run's own."""
         return tree_map(lambda a: own(a, self.backend, self.dtype), tree)
 
     def place(self, batch: Batch, step: int) -> tuple[Any, Any, Any]:
-        """Bring a mini-batch to the device, and the key of the step's random numbers."""
+        """Copy a mini-batch to the device, and set the key of the step's random numbers."""
         if "key" in self.trial.model.uses:
             self.key = tree_map(self.backend.asarray, make_key(self.trial.seed, step))
         x, y, weight = batch
@@ -127,13 +128,13 @@ class Runner:
         )
 
     def gradients(self, batch: tuple[Any, Any, Any]) -> tuple[Any, Any, dict[str, np.ndarray]]:
-        """Return gradients, new running statistics and, by name, all that was computed on the way; on the host."""
-        _, (grads, stats, tape) = self._gradients((), (self.params, self.stats, self.key, batch))
-        grads, stats, tape = self.host((grads, stats, tape))
-        return grads, stats, dict(zip(self._names, tape, strict=True))
+        """Return gradients, new running statistics and all recorded results by name, on the host."""
+        _, results = self._gradients((), (self.params, self.stats, self.key, batch))
+        grads, stats, found = self.host(results)
+        return grads, stats, dict(zip(self._names, found, strict=True))
 
     def update(self, grads: Any, stats: Any) -> None:
-        """Take the step, against gradients on the host."""
+        """Take the step, with gradients from the host."""
         self.params, self.opt, _ = self._update((self.params, self.opt, self.put(grads)), ())
         self.stats = self.put(stats)
 
@@ -142,10 +143,10 @@ class Runner:
         return tree_map(self.backend.to_numpy, tree)
 
     def _forward_and_back(self, _: tuple[()], given: Any, /) -> Any:
-        tape = Tape()
-        _, grads, stats = forward_and_back(self.trial, tape, *given, xp=self.xp, dtype=self.dtype)
-        self._names = list(tape.found)  # where the step is traced, only then
-        return (), (grads, stats, tuple(tape.found.values()))
+        recorder = Recorder()
+        _, grads, stats = forward_and_back(self.trial, recorder, *given, xp=self.xp, dtype=self.dtype)
+        self._names = list(recorder.found)  # a traced step runs this once
+        return (), (grads, stats, tuple(recorder.found.values()))
 
     def _apply(self, state: Any, _: tuple[()], /) -> Any:
         params, opt, grads = state
@@ -173,7 +174,7 @@ def forward_and_back(
 ) -> tuple[Any, Any, Any]:
     """Return loss, gradients and new statistics of one step; nothing that was given is written."""
     x, y, weight = batch
-    model, loss = watched(trial.model, trial.loss, observer)
+    model, loss = observed(trial.model, trial.loss, observer)
     x = as_floats(x, getattr(xp, dtype), xp=xp)
     context = training(model, stats, key, None)
     value, grads, caches = loss_and_gradients(model, loss, params, x, y, weight, context, xp=xp)

@@ -1,7 +1,7 @@
 """Precision X-ray: the true relative error of every delta and every gradient, by a float64 shadow of chosen steps.
 
-A bound says how wrong a number can be; the shadow says how wrong it is. It starts from the parameters that the network
-has at that moment, each of them exact in float64, and goes the whole step by itself.
+A bound says how wrong a number can be; the shadow says how wrong it is. It starts from the parameters of that moment,
+exact in float64, and computes the whole step by itself.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import numpy as np
 
 from bpxp.backends import Backend, get_backend
 from bpxp.core.checks import positive_int
+from bpxp.core.text import table
 from bpxp.core.tree import tree_map
 from bpxp.errors import InvalidValueError
 from bpxp.network.network import Network, validate_network
-from bpxp.nn.observe import Tape
+from bpxp.nn.observe import Recorder, opaque
 from bpxp.optim import Optimizer
-from bpxp.verify.parity.certificate import table
+from bpxp.verify.parity.certificate import as_a_whole
 from bpxp.verify.parity.run import Batch, Runner, Trial, forward_and_back, make_trial
 
 
@@ -39,7 +40,7 @@ class PrecisionRow(NamedTuple):
     worst : float
         Largest error of an entry, relative to the largest entry.
     lost : float
-        Share of the entries whose sign is wrong, or that are 0 and should not be.
+        Share of the entries with a wrong sign, or 0 where they should not be.
     """
 
     step: int
@@ -57,11 +58,14 @@ class PrecisionReport:
     ----------
     backend, dtype : str
     rows : tuple of PrecisionRow
+    opaque : tuple of str
+        Layers with nested parameters and no `children`: they were compared as a whole.
     """
 
     backend: str
     dtype: str
     rows: tuple[PrecisionRow, ...]
+    opaque: tuple[str, ...] = ()
 
     @property
     def worst(self) -> PrecisionRow:
@@ -85,7 +89,8 @@ class PrecisionReport:
             own = [by_place[quantity, step] for step in steps]
             last = (f"{max(row.worst for row in own):.1e}", f"{max(row.lost for row in own):.1%}")
             rows.append((quantity, *(f"{row.relative:.1e}" for row in own), *last))
-        return f"{self.backend}, {self.dtype}, beside a float64 shadow\n{table(rows)}"
+        title = f"{self.backend}, {self.dtype}, beside a float64 shadow"
+        return "\n".join([title, table(rows), *as_a_whole(self.opaque)])
 
 
 def xray(
@@ -100,7 +105,7 @@ def xray(
     optimizer: Optimizer | str | None = None,
     everything: bool = False,
 ) -> PrecisionReport:
-    """Train, and in chosen steps compare each delta and each gradient with a float64 shadow.
+    """Train, and compare each delta and each gradient of some steps with a float64 shadow.
 
     Parameters
     ----------
@@ -117,7 +122,7 @@ def xray(
     batch_size, optimizer : optional
         As for `bpxp.verify.certify`.
     everything : bool, optional
-        Also what each layer and activation makes of its input, and dx.
+        Also the output of each layer and activation, and dx.
 
     Returns
     -------
@@ -147,11 +152,11 @@ def xray(
             if everything or name == "J" or name == "delta" or (name.startswith("d") and name not in ("dx", "dz")):
                 rows.append(_row(step, quantity, found[quantity], exact))
         runner.update(grads, stats)
-    return PrecisionReport(chosen.name, net.dtype, tuple(rows))
+    return PrecisionReport(chosen.name, net.dtype, tuple(rows), opaque(trial.model, trial.params))
 
 
 def _shadow(trial: Trial, runner: Runner, batch: Batch) -> dict[str, np.ndarray]:
-    """Return all that float64 computes in a step, from where the runner stands."""
+    """Return all results of a step in float64, from the state of the runner."""
 
     def widened(a: Any) -> Any:
         if a is None or isinstance(a, int):
@@ -160,9 +165,9 @@ def _shadow(trial: Trial, runner: Runner, batch: Batch) -> dict[str, np.ndarray]
         return host.astype(np.float64) if host.dtype.kind == "f" else host
 
     given = tree_map(widened, (runner.params, runner.stats, runner.key, batch))
-    tape = Tape()
-    forward_and_back(trial, tape, *given, xp=get_backend("numpy").xp, dtype="float64")
-    return tape.found
+    recorder = Recorder()
+    forward_and_back(trial, recorder, *given, xp=get_backend("numpy").xp, dtype="float64")
+    return recorder.found
 
 
 def _row(step: int, quantity: str, found: np.ndarray, true: np.ndarray) -> PrecisionRow:

@@ -216,6 +216,33 @@ class Boasting(Scale):
     )
 
 
+class Misplaced(nn.Residual):
+    """Names its children from the last to the first."""
+
+    def __init__(self, layer):
+        super().__init__([layer, nn.Dense(3)])
+
+    @property
+    def children(self):
+        return super().children[::-1]
+
+    def with_children(self, children, /):
+        changed = copy.copy(self)
+        object.__setattr__(changed, "branch", nn.Sequential(children[::-1]))
+        return changed
+
+
+class Stubborn(nn.Residual):
+    def with_children(self, children, /):
+        return self
+
+
+@dataclass(frozen=True)
+class Childish(Scale):
+    equations: ClassVar[Any] = None
+    children: ClassVar[Any] = ("left", "right")
+
+
 BROKEN = [
     (Scale, "protocol", "Scale is a class"),
     (NoBackward(), "protocol", "no method backward"),
@@ -231,6 +258,9 @@ BROKEN = [
     (Sociable(), "samples", "the others' y"),
     (Widening(), "dtype", "y is float64"),
     (TwoMinds(), "gradients", "the gradient of W"),
+    (Misplaced(nn.Dense(3, "tanh")), "children", "does not get entry 0 of the parameters"),
+    (Stubborn(nn.Dense(3, "tanh")), "children", r"child 0 \(Dense\) is not called after with_children"),
+    (Childish(), "children", "not a tuple of layers"),
     (HalfDerived(), "gradient", "ratio 0.5"),
     (MeanOfBatch(), "gradient", "ratio 0.2"),
     (HomeBound(), "backends", "strict"),

@@ -1,0 +1,217 @@
+"""Layers that are made of layers: a fault inside is found, whether the container names its children or not."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.faulty_backends import PLAIN, faulty, off
+
+import bpxp
+from bpxp import nn
+from bpxp.core.tree import tree_map
+from bpxp.nn.observe import Part, Recorder, observed_children, opaque, walk
+from bpxp.verify import bisect, certify, check_equations, check_gradients, xray
+
+
+@dataclass(frozen=True)
+class Closed:
+    """left(x) + right(x), which does not say what it is made of."""
+
+    left: Any
+    right: Any
+
+    def init(self, rng, in_shape, /):
+        left, shape = self.left.init(rng.at(0), in_shape)
+        return (left, self.right.init(rng.at(1), in_shape)[0]), shape
+
+    def forward(self, params, x, /, *, xp):
+        (y, first), (z, second) = self.left.forward(params[0], x, xp=xp), self.right.forward(params[1], x, xp=xp)
+        return xp.add(y, z), (first, second)
+
+    def backward(self, params, cache, dy, /, *, xp):
+        dx, left = self.left.backward(params[0], cache[0], dy, xp=xp)
+        more, right = self.right.backward(params[1], cache[1], dy, xp=xp)
+        return xp.add(dx, more), (left, right)
+
+
+@dataclass(frozen=True)
+class Parallel(Closed):
+    """The same, which names its children."""
+
+    @property
+    def children(self):
+        return self.left, self.right
+
+    def with_children(self, children, /):
+        return dataclasses.replace(self, left=children[0], right=children[1])
+
+
+@dataclass(frozen=True)
+class Twice:
+    """cell(cell(x)): one child, called two times."""
+
+    cell: Any
+
+    @property
+    def children(self):
+        return (self.cell,)
+
+    def with_children(self, children, /):
+        return Twice(*children)
+
+    def init(self, rng, in_shape, /):
+        params, shape = self.cell.init(rng.at(0), in_shape)
+        return (params,), shape
+
+    def forward(self, params, x, /, *, xp):
+        y, first = self.cell.forward(params[0], x, xp=xp)
+        y, second = self.cell.forward(params[0], y, xp=xp)
+        return y, (first, second)
+
+    def backward(self, params, cache, dy, /, *, xp):
+        dy, late = self.cell.backward(params[0], cache[1], dy, xp=xp)
+        dx, early = self.cell.backward(params[0], cache[0], dy, xp=xp)
+        return dx, (tree_map(xp.add, late, early),)
+
+
+def parallel(kind=Parallel, width=3, first=nn.Dense(7, "tanh")):  # noqa: B008  it is frozen
+    return kind(nn.Sequential((first, nn.Dense(width))), nn.Sequential((nn.Dense(width),)))
+
+
+def twice():
+    return Twice(nn.Sequential((nn.Dense(4, "tanh"),)))
+
+
+def network(layer, *more):
+    return bpxp.Network([layer, *more, 2], input_shape=(4,), backend="numpy", seed=0)
+
+
+def wrong_product(shape):
+    """NumPy with a matmul that is 1 % wrong for the product of one shape."""
+
+    def matmul(a, b, /):
+        product = PLAIN.matmul(a, b)
+        return product * np.float32(1.01) if product.shape == shape else product
+
+    return faulty(matmul=matmul)
+
+
+DW = wrong_product((4, 7))  # dW of the first layer inside: no other product has this shape
+
+
+def names(net):
+    """Return what a recorder finds in one step."""
+    from bpxp.verify.parity.run import Runner, make_trial
+
+    trial = make_trial(net, None, batch_size=5, optimizer=None, where="")
+    runner = Runner(trial, net.backend, net.dtype)
+    return list(runner.gradients(runner.place(next(trial.batches(1)), 0))[2])
+
+
+@pytest.mark.parametrize(
+    ("kind", "part", "equation", "row"),
+    [(Parallel, "layer 0.0.0 (Dense)", "dW", "0.0.0/dW"), (Closed, "layer 0 (Closed)", "0/0/dW", "0/0/0/dW")],
+)
+def test_a_wrong_gradient_inside_is_found(kind, part, equation, row):
+    net = network(parallel(kind))
+    found = certify(net, [DW], steps=2, batch_size=5, dtypes="float32")
+    assert not found.ok
+    (run,) = found.runs
+    assert {r.quantity for r in run.rows if r.worst > 1.0} == {row}
+    difference = bisect(net, DW, "numpy", batch_size=5).difference
+    assert (difference.step, difference.part, difference.equation) == (1, part, equation)
+    assert difference.operation == "xp.matmul"
+    report = xray(net, backend=DW, steps=(1,), batch_size=5)
+    assert report.worst.quantity == row
+    assert report.worst.relative == pytest.approx(0.01, rel=0.01)
+
+
+@pytest.mark.parametrize("kind", [Parallel, Closed, Twice])
+def test_what_is_right_is_within_its_bounds(backend, kind, nightly):
+    if backend.name.startswith("jax") and not nightly:
+        pytest.skip("takes too long")
+    net = network(twice() if kind is Twice else parallel(kind))
+    found = certify(net, [backend], steps=2, batch_size=5)
+    assert found.ok, found.verdict
+    assert bisect(net, "numpy", backend, steps=2, batch_size=5).difference is None
+
+
+def test_what_a_container_computes_itself_is_compared():
+    net = network(parallel())
+    wrong = faulty(add=off("add", 1e-3))
+    (run,) = certify(net, [wrong], steps=1, batch_size=5, dtypes="float32").runs
+    assert {row.quantity for row in run.rows if row.worst > 1.0} == {"0/y", "0/dx"}
+    difference = bisect(net, "numpy", wrong, batch_size=5).difference
+    assert (difference.part, difference.equation, difference.operation) == ("layer 0 (Parallel)", "y", "xp.add")
+
+
+def test_what_a_container_passes_on_is_no_row_of_its_own():
+    found = names(network(nn.Sequential((nn.Dense(3, "tanh"), nn.Dense(3)))))
+    assert {"0.0/z", "0.0/a", "0.1/z", "0.1/dW", "0.0/dW"} <= set(found)
+    assert not {"0/y", "0/0/dW", "0/1/dW"} & set(found)
+    found = names(network(nn.Dense(4), nn.Residual(nn.Dense(4))))
+    assert {"1/y", "1/dx", "1.0/z", "1.0/dx"} <= set(found)
+
+
+def test_a_child_that_is_called_twice_has_a_row_for_each_call():
+    net = network(twice())
+    assert {"0.0.0/a", "0.0.0:2/a", "0.0.0/dW", "0.0.0:2/dW", "0/0/0/dW"} <= set(names(net))
+    calls = [0]
+
+    def tanh(x):
+        calls[0] += 1
+        return off("tanh")(x) if calls[0] == 2 else np.tanh(x)
+
+    assert bisect(net, "numpy", faulty(tanh=tanh), steps=1).difference.part == "layer 0.0.0:2 (Tanh)"
+
+
+def test_what_cannot_be_looked_into_is_named():
+    net = network(parallel(Closed))
+    told = "layer 0 (Closed): compared as a whole, since it has no `children`"
+    assert told in certify(net, ["numpy"], steps=1, dtypes="float32").verdict
+    assert told in str(bisect(net, "numpy", "numpy", steps=1))
+    assert told in str(bisect(net, DW, "numpy", batch_size=5))
+    assert told in str(xray(net, steps=(1,)))
+    assert opaque(network(parallel()).model, network(parallel()).params) == ()
+
+
+def test_equations_inside_are_checked():
+    net = network(nn.Residual([nn.Dense(4), parallel(width=4)]))
+    report = check_equations(net)
+    wanted = "0.0, 0.1.0.1, 0.1.1.0 Dense"
+    assert wanted in {check.of for check in report.checks}, report
+    assert report.unchecked == ("0.1 Parallel, which states no equations",)
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"), [(Parallel, "layer 0.0.0 (Halved), dW["), (Closed, "layer 0 (Closed), 0/0/dW[")]
+)
+def test_a_gradient_check_names_the_layer_inside(kind, what):
+    with pytest.raises(bpxp.errors.GradientCheckError) as caught:
+        check_gradients(network(parallel(kind, first=Halved(5))), np.ones((3, 4)), [0, 1, 1])
+    assert what in str(caught.value)
+    assert "ratio 0.5" in str(caught.value)
+
+
+class Halved(nn.Dense):
+    def gradients(self, params, cache, dy, /, *, xp):
+        grads = super().gradients(params, cache, dy, xp=xp)
+        return grads._replace(W=0.5 * grads.W)
+
+
+def test_children_stand_where_their_parameters_are():
+    inside = nn.Residual([nn.Dense(4), parallel()])
+    places = [place for place, _ in walk(nn.Sequential((inside, nn.Dense(2))))]
+    assert places == ["0", "0.0", "0.1", "0.1.0", "0.1.0.0", "0.1.0.1", "0.1.1", "0.1.1.0", "1"]
+    for layer in (inside, parallel(), twice()):
+        assert layer.with_children(layer.children) == layer
+    assert observed_children(nn.Dense(3), Recorder()) == nn.Dense(3)
+    assert Part("0", parallel()).results("gradients", ((nn.DenseParams(1, 2),), (3,))) == {
+        "0/0/dW": 1,
+        "0/0/db": 2,
+        "1/d0": 3,
+    }

@@ -1,18 +1,22 @@
-"""Downloading a published file from the first mirror that sends the right bytes; others never touch the disk."""
+"""Download a published file from the first mirror that sends the right bytes; wrong bytes never reach the disk."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from bpxp.data.sources.idx import read_idx
 from bpxp.errors import DatasetChecksumError, DatasetFormatError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 TIMEOUT = (10.0, 30.0)  # seconds to connect, and between two pieces
 CHUNK = 1 << 16
@@ -28,7 +32,7 @@ class Published(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """Why a mirror did not help; `wrong` if it answered with other bytes than the published ones."""
+    """Why a mirror failed; `wrong` if it sent other bytes than the published ones."""
 
     url: str
     reason: str
@@ -36,7 +40,7 @@ class Failure(NamedTuple):
 
 
 class Fetched(NamedTuple):
-    """What a mirror sent (`content`, as it was sent), and the array in it."""
+    """The file as a mirror sent it, packed or not, and the array in it."""
 
     content: bytes
     array: np.ndarray
@@ -45,16 +49,16 @@ class Fetched(NamedTuple):
 def fetch(
     file: Published, mirrors: Sequence[str], *, progress: bool = True, timeout: tuple[float, float] = TIMEOUT
 ) -> tuple[Fetched | None, list[Failure]]:
-    """Return `file` from the first of `mirrors` that sends it rightly, and why those before it did not.
+    """Return `file` from the first of `mirrors` that sends the published bytes, and why those before it failed.
 
     Parameters
     ----------
     file : Published
-        Mirrors have it as ``<mirror><name>.gz``; whether it is compressed is seen from the content.
+        Mirrors have it as ``<mirror><name>.gz``; compression is detected from the content.
     mirrors : sequence of str
         Addresses that end in a slash.
     progress : bool, optional
-        Say on stderr what is being downloaded; a bar if it is a terminal.
+        Report on stderr; a bar if it is a terminal.
     timeout : tuple of float, optional
         Seconds to connect, and between two pieces.
     """
@@ -72,7 +76,7 @@ def fetch(
             failures.append(Failure(url, error.brief, wrong=True))
         except DatasetFormatError as error:
             digest = hashlib.sha256(content).hexdigest()
-            reason = f"{error.brief} The {len(content):,} bytes that came have SHA-256 {digest}"
+            reason = f"{error.brief} The {len(content):,} bytes received have SHA-256 {digest}"
             failures.append(Failure(url, reason, wrong=True))
     return None, failures
 
@@ -81,8 +85,9 @@ def _download(url: str, file: Published, progress: bool, timeout: tuple[float, f
     import pooch
 
     sink = _Bounded(file.size)
-    with _bar(f"{file.name} ({file.packed / 1e6:.1f} MB)", url) if progress else nullcontext() as bar:
-        pooch.HTTPDownloader(progressbar=bar or False, chunk_size=CHUNK, timeout=timeout)(url, sink, None)
+    title = f"{file.name} ({file.packed / 1e6:.1f} MB)"
+    with _progress(title, url) if progress else nullcontext(False) as bar:
+        pooch.HTTPDownloader(progressbar=bar, chunk_size=CHUNK, timeout=timeout)(url, sink, None)
     return sink.getvalue()
 
 
@@ -90,21 +95,21 @@ def _reason(error: Exception) -> str:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status is not None:
         return f"HTTP status {status}"
-    # urllib3 wraps the cause into a sentence about its connection pool.
+    # urllib3 wraps the cause in a sentence about its connection pool.
     cause = getattr(error.args[0], "reason", error) if error.args else error
     return f"{type(error).__name__}: {cause}"
 
 
 class _TooLong(ValueError):
-    """A mirror sends more than the file can have."""
+    """A mirror sends more bytes than the file has."""
 
 
 class _Bounded(io.BytesIO):
-    """A buffer that refuses more bytes than the file can have, packed or not: a mirror cannot fill the memory."""
+    """A buffer with an upper limit: a mirror cannot fill the memory."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.limit = size + size // 1000 + 1024  # gzip of what cannot be compressed is a little larger
+        self.limit = size + size // 1000 + 1024  # gzip of incompressible data is a little larger
 
     def write(self, chunk: Any, /) -> int:
         if self.tell() + len(chunk) > self.limit:
@@ -112,44 +117,34 @@ class _Bounded(io.BytesIO):
         return super().write(chunk)
 
 
-def _bar(title: str, url: str) -> AbstractContextManager[Any]:
-    if sys.stderr.isatty():
-        return _RichBar(title)
-    print(f"bpxp: downloading {title} from {url}", file=sys.stderr, flush=True)
-    return nullcontext()
+@contextmanager
+def _progress(title: str, url: str) -> Iterator[_Bar | bool]:
+    """Give pooch's progress bar: a bar on a terminal, elsewhere False after one line on stderr."""
+    if not sys.stderr.isatty():
+        print(f"bpxp: downloading {title} from {url}", file=sys.stderr, flush=True)
+        yield False
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield _Bar(progress, progress.add_task(title, total=None))
 
 
-class _RichBar(AbstractContextManager["_RichBar"]):
-    """What pooch asks of a progress bar (total, update, reset, close), drawn by rich."""
+@dataclass
+class _Bar:
+    """A progress bar as pooch wants it (total, update, reset, close), drawn by rich."""
 
-    def __init__(self, title: str) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-        columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
-        self._progress = Progress(*columns, console=Console(stderr=True))
-        self._task = self._progress.add_task(title, total=None)
-
-    def __enter__(self) -> _RichBar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
-
-    @property
-    def total(self) -> float | None:
-        return self._progress.tasks[0].total
-
-    @total.setter
-    def total(self, size: int) -> None:
-        self._progress.update(self._task, total=size or None)  # 0: the mirror did not say
+    progress: Progress
+    task: TaskID
+    total: int = 0  # bytes; 0: the mirror did not say
 
     def update(self, size: int) -> None:
-        self._progress.update(self._task, advance=size)
+        self.progress.update(self.task, advance=size, total=self.total or None)
 
     def reset(self) -> None:
-        self._progress.reset(self._task, total=self.total)
+        self.progress.reset(self.task)
 
     def close(self) -> None:
-        """Pooch closes a bar only after success, so `__exit__` does the work."""
+        """The context closes the bar, after a failure too."""

@@ -8,6 +8,7 @@ import io
 import math
 import os
 import zlib
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,6 @@ DEFLATE_LIMIT = 1032
 MAX_DIMENSIONS = 32
 MAX_BYTES = 1 << 32
 CHUNK = 1 << 20
-AGAIN = "download the file again"
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview
 
@@ -40,7 +40,7 @@ def read_idx(source: Source, /, *, max_bytes: int = MAX_BYTES, sha256: str | Non
     Parameters
     ----------
     source : path or bytes
-        A file, or its content. Whether it is gzip-compressed is seen from the content, not from the name.
+        A file, or its content. Compression is detected from the content, not from the name.
     max_bytes : int, optional
         Refuse a file that announces a larger array.
     sha256 : str, optional
@@ -72,7 +72,7 @@ def read_idx(source: Source, /, *, max_bytes: int = MAX_BYTES, sha256: str | Non
 
 
 def map_idx(path: str | os.PathLike[str], /) -> np.ndarray:
-    """Map an IDX file into memory: what is looked at comes from the disk, and nothing else is read.
+    """Map an IDX file into memory: rows are read from the disk when they are used.
 
     For a file that is larger than memory, see ``Dataset(resident=False)``.
 
@@ -84,7 +84,7 @@ def map_idx(path: str | os.PathLike[str], /) -> np.ndarray:
     Returns
     -------
     ndarray, read-only
-        As `read_idx` has it, but for the byte order, which is the file's.
+        As from `read_idx`, but in the file's byte order.
 
     Raises
     ------
@@ -96,19 +96,12 @@ def map_idx(path: str | os.PathLike[str], /) -> np.ndarray:
     where = f"map_idx({os.fspath(as_path(path, 'map_idx(path)'))!r})"
     with open(path, "rb") as stream:
         if stream.read(2) == GZIP_MAGIC:
-            raise DatasetFormatError(
-                where, "compressed, so that its rows have no place", code="E070", fix="gunzip it, or read_idx"
-            )
+            what = "compressed, so rows cannot be read in place"
+            raise DatasetFormatError(where, what, code="E070", fix="gunzip it, or read_idx")
         stream.seek(0)
-        header, dtype, shape = _header(stream, where)
-        got, need = os.fstat(stream.fileno()).st_size, len(header) + math.prod(shape) * dtype.itemsize
-        if got != need:
-            what = "truncated" if got < need else "bytes left over"
-            raise DatasetFormatError(where, what, code="E070", got=f"{got:,}", expected=f"{need:,} bytes", fix=AGAIN)
-        if got == len(header):  # there is nothing to be mapped
-            # The zero among the dimensions must not hide that the others are absurd.
-            if math.prod(max(n, 1) for n in (*shape, dtype.itemsize)) > MAX_BYTES:
-                raise DatasetFormatError(where, "too large", code="E070", got=" x ".join(map(str, shape)))
+        size = os.fstat(stream.fileno()).st_size
+        header, dtype, shape, _ = _header(stream, where, size, max(size, MAX_BYTES), zipped=False)
+        if size == len(header):  # nothing to map
             return np.empty(shape, dtype)
         return np.asarray(np.memmap(stream, dtype, "r", len(header), shape))
 
@@ -116,7 +109,7 @@ def map_idx(path: str | os.PathLike[str], /) -> np.ndarray:
 def write_idx(path: str | os.PathLike[str], array: Any, /) -> None:
     """Write an IDX file, gzip-compressed if the name ends in ``.gz``.
 
-    Nothing of the time or the name is stored. The file appears at once and whole.
+    Neither a time nor a name is stored in it. The file is replaced atomically.
 
     Parameters
     ----------
@@ -127,24 +120,14 @@ def write_idx(path: str | os.PathLike[str], array: Any, /) -> None:
     """
     a = np.asarray(array)
     codes = {dtype.newbyteorder("="): code for code, dtype in DTYPES.items()}
-    code = codes.get(a.dtype.newbyteorder("="))
+    code, where = codes.get(a.dtype.newbyteorder("=")), "write_idx(array)"
     if code is None:
-        raise InvalidTypeError(
-            "write_idx(array)",
-            "IDX has no such dtype",
-            code="E074",
-            got=str(a.dtype),
-            expected=", ".join(map(str, codes)),
-            fix="array.astype('int32')",
-        )
+        what, known = "IDX has no such dtype", ", ".join(map(str, codes))
+        fix = "array.astype('int32')"
+        raise InvalidTypeError(where, what, code="E074", got=str(a.dtype), expected=known, fix=fix)
     if not 1 <= a.ndim <= MAX_DIMENSIONS or max(a.shape) >= 1 << 32:
-        raise InvalidValueError(
-            "write_idx(array)",
-            "IDX cannot hold the shape",
-            code="E074",
-            got=str(a.shape),
-            expected="1 to 32 dimensions",
-        )
+        what = "IDX cannot hold the shape"
+        raise InvalidValueError(where, what, code="E074", got=str(a.shape), expected="1 to 32 dimensions")
     header = bytes([0, 0, code, a.ndim]) + np.array(a.shape, ">u4").tobytes()
     content = header + a.astype(DTYPES[code]).tobytes()
     path = as_path(path, "write_idx(path)")
@@ -154,81 +137,57 @@ def write_idx(path: str | os.PathLike[str], array: Any, /) -> None:
 def _read(stream: io.BufferedIOBase, where: str, size: int, max_bytes: int, sha256: str | None) -> np.ndarray:
     zipped = stream.read(2) == GZIP_MAGIC
     stream.seek(0)
-    if not zipped:
-        return _parse(stream, where, size, max_bytes, sha256, zipped=False)
     try:
-        with gzip.GzipFile(fileobj=stream) as unzipped:
-            return _parse(unzipped, where, size, max_bytes, sha256, zipped=True)
+        with gzip.GzipFile(fileobj=stream) if zipped else nullcontext(stream) as body:
+            header, dtype, shape, expected = _header(body, where, size, max_bytes, zipped=zipped)
+            content, filled = np.empty(math.prod(shape) * dtype.itemsize, np.uint8), 0
+            while filled < content.size:
+                count = body.readinto(content[filled : filled + CHUNK].data)
+                if not count:
+                    raise _damaged(where, "truncated", f"{len(header) + filled:,}", expected)
+                filled += count
+            if body.read(1):  # at the end of a gzip stream this also checks its CRC
+                raise _damaged(where, "bytes left over", "more", expected)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DatasetFormatError(where, "the gzip stream is damaged", code="E070", got=str(error), fix=AGAIN) from error
-
-
-def _parse(
-    body: io.BufferedIOBase, where: str, size: int, max_bytes: int, sha256: str | None, *, zipped: bool
-) -> np.ndarray:
-    header, dtype, shape = _header(body, where)
-    need = math.prod(shape) * dtype.itemsize
-    factors = [*shape, dtype.itemsize] if dtype.itemsize > 1 else [*shape]
-    expected = f"{need + len(header):,} bytes ({' x '.join(map(str, factors))} + {len(header)})"
-    # A zero among the dimensions must not hide that the others are absurd.
-    if math.prod(max(n, 1) for n in factors) > max_bytes:
-        raise DatasetFormatError(
-            where, "too large", code="E070", got=expected, expected=f"max_bytes={max_bytes:,} or less"
-        )
-    if zipped and len(header) + need > size * DEFLATE_LIMIT:
-        raise DatasetFormatError(
-            where, "truncated", code="E070", got=f"a gzip stream of {size:,} bytes", expected=expected, fix=AGAIN
-        )
-    if not zipped and size != len(header) + need:
-        what = "truncated" if size < len(header) + need else "bytes left over"
-        raise DatasetFormatError(where, what, code="E070", got=f"{size:,}", expected=expected, fix=AGAIN)
-
+        raise _damaged(where, "the gzip stream is damaged", str(error), "") from error
     digest = hashlib.sha256(header)
-    array = np.empty(need // dtype.itemsize, dtype)
-    content, filled = array.view(np.uint8).data, 0
-    while filled < need:
-        count = body.readinto(content[filled : min(filled + CHUNK, need)])
-        if not count:
-            got = f"{len(header) + filled:,}"
-            raise DatasetFormatError(where, "truncated", code="E070", got=got, expected=expected, fix=AGAIN)
-        if sha256 is not None:
-            digest.update(content[filled : filled + count])
-        filled += count
-    if body.read(1):  # at the end of a gzip stream this also checks its CRC
-        raise DatasetFormatError(where, "bytes left over", code="E070", got="more", expected=expected, fix=AGAIN)
-    if sha256 is not None and digest.hexdigest() != sha256:
-        raise DatasetChecksumError(
-            where,
-            "other bytes than the published ones",
-            code="E071",
-            got=digest.hexdigest(),
-            expected=f"SHA-256 {sha256}",
-        )
+    if sha256 is not None:
+        digest.update(content.data)
+        if digest.hexdigest() != sha256:
+            what, got = "other bytes than the published ones", digest.hexdigest()
+            raise DatasetChecksumError(where, what, code="E071", got=got, expected=f"SHA-256 {sha256}")
+    array = content.view(dtype)
     if not dtype.isnative:
         array = array.byteswap(inplace=True).view(dtype.newbyteorder("="))
     return array.reshape(shape)
 
 
-def _header(body: io.BufferedIOBase, where: str) -> tuple[bytes, np.dtype[Any], tuple[int, ...]]:
+def _header(
+    body: io.BufferedIOBase, where: str, size: int, max_bytes: int, *, zipped: bool
+) -> tuple[bytes, np.dtype[Any], tuple[int, ...], str]:
+    """Return the header, dtype, shape, and the expected size in words, after comparing it with the file's `size`."""
     magic = body.read(4)
-    known = len(magic) == 4 and magic[:2] == b"\0\0" and magic[2] in DTYPES and 1 <= magic[3] <= MAX_DIMENSIONS
-    if not known:
-        raise DatasetFormatError(
-            where,
-            "not an IDX file",
-            code="E070",
-            got=f"magic number {magic.hex(' ') or '(empty)'}",
-            expected="00 00, a dtype (08, 09, 0b, 0c, 0d, 0e), 1 to 32 dimensions; or gzip",
-        )
+    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in DTYPES or not 1 <= magic[3] <= MAX_DIMENSIONS:
+        got = f"magic number {magic.hex(' ') or '(empty)'}"
+        expected = "00 00, a dtype (08, 09, 0b, 0c, 0d, 0e), 1 to 32 dimensions; or gzip"
+        raise DatasetFormatError(where, "not an IDX file", code="E070", got=got, expected=expected)
     dimensions = body.read(4 * magic[3])
     if len(dimensions) < 4 * magic[3]:
-        raise DatasetFormatError(
-            where,
-            "truncated within the header",
-            code="E070",
-            got=f"{4 + len(dimensions)} bytes",
-            expected=f"{4 + 4 * magic[3]}",
-            fix=AGAIN,
-        )
+        raise _damaged(where, "truncated within the header", f"{4 + len(dimensions)} bytes", f"{4 + 4 * magic[3]}")
+    header, dtype = magic + dimensions, DTYPES[magic[2]]
     shape = tuple(int(n) for n in np.frombuffer(dimensions, ">u4"))
-    return magic + dimensions, DTYPES[magic[2]], shape
+    factors = [*shape, dtype.itemsize] if dtype.itemsize > 1 else [*shape]
+    need = len(header) + math.prod(factors)
+    expected = f"{need:,} bytes ({' x '.join(map(str, factors))} + {len(header)})"
+    # A zero among the dimensions must not hide that the others are absurd.
+    if math.prod(max(n, 1) for n in factors) > max_bytes:
+        limit = f"max_bytes={max_bytes:,} or less"
+        raise DatasetFormatError(where, "too large", code="E070", got=expected, expected=limit)
+    if need > size * DEFLATE_LIMIT if zipped else need != size:
+        what = "truncated" if need > size else "bytes left over"
+        raise _damaged(where, what, f"a gzip stream of {size:,} bytes" if zipped else f"{size:,}", expected)
+    return header, dtype, shape, expected
+
+
+def _damaged(where: str, what: str, got: str, expected: str) -> DatasetFormatError:
+    return DatasetFormatError(where, what, code="E070", got=got, expected=expected, fix="download the file again")

@@ -1,9 +1,8 @@
-"""MNIST and Fashion-MNIST: found on this machine or downloaded, and always checked against the published SHA-256."""
+"""MNIST and Fashion-MNIST: found on this machine or downloaded, always checked against the published SHA-256."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,21 +11,17 @@ import numpy as np
 from bpxp.core.atomic import write_atomically
 from bpxp.core.checks import as_path
 from bpxp.data.dataset import Dataset
-from bpxp.data.sources.fetch import Failure, Published, fetch
-from bpxp.data.sources.folder import PARTS, assemble, candidates, names
+from bpxp.data.sources.fetch import Published, fetch
+from bpxp.data.sources.folder import assemble, candidates
 from bpxp.data.sources.idx import GZIP_MAGIC, read_idx
-from bpxp.errors import (
-    DatasetChecksumError,
-    DatasetFormatError,
-    DatasetUnavailableError,
-    warn,
-)
+from bpxp.errors import DatasetChecksumError, DatasetFormatError, DatasetUnavailableError, warn
 
 ENVIRONMENT = "BPXP_DATA_DIR"
+Folder = str | os.PathLike[str] | None
 
 
 class Collection(NamedTuple):
-    """What is known of a published data set: its files, the mirrors that have them, and where else they may lie."""
+    """A published data set: its files, their mirrors, and where else on this machine they may be."""
 
     call: str
     name: str
@@ -84,23 +79,20 @@ FASHION = Collection(
 )  # fmt: skip
 
 
-def mnist(
-    *, folder: str | os.PathLike[str] | None = None, download: bool = True, progress: bool = True
-) -> tuple[Dataset, Dataset]:
+def mnist(*, folder: Folder = None, download: bool = True, progress: bool = True) -> tuple[Dataset, Dataset]:
     """Return MNIST: 60,000 handwritten digits for training and 10,000 for testing.
 
-    The four files, plain or .gz, are looked for in `folder`; in the folder named by the environment variable
-    ``BPXP_DATA_DIR``; in the user's cache; then they are downloaded. Each is checked by SHA-256 whenever it is read.
+    The four files, plain or .gz, are looked up in `folder`, in the folder named by the environment variable
+    ``BPXP_DATA_DIR``, and in the user's cache; then they are downloaded. Every read checks the SHA-256.
 
     Parameters
     ----------
     folder : path, optional
-        Where to look first, in it or in its subfolder ``mnist``, and where downloads are kept; otherwise in the
-        user's cache.
+        Where to look first, also in its subfolder ``mnist``, and where downloads are kept. Default: the user's cache.
     download : bool, optional
         False never opens a connection.
     progress : bool, optional
-        Say on stderr what is being downloaded.
+        Report downloads on stderr.
 
     Returns
     -------
@@ -110,9 +102,9 @@ def mnist(
     Raises
     ------
     DatasetUnavailableError
-        If a file is neither here nor to be had; it says which files to put where.
+        If a file is neither here nor downloadable; the message says which files to put where.
     DatasetChecksumError, DatasetFormatError
-        If a file in a folder that you named, or all that the mirrors sent, differs from the published one.
+        If a file in a folder that you named, or from every mirror, differs from the published one.
 
     References
     ----------
@@ -122,13 +114,11 @@ def mnist(
     return _load(MNIST, folder, download, progress)
 
 
-def fashion_mnist(
-    *, folder: str | os.PathLike[str] | None = None, download: bool = True, progress: bool = True
-) -> tuple[Dataset, Dataset]:
-    """Return Fashion-MNIST: articles of clothing in the form of MNIST, and harder.
+def fashion_mnist(*, folder: Folder = None, download: bool = True, progress: bool = True) -> tuple[Dataset, Dataset]:
+    """Return Fashion-MNIST: articles of clothing in MNIST's format, and harder.
 
     Parameters, returns and errors are those of `mnist`; the subfolder is ``fashion-mnist``, and
-    ``/usr/share/datasets/fashion-mnist`` is looked into before downloading.
+    ``/usr/share/datasets/fashion-mnist`` is searched before downloading.
 
     References
     ----------
@@ -138,59 +128,36 @@ def fashion_mnist(
     return _load(FASHION, folder, download, progress)
 
 
-def _load(
-    collection: Collection, folder: str | os.PathLike[str] | None, download: bool, progress: bool
-) -> tuple[Dataset, Dataset]:
-    keep = _cache(collection) if folder is None else as_path(folder, f"{collection.call[:-1]}folder=…)")
+def _load(collection: Collection, folder: Folder, download: bool, progress: bool) -> tuple[Dataset, Dataset]:
+    import platformdirs
+
+    cache = platformdirs.user_cache_path("bpxp") / collection.name
+    keep = cache if folder is None else as_path(folder, f"{collection.call[:-1]}folder=…)")
+    named = [
+        Path(root) / sub for root in (folder, os.environ.get(ENVIRONMENT)) if root for sub in collection.subfolders
+    ]
     mirrors = list(collection.mirrors)
     arrays = {}
     for file in collection.files:
-        found = _find(collection, file, folder)
-        arrays[file.name] = found if found is not None else _obtain(collection, file, mirrors, keep, download, progress)
-    train, test = (
-        assemble(
-            arrays[images],
-            arrays[labels],
-            name=f"{collection.name} {part}",
-            classes=collection.classes,
-            where=collection.call,
-        )
-        for part, (images, labels) in ((part, names(prefix)) for part, prefix in PARTS.items())
-    )
-    return train, test
+        array = _find(collection, file, named, [cache, *collection.system])
+        arrays[file.name] = _obtain(collection, file, mirrors, keep, download, progress) if array is None else array
+    return assemble(arrays, collection.name, collection.classes, collection.call)
 
 
-def _cache(collection: Collection) -> Path:
-    import platformdirs
-
-    return platformdirs.user_cache_path("bpxp") / collection.name
-
-
-def _places(collection: Collection, folder: str | os.PathLike[str] | None) -> Iterator[tuple[Path, bool]]:
-    """Yield each folder to look into, and whether the user named it."""
-    for root in (folder, os.environ.get(ENVIRONMENT)):
-        if root:
-            for subfolder in collection.subfolders:
-                yield Path(root) / subfolder, True
-    yield _cache(collection), False
-    for place in collection.system:
-        yield place, False
-
-
-def _find(collection: Collection, file: Published, folder: str | os.PathLike[str] | None) -> np.ndarray | None:
+def _find(collection: Collection, file: Published, named: list[Path], others: list[Path]) -> np.ndarray | None:
     """Return the array of `file` if it is on this machine.
 
-    A bad file in a folder that the user named is an error; one in the cache is passed over, and replaced by the
-    download. The two collections use the same names, so a file of the other one is no bad file.
+    A bad file in a folder that the user named is an error; in the cache it is skipped, and replaced by the download.
+    The two collections share file names, so a file of the other one is skipped, too.
     """
-    others = {other.sha256 for known in (MNIST, FASHION) for other in known.files if known is not collection}
-    for place, named in _places(collection, folder):
+    foreign = {other.sha256 for known in (MNIST, FASHION) for other in known.files if known is not collection}
+    for place in named + others:
         for path in candidates(place, file.name):
             try:
                 if path.is_file():
                     return read_idx(path, max_bytes=file.size, sha256=file.sha256)
-            except (DatasetFormatError, OSError) as error:  # an OSError: other bytes, or it cannot be read
-                if named and not any(digest in str(error) for digest in others):
+            except (DatasetFormatError, OSError) as error:  # OSError: other bytes, or unreadable
+                if place in named and not any(digest in str(error) for digest in foreign):
                     error.add_note(f"Remove or replace it; {collection.call} then looks further, or downloads it.")
                     raise
     return None
@@ -200,13 +167,25 @@ def _obtain(
     collection: Collection, file: Published, mirrors: list[str], keep: Path, download: bool, progress: bool
 ) -> np.ndarray:
     """Download `file`, keep it in the folder `keep`, and return its array. Mirrors that failed go to the end."""
-    if not download:
-        raise _unavailable(collection, file, keep, "  download=False")
-    fetched, failures = fetch(file, mirrors, progress=progress)
+    fetched, failures = fetch(file, mirrors, progress=progress) if download else (None, [])
     if fetched is None:
+        tried = "\n".join(f"  {failure.url}: {failure.reason}" for failure in failures) or "  download=False"
         if any(failure.wrong for failure in failures):
-            raise _wrong(collection, file, failures)
-        raise _unavailable(collection, file, keep, _tried(failures))
+            raise DatasetChecksumError(
+                collection.call,
+                f"no mirror sent {file.name} as it was published, SHA-256 {file.sha256} of the raw file:\n{tried}",
+                code="E071",
+                first="What they sent was removed",
+                fix="try again later, or copy the files from elsewhere and pass folder=",
+            )
+        files = ", ".join(f"{f.name}.gz ({f.packed:,} bytes; {f.size:,} unpacked)" for f in collection.files)
+        raise DatasetUnavailableError(
+            collection.call,
+            f"{file.name} is not on this machine and cannot be downloaded:\n{tried}\n"
+            f"The files, plain or .gz, are {files}",
+            code="E072",
+            fix=f"put them into {keep}, or into any folder and set {ENVIRONMENT} to it or pass folder=",
+        )
     mirrors[:] = mirrors[len(failures) :] + mirrors[: len(failures)]
     path = keep / (f"{file.name}.gz" if fetched.content[:2] == GZIP_MAGIC else file.name)
     try:
@@ -216,27 +195,3 @@ def _obtain(
         what = f"{path} cannot be written ({error}); the next call downloads it again"
         warn(collection.call, what, code="W007", fix=f"set {ENVIRONMENT}, or pass folder=")
     return fetched.array
-
-
-def _tried(failures: list[Failure]) -> str:
-    return "\n".join(f"  {failure.url}: {failure.reason}" for failure in failures)
-
-
-def _wrong(collection: Collection, file: Published, failures: list[Failure]) -> DatasetChecksumError:
-    return DatasetChecksumError(
-        collection.call,
-        f"no mirror sent {file.name} as it was published, SHA-256 {file.sha256} of the raw file:\n{_tried(failures)}",
-        code="E071",
-        first="What they sent was removed",
-        fix="try again later, or copy the files from elsewhere and pass folder=",
-    )
-
-
-def _unavailable(collection: Collection, file: Published, keep: Path, tried: str) -> DatasetUnavailableError:
-    files = ", ".join(f"{f.name}.gz ({f.packed:,} bytes; {f.size:,} unpacked)" for f in collection.files)
-    return DatasetUnavailableError(
-        collection.call,
-        f"{file.name} is not on this machine and cannot be downloaded:\n{tried}\nThe files, plain or .gz, are {files}",
-        code="E072",
-        fix=f"put them into {keep}, or into any folder and set {ENVIRONMENT} to it or pass folder=",
-    )

@@ -12,10 +12,16 @@ import numpy as np
 import pytest
 from fuzz.mutate import changed
 
-from bpxp.data.images import centred, load_digit, picture_size
+from bpxp.data import images
+from bpxp.data.images import load_digit, picture_size
 from bpxp.errors import DatasetFormatError, InvalidValueError
 
 pillow = pytest.importorskip("PIL.Image")
+
+
+def centred(picture, height, width):
+    grey = pillow.fromarray(picture.astype(np.uint8))
+    return np.asarray(images.centred(grey, height, width), dtype=np.float64)
 
 
 def stroke(height, width, top, left, tall, wide, ink=255.0, paper=0.0):
@@ -48,6 +54,9 @@ def test_small_pictures_are_filled_and_empty_ones_stay_empty():
     found = centred(stroke(80, 80, 20, 30, 40, 20), 8, 8)
     assert (np.nonzero(found > 127)[0].min(), np.nonzero(found > 127)[0].max()) == (0, 7)
     assert not centred(np.full((9, 9), 77.0), 8, 8).any()
+    dots = np.zeros((2000, 2000))
+    dots[0, 0] = dots[-1, -1] = 255.0
+    assert not centred(dots, 28, 28).any()
 
 
 def test_files_and_shapes(tmp_path):

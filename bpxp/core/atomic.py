@@ -1,4 +1,4 @@
-"""Writing a file so that nobody ever sees half of it, and nothing stays behind of an attempt that was killed."""
+"""Atomic replace of a file: write to a temporary file, fsync, rename; leftovers of killed writers are swept."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 try:
     import fcntl
-except ImportError:  # Windows, where a file that is open can be neither renamed nor removed
+except ImportError:  # Windows, where an open file can be neither renamed nor removed
     fcntl = None  # type: ignore[assignment]
 
 BEGIN, END = ".bpxp-", ".part"  # of the names of files that are being written
@@ -27,22 +27,22 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Give a new file to write; at the end of the block it is forced to the disk, and takes the place of `path`.
+    """Yield a temporary file to write; at the end of the block it is fsynced and renamed to `path`.
 
-    Of several writers the last one wins, and every reader sees the whole file of one of them. The new file is removed
-    if anything goes wrong, Ctrl-C included; an old file at `path` is then as it was. What a killed process left behind
-    is removed first.
+    Of several writers the last one wins, and every reader sees the whole file of one of them. On any error, Ctrl-C
+    included, the temporary file is removed and an old file at `path` is intact. Leftovers of killed processes are
+    removed first.
     """
-    path = Path(os.path.realpath(path))  # through a link, into the folder where the file itself lies
+    path = Path(os.path.realpath(path))  # through a link, into the folder of the file itself
     sweep(path.parent)
-    new, stream = _new_file(path.parent)
+    new, stream = _new_file(path)
     try:
         with stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
             if fcntl is not None:
-                os.replace(new, path)  # while it is open, and so is held: no sweeper takes it for a leftover
+                os.replace(new, path)  # while it is open and locked: no sweeper takes it for a leftover
         if fcntl is None:
             os.replace(new, path)
     except BaseException:
@@ -52,10 +52,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the files in `folder` that a process was writing when it died.
+    """Remove temporary files in `folder` whose writer has died.
 
-    A writer holds a lock on its file, which the system takes from the dead: no process number has to be trusted, not
-    in another container either. A leftover that cannot be removed is left.
+    A writer locks its file, and the system releases the locks of a dead process: no process number has to be trusted,
+    nor shared between containers. A leftover that cannot be removed stays.
     """
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
@@ -70,7 +70,7 @@ def sweep(folder: Path) -> None:
 
 
 def check_writable(path: Path, size: int) -> None:
-    """Raise now what writing `size` bytes to `path` would raise later, as far as one can know.
+    """Raise now what writing `size` bytes to `path` would raise later, as far as can be known.
 
     Raises
     ------
@@ -81,36 +81,40 @@ def check_writable(path: Path, size: int) -> None:
     if path.is_dir():
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     sweep(path.parent)
-    new, stream = _new_file(path.parent)
+    new, stream = _new_file(path)
     stream.close()
     new.unlink()
     free = shutil.disk_usage(path.parent).free
     if free < size:
-        what = f"needs {size / 1e6:,.1f} MB of free space, {free / 1e6:,.1f} MB are there [BPX-E067]"
+        what = f"needs {size / 1e6:,.1f} MB of free space, {free / 1e6:,.1f} MB available [BPX-E067]"
         raise OSError(errno.ENOSPC, what, str(path))
 
 
-def _new_file(folder: Path) -> tuple[Path, BinaryIO]:
-    """Return a new file in `folder` that no sweeper will take."""
+def _new_file(path: Path) -> tuple[Path, BinaryIO]:
+    """Return a new, locked temporary file beside `path`."""
     while True:
         # Not tempfile: its mode 0600 would lock others out of a shared folder.
-        path = folder / f"{BEGIN}{secrets.token_hex(8)}{END}"
-        stream = open(path, "xb")  # noqa: SIM115  (the caller closes it)
+        new = path.parent / f"{BEGIN}{secrets.token_hex(8)}{END}"
+        try:
+            stream = open(new, "xb")  # noqa: SIM115  (the caller closes it)
+        except OSError as error:  # name the file that was asked for, not the temporary one
+            what = f"cannot write {path.name}: {error.strerror}"
+            raise OSError(error.errno, what, str(path.parent)) from error
         if fcntl is not None:
             with contextlib.suppress(OSError):  # a file system without locks is never swept either
                 fcntl.flock(stream, fcntl.LOCK_EX)
         if fcntl is None or os.fstat(stream.fileno()).st_nlink:
-            return path, stream
+            return new, stream
         stream.close()  # a sweeper came between creating and locking it
 
 
 def _force_folder(folder: Path) -> None:
-    """Force a rename to the disk: it is there only when the folder is."""
+    """Fsync the folder, which makes the rename durable."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with contextlib.suppress(OSError):  # some network file systems cannot; the new file is in place all the same
+        with contextlib.suppress(OSError):  # some network file systems cannot; the new file is in place anyway
             os.fsync(descriptor)
     finally:
         os.close(descriptor)

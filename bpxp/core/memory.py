@@ -1,4 +1,4 @@
-"""How much memory this machine has, and how much a program can still get: asked of the system, nothing imported."""
+"""Total and available memory of the host, within the limits of container and process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 CGROUP = Path("/sys/fs/cgroup")
-CGROUP_FILES = (  # of version 2, and of version 1: the limit, what is used, and what memory.stat calls cached files
+CGROUP_FILES = (  # of cgroup v2 and v1: limit, usage, and the key of reclaimable page cache in memory.stat
     ("memory.max", "memory.current", "inactive_file"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
 )
@@ -22,7 +22,7 @@ class Memory(NamedTuple):
     Attributes
     ----------
     free : int
-        What can still be had, with what the system or a library would give back.
+        Available, including what the system or a library would release.
     total : int
     """
 
@@ -31,7 +31,7 @@ class Memory(NamedTuple):
 
 
 def host_memory() -> Memory | None:
-    """Return the host's memory, as far as this process is allowed to use it; None where the system does not tell."""
+    """Return the memory that this process may use; None if the system does not tell."""
     found = _of_the_machine()
     if found is None:
         return None
@@ -50,24 +50,24 @@ def _of_the_machine() -> Memory | None:
     try:
         page = os.sysconf("SC_PAGE_SIZE")
         return Memory(page * os.sysconf("SC_AVPHYS_PAGES"), page * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, OSError, ValueError):  # Windows does not tell in this way
+    except (AttributeError, OSError, ValueError):  # Windows
         return None
 
 
 def _of_the_container() -> tuple[int, int]:
-    """Return the limit of the control group, and what of it is used and cannot be given back."""
+    """Return the limit of the control group, and the usage that cannot be reclaimed."""
     for names in CGROUP_FILES:
         try:
             limit, used = (int((CGROUP / name).read_text(encoding="ascii")) for name in names[:2])
             lines = (CGROUP / names[0]).with_name("memory.stat").read_text(encoding="ascii").splitlines()
             return limit, used - int(dict(line.split(maxsplit=1) for line in lines).get(names[2], 0))
-        except (OSError, ValueError):  # no limit, or no control groups
+        except (OSError, ValueError):  # no limit, or no cgroups
             pass
     return UNLIMITED, 0
 
 
 def _of_the_process() -> tuple[int, int]:
-    """Return the limit of the address space, and what of it is taken."""
+    """Return the limit of the address space, and its usage."""
     if sys.platform == "win32":
         return UNLIMITED, 0
     import resource

@@ -1,8 +1,8 @@
 """Random numbers without hidden state: pure functions of integers, ``(seed, place)``.
 
 Initial parameters and the order of the samples are drawn on the host from the raw bits of NumPy's Philox, mapped by
-exact IEEE operations, so that they are the same on every backend, platform and NumPy version. What a training step
-draws, such as dropout's masks, is drawn on the device: see `bpxp.core.threefry`.
+exact IEEE operations: the same on every backend, platform and NumPy version. Random numbers of a training step, such as
+dropout masks, are drawn on the device: see `bpxp.core.threefry`.
 """
 
 from __future__ import annotations
@@ -16,36 +16,22 @@ import numpy as np
 from bpxp.core.threefry import Key, signed
 from bpxp.errors import InvalidTypeError, InvalidValueError
 
-__all__ = [
-    "DIRECTION",
-    "INIT",
-    "MASK",
-    "ORDER",
-    "SPLIT",
-    "HostRandom",
-    "Key",
-    "Seed",
-    "key_words",
-    "make_key",
-    "normalize_seed",
-]
-
 Seed = int | np.random.SeedSequence | np.random.Generator | None
 
-# The first integer of a place says what the bits are for, so that no two purposes share a stream.
+# The first integer of a place is the purpose, so that no two purposes share a stream.
 INIT, ORDER, SPLIT, DIRECTION, MASK = 0, 1, 2, 3, 4
 
 
 @dataclass(frozen=True)
 class HostRandom:
-    """A place in the tree of random streams: ``HostRandom(seed, (INIT, 0))`` are the bits of the first layer.
+    """A node in the tree of random streams: ``HostRandom(seed, (INIT, 0))`` initialises the first layer.
 
     Parameters
     ----------
     seed : int
         Non-negative, of any size.
     place : tuple of int
-        Where the bits are used.
+        The use of the bits.
 
     References
     ----------
@@ -62,7 +48,7 @@ class HostRandom:
 
     def bits(self, size: int) -> np.ndarray:
         """Return `size` raw 64-bit words, dtype uint64."""
-        # The place is the spawn key, not more entropy: otherwise a long seed could spell another seed's place.
+        # The place is the spawn key, not more entropy: otherwise a long seed could collide with another seed's place.
         sequence = np.random.SeedSequence(self.seed, spawn_key=self.place)
         return np.random.Philox(sequence).random_raw(size)
 
@@ -72,9 +58,9 @@ class HostRandom:
         return (low + (high - low) * u).reshape(shape)
 
     def normal(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Return standard normal float64 numbers by Box and Muller's transformation.
+        """Return standard normal float64 numbers by the Box-Muller transform.
 
-        Its logarithm and cosine come from the C library, whose last bit may differ between platforms.
+        Logarithm and cosine are the C library's; their last bits may differ between platforms.
         """
         u1, u2 = self.uniform((2, math.prod(shape)))
         # 1 - u1 is in (0, 1]: the logarithm is finite.
@@ -82,28 +68,28 @@ class HostRandom:
         return normal.reshape(shape)
 
     def zeros(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Return float64 zeros: of a place like any other numbers, so that who counts draws counts them, too."""
+        """Return float64 zeros, also drawn through the generator, so that subclasses can meter allocation."""
         return np.zeros(shape)
 
     def permutation(self, n: int) -> np.ndarray:
-        """Return the integers 0 … n-1 in random order, dtype int32: the stable argsort of raw words."""
+        """Return 0 … n-1 in random order, dtype int32: the stable argsort of raw words."""
         return np.argsort(self.bits(n), kind="stable").astype(np.int32)
 
 
 def key_words(seed: int) -> tuple[int, int]:
-    """Return the two words of the `Key` that belongs to a seed, as signed 32-bit integers."""
+    """Return the two words of the `Key` of a seed, as signed 32-bit integers."""
     low, high = np.random.SeedSequence(seed, spawn_key=(MASK,)).generate_state(2, np.uint32)
     return signed(int(low)), signed(int(high))
 
 
 def make_key(seed: int, step: int = 0) -> Key:
-    """Return the key of a seed and step, in host arrays: ``tree_map(backend.asarray, make_key(0))`` brings it along."""
+    """Return the key of a seed and step in host arrays; ``tree_map(backend.asarray, make_key(0))`` moves it."""
     k0, k1, counter = (np.array([word], dtype=np.int32) for word in (*key_words(seed), step))
     return Key(k0, k1, counter)
 
 
 def normalize_seed(seed: Seed, where: str = "Network(seed=…)") -> int:
-    """Turn what a user passes as a seed into one integer (SPEC 7).
+    """Return a seed as one integer (SPEC 7).
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""Random numbers on the device: Threefry-2x32-20, a function of a key and of where its bits are used.
+"""Counter-based random numbers on the device: Threefry-2x32-20, a pure function of a key and a counter.
 
-Only integer operations decide, so that the numbers are the same bits on every array library.
+Integer operations only, so every array library draws the same bits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LEVELS = 2**16  # a probability is a multiple of 1/LEVELS: half a word decides
 
 
 class Key(NamedTuple):
-    """Whose random numbers: of which seed, which training step, and which place in the network.
+    """The key of a random stream: seed, training step, and place in the network.
 
     Attributes
     ----------
@@ -27,13 +27,12 @@ class Key(NamedTuple):
     step : array, (1,), int32
         The number of the training step.
     place : tuple of int
-        Where in the network. Static: what is traced is the root, with place ().
+        In the network. Static; a traced step takes the root key, with place ().
 
     Notes
     -----
-    The place is written in groups of seven bits, like a text that can be read back, and this word of 64 bits enters
-    the key by exclusive or: two places never share a stream. The step is the second word of the counter, whose first
-    runs over the blocks of one draw.
+    The place is encoded as a variable-length integer (7 bits per byte) into 64 bits, which are XORed into the key: two
+    places never share a stream. The step is the second word of the counter; the first counts the blocks of one draw.
     """
 
     k0: Array
@@ -42,11 +41,11 @@ class Key(NamedTuple):
     place: tuple[int, ...] = ()
 
     def at(self, *place: int) -> Key:
-        """Return the key of a place below this one: of the i-th layer, say."""
+        """Return the key of a place below this one, for example of the i-th layer."""
         return self._replace(place=self.place + place)
 
     def words(self) -> tuple[Array, Array]:
-        """Return the two key words, the place among them."""
+        """Return the two key words, with the place mixed in."""
         low, high = place_words(self.place)
         return self.k0 ^ low, self.k1 ^ high
 
@@ -57,13 +56,13 @@ def place_words(place: tuple[int, ...]) -> tuple[int, int]:
     Raises
     ------
     InvalidValueError
-        If the place does not fit: eight levels of fewer than 127 layers do.
+        If the place does not fit; eight levels of fewer than 127 layers do.
     """
     word = 0
     for i in place:
         n = i + 1  # never zero: () and (0,) differ
         groups = max(1, -(-n.bit_length() // 7))
-        for group in reversed(range(groups)):  # the eighth bit says that the integer goes on
+        for group in reversed(range(groups)):  # the eighth bit: more groups follow
             word = word << 8 | (n >> 7 * group) & 0x7F | (0x80 if group else 0)
     if word >> PLACE_BITS or any(i < 0 for i in place):
         raise InvalidValueError(
@@ -93,10 +92,10 @@ def threefry(key0: Array, key1: Array, counter0: Array, counter1: Array, /, *, x
 
     Notes
     -----
-    int32 is the one integer type that adds, shifts and wraps around everywhere: PyTorch lacks most operations on
-    unsigned integers. `>>` copies the sign, so a rotation masks what it brought in.
+    int32 is the one integer type that adds, shifts and wraps around in every library: PyTorch lacks most operations on
+    unsigned integers. `>>` is an arithmetic shift, so a rotation masks the copied sign bits.
 
-    A backend may bring a kernel of its own, as `xp.threefry` of the same signature: the bits have to be the same.
+    A backend may provide its own kernel, `xp.threefry` with the same signature and the same bits.
 
     References
     ----------
@@ -146,7 +145,7 @@ def bernoulli(key: Key, shape: tuple[int, ...], probability: float, /, *, dtype:
     Parameters
     ----------
     key : Key
-        One draw belongs to one key: another one would be of the same bits.
+        One draw per key: a second one would give the same bits.
     shape : tuple of int
     probability : float
     dtype : dtype
@@ -154,12 +153,12 @@ def bernoulli(key: Key, shape: tuple[int, ...], probability: float, /, *, dtype:
 
     Notes
     -----
-    Element e, counted in C order, is decided by half word e mod 4 of block ⌊e/4⌋: low and high half of the first
-    word, low and high half of the second. So the rows of a mask are the same in a larger batch. The half is compared as
-    a signed number: integers only, hence the same mask on every array library.
+    Element e, in C order, uses half word e mod 4 of block ⌊e/4⌋: low and high half of the first word, low and high half
+    of the second. So the rows of a mask do not depend on the size of the batch. Halves are compared as signed integers,
+    hence the same mask on every array library.
 
-    32768 numbers cost 0.25 ms on NumPy (0.3 ms without the kernel of `bpxp.backends.numpy.threefry`), where 16 bits of
-    PCG64 for each, compared, cost 0.08 ms; 0.1 ms under `jax.jit`. Times of one core of two, 2026.
+    32768 numbers take 0.25 ms on NumPy (0.3 ms without the kernel of `bpxp.backends.numpy.threefry`; comparing 16 bits
+    of PCG64 takes 0.08 ms) and 0.1 ms under `jax.jit`. One core of two, 2026.
     """
     size, kept = math.prod(shape), level(probability)
     if kept >= LEVELS:
@@ -171,8 +170,13 @@ def bernoulli(key: Key, shape: tuple[int, ...], probability: float, /, *, dtype:
 
 
 def uniform(key: Key, shape: tuple[int, ...], /, *, dtype: Any, xp: Namespace) -> Array:
-    """Return independent numbers k/2²⁴, k = 0 … 2²⁴ - 1: the upper bits of one word each, exact in float32."""
-    k = random_bits(key, math.prod(shape), xp=xp) >> 8
+    """Return independent numbers, uniform in [0, 1); see `unit`."""
+    return unit(random_bits(key, math.prod(shape), xp=xp), shape, dtype=dtype, xp=xp)
+
+
+def unit(words: Array, shape: tuple[int, ...], /, *, dtype: Any, xp: Namespace) -> Array:
+    """Return k/2²⁴, k = 0 … 2²⁴ - 1 the upper bits of each random word: exact in float32."""
+    k = words >> 8
     k &= 2**24 - 1
     u = xp.astype(xp.reshape(k, shape), dtype)
     u *= 2.0**-24

@@ -1,4 +1,4 @@
-"""Data: reading it, holding it on a device, and handing it out in mini-batches."""
+"""Data: sources, data sets on the host or a device, mini-batches, augmentation."""
 
 from __future__ import annotations
 
@@ -32,6 +32,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "augment":  # a good part of the package's import, for those who use it
+    if name == "augment":  # imported at first use: a good part of the package's import time
         return importlib.import_module("bpxp.data.augment")
     raise AttributeError(f"module 'bpxp.data' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""A data set: inputs, targets and perhaps weights, on the host until `to` brings them to a device."""
+"""A data set: inputs, targets and optional weights, on the host or a device."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from bpxp.backends import Array, Backend, get_backend
 from bpxp.backends.dlpack import is_host_array
 from bpxp.core.checks import number, positive_int
 from bpxp.core.random import SPLIT, HostRandom, Seed, normalize_seed
-from bpxp.data.validation.inputs import as_host, taken
+from bpxp.data.validation.inputs import adopt, as_host
 from bpxp.errors import InvalidTypeError, InvalidValueError
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """Samples with their targets; immutable, so `take`, `split` and `to` return new ones.
+    """Samples with their targets; immutable: `take`, `split` and `to` return new ones.
 
     Parameters
     ----------
@@ -29,24 +29,24 @@ class Dataset:
     y : array, shape (N,) or (N, n_out)
         Class indices, or one row of targets per sample.
     weight : array, shape (N,), optional
-        How much each sample counts, >= 0.
+        Weight of each sample, >= 0.
     name : str, optional
         Shown in messages.
     classes : sequence of str, optional
         The name of each class index.
     backend : Backend, optional
-        Where the arrays are; None is the host. `to` sets it.
+        Where the arrays are; None is the host. Set by `to`.
     resident : bool, optional
-        Of data on the host. True: `Trainer.fit` and `Network.evaluate` bring them to the device as a whole. False: they
-        stay where they are, in memory or in a file (``numpy.load(…, mmap_mode="r")``, `map_idx`), and are streamed to
-        the device while it computes, with the same results. None: they are streamed if the device has no room for them.
+        For data on the host. True: `Trainer.fit` and `Network.evaluate` copy all of it to the device. False: it stays
+        in host memory or in a file (``numpy.load(…, mmap_mode="r")``, `map_idx`), and is streamed to the device by
+        double-buffered prefetch, with the same results. None: streamed if it does not fit into device memory.
 
     Raises
     ------
     InvalidValueError
-        If the lengths differ, there is no sample, or rows have different lengths.
+        Different lengths, no samples, or rows of different lengths.
     InvalidTypeError
-        If something is no array of numbers.
+        Not an array of numbers, or a backend given by its name.
     """
 
     x: Array
@@ -67,10 +67,13 @@ class Dataset:
             raise InvalidTypeError(
                 "Dataset(resident=…)", "not a choice", code="E001", got=got, expected="True, False or None"
             )
+        if isinstance(self.backend, str):
+            name, fix = repr(self.backend), f"Dataset(x, y).to({self.backend!r})"
+            raise InvalidTypeError("Dataset(backend=…)", "a name, not a Backend", code="E001", got=name, fix=fix)
         if self.resident is False and self.backend is None and not isinstance(self.x, np.ndarray):
             raise InvalidTypeError(
                 "Dataset(resident=False)",
-                "what stays on the host is an array of NumPy",
+                "data that stay on the host are NumPy arrays",
                 code="E030",
                 got=f"x of {type(self.x).__module__.split('.')[0]}",
             )
@@ -109,8 +112,8 @@ class Dataset:
     def to(self, backend: str | Backend | None = None) -> Dataset:
         """Return the same data on `backend`; itself if it is there already.
 
-        Arrays that are on the device already are shared. Integer targets become int32, everything else keeps its
-        dtype. Data on another backend travel through the host.
+        Arrays already on the device are shared. Integer targets become int32, everything else keeps its dtype. Data
+        on another backend go through the host.
 
         Raises
         ------
@@ -126,9 +129,9 @@ class Dataset:
         )
         return replace(
             self,
-            x=taken(x, target, "Dataset.to: x"),
-            y=taken(_narrow(y) if isinstance(y, np.ndarray) else y, target, "Dataset.to: y"),
-            weight=None if weight is None else taken(weight, target, "Dataset.to: weight"),
+            x=adopt(x, target, "Dataset.to: x"),
+            y=adopt(_narrow(y) if isinstance(y, np.ndarray) else y, target, "Dataset.to: y"),
+            weight=None if weight is None else adopt(weight, target, "Dataset.to: weight"),
             backend=target,
         )
 
@@ -140,7 +143,7 @@ class Dataset:
         indices : sequence of int, shape (M,)
             Each in 0 … N-1; repetitions are allowed.
         name : str, optional
-            Of the new data set; the old name otherwise.
+            Of the new data set; default: the old name.
         """
         rows = np.asarray(indices)
         if rows.ndim != 1 or (rows.dtype.kind not in "iu" and rows.size):
@@ -198,7 +201,7 @@ class Dataset:
         Raises
         ------
         InvalidValueError
-            If one of them would have no sample.
+            If one part would be empty.
         """
         share = number(fraction, "Dataset.split(fraction)", low=0.0, high=1.0, low_open=True, high_open=True)
         n, size = len(self), round(share * len(self))
@@ -251,7 +254,7 @@ def _as_array(a: Any, where: str) -> Array:
 
 
 def _narrow(y: np.ndarray) -> np.ndarray:
-    """Return integers as int32, which every backend and device has."""
+    """Return integers as int32, which every backend supports."""
     if y.dtype.kind not in "iu" or y.dtype == np.int32:
         return y
     limits = np.iinfo(np.int32)

@@ -1,4 +1,4 @@
-"""What tells data from other data: a digest of all their bytes, or of an even choice where there are very many."""
+"""A fingerprint of a data set: SHA-256 of all its bytes, or of evenly spaced blocks of a large one."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ PIECE = 16 << 20  # bytes on the host at a time
 
 
 def fingerprint(a: Array | Rows, backend: Backend, whole: int | None = WHOLE, piece: int = PIECE) -> str:
-    """Return the SHA-256 of an array's dtype, shape and bytes, wherever it is: the same for the same numbers.
+    """Return the SHA-256 of an array's dtype, shape and bytes, the same on every device.
 
     Parameters
     ----------
     a : array or Rows, (n, …), n > 0
-        Of the backend, or rows on the host. It travels to the host piece by piece.
+        Of the backend, copied to the host block by block, or rows on the host.
     backend : Backend
     whole : int or None, optional
-        Of an array that has more bytes, only so many are hashed: pieces at equal distances, from the first to the last.
-        None hashes all.
+        Of a larger array only so many bytes are hashed: evenly spaced blocks, the first and last included. None
+        hashes all.
     piece : int, optional
-        Bytes.
+        Bytes per block.
     """
     n = int(a.shape[0])
 

@@ -1,4 +1,4 @@
-"""Mini-batches on the device, for a training loop of one's own."""
+"""Mini-batches on the device, for your own training loop."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Batch = tuple[Array, ...]
 class Loader:
     """Iterate over mini-batches; each ``for x, y in loader:`` is the next epoch.
 
-    The data go to the device once, or, if they are said not to be `resident`, batch by batch. The order is the one that
-    `Trainer` uses: a pure function of (seed, epoch).
+    The data are copied to the device once, or batch by batch with ``Dataset(resident=False)``. The order is the one
+    that `Trainer` uses: a pure function of (seed, epoch).
 
     Parameters
     ----------
@@ -28,16 +28,16 @@ class Loader:
     seed : int, SeedSequence, Generator or None, optional
         Of the order.
     shuffle : bool, optional
-        False takes the samples as they stand, in every epoch.
+        False keeps the samples in their order, in every epoch.
     backend : str, Backend or None, optional
-        Where the batches are. None is the backend of `data`; for data on the host what `get_backend` chooses.
+        Of the batches. None is the backend of `data`, for data on the host the default of `get_backend`.
     drop_last : bool, optional
-        Leave a short last batch out.
+        Drop a short last batch.
 
     Attributes
     ----------
     epoch : int
-        The epoch that the next iteration takes, from 0. Set it to resume.
+        The next epoch, from 0. Set it to resume.
 
     Examples
     --------
@@ -75,12 +75,12 @@ class Loader:
         return self.batches(self.epoch - 1)
 
     def batches(self, epoch: int) -> Iterator[Batch]:
-        """Yield the batches of `epoch`, whatever was iterated before.
+        """Yield the batches of `epoch`, independently of earlier iterations.
 
         Yields
         ------
         tuple of array
-            x of shape (batch, …) in the dtype of the data, uint8 pixels included; y; weight if there is one.
+            x of shape (batch, …) in the dtype of the data (uint8 stays uint8); y; weight if there is one.
         """
         backend, n = self.backend, len(self.data)
         order = epoch_order(self.seed, epoch, n, self.batch_size, self.shuffle)

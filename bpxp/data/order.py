@@ -12,7 +12,7 @@ from bpxp.errors import warn
 
 
 def epoch_order(seed: int, epoch: int, n: int, batch_size: int, shuffle: bool = True) -> np.ndarray:
-    """Return which samples an epoch takes, in which order, padded to whole batches.
+    """Return the order of the samples in an epoch, padded to whole batches.
 
     Parameters
     ----------
@@ -30,8 +30,8 @@ def epoch_order(seed: int, epoch: int, n: int, batch_size: int, shuffle: bool = 
     Returns
     -------
     ndarray of int32, shape (ceil(n / batch_size) * batch_size,)
-        The first n entries are a permutation of 0 … n-1. The others are 0: a valid index, so that the gather of the
-        last batch stays within bounds; who uses them gives them no weight.
+        The first n entries are a permutation of 0 … n-1. The padding is 0, a valid index for the gather of the last
+        batch; the caller gives these samples weight 0.
     """
     order = np.zeros(-(-n // batch_size) * batch_size, np.int32)
     order[:n] = HostRandom(seed, (ORDER, epoch)).permutation(n) if shuffle else np.arange(n, dtype=np.int32)
@@ -39,7 +39,7 @@ def epoch_order(seed: int, epoch: int, n: int, batch_size: int, shuffle: bool = 
 
 
 def usable_batch_size(batch_size: Any, n: int, where: str) -> int:
-    """Return `batch_size` as an int in 1 … n; a larger one is cut to n, with a `BpxpWarning`.
+    """Return `batch_size` as an int in 1 … n; a larger one is reduced to n, with a `BpxpWarning`.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Rows of a host array, which may be a file larger than memory: converted as they are read, and never all at once."""
+"""Lazily converted rows of a host array, which may be a memory-mapped file larger than memory."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Iterator
 
 import numpy as np
 
-BLOCK = 4 << 20  # bytes that are looked at, or converted, at a time
+BLOCK = 4 << 20  # bytes converted at a time
 
 
 class Rows:
-    """What is read of an array row by row.
+    """A view of a host array that is converted row by row when it is read.
 
     Parameters
     ----------
     a : ndarray, shape (N, …)
-        Of any layout, dtype and byte order; also a memory map. It is only read.
+        Of any layout, dtype and byte order; also a memory map. Never written.
     dtype : dtype
-        As which the numbers are read.
+        Of the rows read.
     sample : tuple of int, optional
-        Shape as which a row is read; default: as it is.
+        Shape of a row read; default: its own.
     index : array of int, shape (n,), optional
-        Which rows of `a` these are; default: all.
+        The rows of `a`; default: all.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Rows:
         self.a, self.dtype, self.index = a, np.dtype(dtype), index
         self.sample: tuple[int, ...] = a.shape[1:] if sample is None else sample
         self.shape = (len(a) if index is None else len(index), *self.sample)
-        # NumPy's `take` copies the whole array first if it is of another layout.
+        # NumPy's `take` would copy the whole array first if it has another layout.
         self._as_it_is = a.dtype == self.dtype and a.flags.c_contiguous and a.flags.aligned
 
     def __len__(self) -> int:
@@ -47,32 +47,31 @@ class Rows:
         return self.dtype.itemsize * math.prod(self.sample)
 
     def take(self, rows: np.ndarray, out: np.ndarray) -> None:
-        """Write the rows of these numbers, each in 0 … n - 1, into `out`, (len(rows), *sample), in C order."""
+        """Write the rows with these indices, each in 0 … n - 1, into `out`, (len(rows), *sample), in C order."""
         if self.index is not None:
             rows = self.index[rows]
         into = out.reshape((len(rows), *self.a.shape[1:]))
         if self._as_it_is:
-            np.take(
-                self.a, rows, axis=0, out=into, mode="clip"
-            )  # which is quicker than to raise, and nothing is clipped
+            # mode="clip" is faster than "raise"; the indices are valid, so nothing is clipped.
+            np.take(self.a, rows, axis=0, out=into, mode="clip")
             return
         with np.errstate(over="ignore", invalid="ignore"):
             for begin, end in self._parts(len(rows)):
                 into[begin:end] = self.a[rows[begin:end]]
 
     def read(self, begin: int, end: int) -> np.ndarray:
-        """Return the rows begin … end - 1; if they lie there as they are read, without a copy."""
+        """Return the rows begin … end - 1, without a copy if no conversion is needed."""
         with np.errstate(over="ignore", invalid="ignore"):
             part = self.a[begin:end] if self.index is None else self.a[self.index[begin:end]]
             return np.ascontiguousarray(part, self.dtype).reshape((end - begin, *self.sample))
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """Yield all rows, a few MB at a time."""
+        """Yield all rows in blocks of a few MB."""
         for begin, end in self._parts(len(self)):
             yield self.read(begin, end)
 
     def select(self, rows: np.ndarray) -> Rows:
-        """Return the rows of these numbers, to be read in the same way."""
+        """Return a view of the rows with these indices."""
         return type(self)(self.a, self.dtype, self.sample, rows if self.index is None else self.index[rows])
 
     def _parts(self, n: int) -> Iterator[tuple[int, int]]:
@@ -82,7 +81,7 @@ class Rows:
 
 
 class OneHot(Rows):
-    """Class indices, (N,), that are read as rows with a 1 where the class is."""
+    """Class indices, (N,), read as one-hot rows."""
 
     def take(self, rows: np.ndarray, out: np.ndarray) -> None:
         classes = self.a[rows if self.index is None else self.index[rows]]

@@ -10,7 +10,7 @@ from bpxp.backends import Array, Backend
 from bpxp.backends.dlpack import is_host_array
 from bpxp.core.tree import named_leaves, unflatten
 from bpxp.core.typing import Params
-from bpxp.data.validation.inputs import as_host, taken
+from bpxp.data.validation.inputs import adopt, as_host
 from bpxp.errors import InvalidValueError
 
 WHERE = "Network.params"
@@ -52,5 +52,5 @@ def validate(new: Params, old: Params, backend: Backend, dtype: str) -> Params:
 def _copy(a: Any, name: str, backend: Backend, dtype: str) -> Array:
     if is_host_array(a):
         return own(as_host(a, f"{WHERE}: {name}"), backend, dtype)
-    there = backend.asarray(taken(a, backend, f"{WHERE}: {name}"), dtype=getattr(backend.xp, dtype))
+    there = backend.asarray(adopt(a, backend, f"{WHERE}: {name}"), dtype=getattr(backend.xp, dtype))
     return backend.xp.asarray(there, copy=True)

@@ -83,7 +83,7 @@ def prepare_or_stream(
     weights: Rows | None = None
     if weight is not None or class_weight is not None:
         if not is_host_array(weight):
-            weight = backend.to_numpy(inputs.taken(weight, backend, f"{where}: weight"))
+            weight = backend.to_numpy(inputs.adopt(weight, backend, f"{where}: weight"))
         whole = host if class_weight is None else labels.read(0, len(labels))
         found = targets.as_weights(weight, class_weight, whole, n_out, numpy, spec.dtype, where)
         assert found is not None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bpxp.core.checks import number
-from bpxp.core.random import HostRandom, Key
-from bpxp.core.threefry import LEVELS, bernoulli, level
+from bpxp.core.random import HostRandom
+from bpxp.core.threefry import LEVELS, Key, bernoulli, level
 from bpxp.core.typing import Array, Namespace, Shape
 from bpxp.equations.notation import Equations
 from bpxp.errors import InvalidValueError

@@ -30,7 +30,7 @@ class Layer(Protocol):
         ``"training"``
             bool: whether this is a training step.
         ``"key"``
-            `bpxp.core.random.Key` or None: the place of the layer's random numbers; None where nothing is random.
+            `bpxp.core.threefry.Key` or None: the place of the layer's random numbers; None where nothing is random.
         ``"stats"``
             The layer's running statistics, a (named) tuple of arrays.
         ``"present"``

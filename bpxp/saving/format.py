@@ -1,8 +1,8 @@
-"""The file format: safetensors with a description in it, written all or nothing, every byte of it checked on reading.
+"""The file format: safetensors plus a description, written atomically, every byte verified on reading.
 
-The tensors are named ``params/<layer>/<field>``, so that any tool that reads safetensors can use the weights. The
-description is one canonical JSON text under the key ``bpxp``: what the tensors belong to, a SHA-256 of each of them,
-and a seal, the SHA-256 of the description itself. Nothing in the file is executed, imported or opened.
+The tensors are named ``params/<layer>/<field>``, so any tool that reads safetensors can use the weights. The
+description is canonical JSON under the key ``bpxp``: what the tensors belong to, a SHA-256 of each of them, and a seal,
+the SHA-256 of the description itself. Nothing in the file is executed, imported or opened.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from bpxp.saving.header import HEADER_LIMIT, NAME, NAMES, TENSOR_LIMIT, Descript
 
 Tensors = dict[str, np.ndarray]
 
-LARGE = 1 << 20  # bytes: what takes longer to hash than to start a thread
-PIECE = 8 << 20  # bytes that are written at a time
+LARGE = 1 << 20  # bytes: above it, hashing takes longer than starting a thread
+PIECE = 8 << 20  # bytes written at a time
 
 
 def write(path: str | Path, tensors: Tensors, description: Description) -> None:
-    """Write tensors and their description; the file at `path` is the old one or the new, never a part.
+    """Write tensors and their description atomically.
 
     Parameters
     ----------
     path : path
-        By custom with the ending ``.bpxp``.
+        By convention ``*.bpxp``.
     tensors : dict of str to ndarray
     description : dict
         JSON values, under keys other than ``format``, ``sha256`` and ``seal``.
@@ -51,7 +51,7 @@ def write(path: str | Path, tensors: Tensors, description: Description) -> None:
     Raises
     ------
     OSError
-        Where the folder cannot be written to, or is full; an old file at `path` is intact.
+        The folder cannot be written, or is full; an old file at `path` is intact.
     """
     path = as_path(path, "save(path)")
     plain = {name: _plain(name, tensors[name]) for name in sorted(tensors)}
@@ -70,39 +70,39 @@ def write(path: str | Path, tensors: Tensors, description: Description) -> None:
             else:
                 sums = _write_and_hash(stream, tensors)
                 stream.seek(0)
-                stream.write(header.make(tensors, description, sums))  # as long as the one that it replaces
+                stream.write(header.make(tensors, description, sums))  # of the same length as the first
     except OSError as error:
         if error.errno is None or not path.is_file():
             raise
-        # The same type, as the number has it: PermissionError stays PermissionError.
+        # OSError derives the type from errno: PermissionError stays PermissionError.
         text = f"{error.strerror}; the file that was there before is intact [BPX-E067]"
         raise OSError(error.errno, text, os.fspath(path)) from error
 
 
 def _write_and_hash(stream: BinaryIO, tensors: Tensors) -> dict[str, str]:
-    """Write the tensors, from where they lie, and return their digests: other cores and the disk work beside this one.
+    """Write the tensors without copying and return their digests, which other cores compute meanwhile.
 
-    What is written goes to the disk at once, piece by piece, not only when the whole file is forced there.
+    Each block goes to the disk at once, not only at the final fsync.
     """
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as beside:
         found = {name: beside.submit(digest, a) for name, a in tensors.items()}
         for a in tensors.values():
             content = _bytes(a)
             for begin in range(0, len(content), PIECE):
-                _begin_to_force(stream, stream.write(content[begin : begin + PIECE]))
+                _start_writeback(stream, stream.write(content[begin : begin + PIECE]))
         return {name: future.result() for name, future in found.items()}
 
 
-def _begin_to_force(stream: BinaryIO, count: int) -> None:
-    """Let the disk take the last `count` bytes that were written, and do not wait for it."""
+def _start_writeback(stream: BinaryIO, count: int) -> None:
+    """Start writing the last `count` bytes to the disk, without waiting."""
     if hasattr(os, "posix_fadvise"):
         stream.flush()
-        # Linux begins to write what nobody is said to need in memory: a hint that costs nothing elsewhere.
+        # On Linux, DONTNEED starts the writeback of dirty pages; elsewhere it is a harmless hint.
         os.posix_fadvise(stream.fileno(), stream.tell() - count, count, os.POSIX_FADV_DONTNEED)
 
 
 def _plain(name: str, a: np.ndarray) -> np.ndarray:
-    """Return an array as its bytes stand in the file: in C order, little-endian."""
+    """Return an array in the layout of the file: C order, little-endian."""
     a = np.ascontiguousarray(a, dtype=a.dtype.newbyteorder("<"))
     if a.dtype.str not in NAMES:
         raise InvalidTypeError("save", f"{name} cannot be written to a file", code="E065", got=f"dtype {a.dtype}")
@@ -112,7 +112,7 @@ def _plain(name: str, a: np.ndarray) -> np.ndarray:
 
 
 def read(path: str | Path) -> tuple[Tensors, Description]:
-    """Return the tensors of a file and their description, every byte of them checked.
+    """Return the tensors of a file and their description, every byte verified.
 
     Raises
     ------
@@ -125,16 +125,16 @@ def read(path: str | Path) -> tuple[Tensors, Description]:
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[Opened]:
-    """Give a file of which all is checked that stands before the tensors.
+    """Open a file and verify everything before the tensors.
 
     Raises
     ------
     FileNotFoundError, IsADirectoryError, PermissionError
-        If there is no file to read.
+        As `open` raises them.
     CheckpointCorruptError
         Garbage, a truncated file, a changed byte.
     CheckpointSecurityError
-        Names or sizes that nobody would write by accident.
+        Names or sizes beyond the limits of the format.
     CheckpointFormatError
         Another format; pickles are refused.
     CheckpointVersionError
@@ -156,7 +156,7 @@ def opened(path: str | Path) -> Iterator[Opened]:
 class Opened:
     """A file whose tensors have not been read yet.
 
-    What it declares is compared with its size before memory is taken for it.
+    Declared sizes are compared with the file's size before memory is allocated.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ class Opened:
     ----------
     description : dict
     places : dict of str to (dtype, shape)
-        Of the tensors, as they lie in the file.
+        Of the tensors, in file order.
     """
 
     def __init__(self, stream: IO[bytes], total: int, where: str) -> None:
@@ -179,14 +179,14 @@ class Opened:
         self._stream, self._where = stream, where
 
     def tensors(self, begin: tuple[str, ...] = ("",)) -> Tensors:
-        """Read all tensors, and return those whose names begin so, as arrays that nobody else holds.
+        """Read all tensors, and return those whose names start with one of `begin`, as arrays of their own.
 
-        Each is read into the memory where it stays, so that a file takes no more than its own size.
+        Each is read directly into its array, so reading needs no more memory than the file's size.
 
         Raises
         ------
         CheckpointCorruptError
-            If a tensor is not the one that was written.
+            A tensor differs from the one that was written.
         """
         kept: Tensors = {}
         for name, (dtype, shape) in self.places.items():
@@ -204,7 +204,7 @@ class Opened:
 
 
 def check_shapes(found: dict[str, Shape], expected: dict[str, Shape], where: str) -> None:
-    """Raise `CheckpointMismatchError`, with all differences at once, unless names and shapes are the expected ones."""
+    """Raise `CheckpointMismatchError`, with all differences at once, unless names and shapes are as expected."""
     lines = [f"missing {name} {shape}" for name, shape in expected.items() if name not in found]
     lines += [f"unexpected {name} {shape}" for name, shape in found.items() if name not in expected]
     lines += [

@@ -1,6 +1,6 @@
-"""What stands before the tensors of a file: made, and read so that nothing in it is believed before it is checked.
+"""The header of a file: written, and parsed as untrusted input.
 
-It is the JSON of safetensors, names, dtypes, shapes and places of the tensors, with bpxp's description as one text
+It is the JSON of safetensors (names, dtypes, shapes and offsets of the tensors), with bpxp's description as a string
 under the key ``bpxp`` of its metadata.
 """
 
@@ -25,21 +25,21 @@ from bpxp.errors import (
 )
 
 Description = dict[str, Any]
-Places = dict[str, tuple[np.dtype[Any], Shape]]  # of each tensor, as they lie in the file
+Places = dict[str, tuple[np.dtype[Any], Shape]]  # of each tensor, in file order
 
 FORMAT = 2
 KEY = "bpxp"
-HEADER_LIMIT = 1 << 20  # bytes: a description needs some thousands
+HEADER_LIMIT = 1 << 20  # bytes; a typical description has a few thousand
 TENSOR_LIMIT = 10_000
 AXES = 32
 NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9_./-]{1,200}")
-# In the order in which safetensors itself writes them: the widest first, so that all are aligned.
+# In the order in which safetensors writes them: widest first, so that all are aligned.
 KINDS = {"I64": "<i8", "F64": "<f8", "F32": "<f4", "I32": "<i4", "U8": "|u1", "BOOL": "|b1"}
 NAMES = {kind: name for name, kind in KINDS.items()}
 
 
 def make(tensors: dict[str, np.ndarray], description: Description, sums: dict[str, str]) -> bytes:
-    """Return what stands before the tensors: its length does not depend on the digests."""
+    """Return the header; its length does not depend on the digests."""
     whole = {**description, "format": FORMAT, "sha256": sums}
     header: dict[str, Any] = {"__metadata__": {KEY: canonical({**whole, "seal": seal(whole)})}}
     end = 0
@@ -52,12 +52,12 @@ def make(tensors: dict[str, np.ndarray], description: Description, sums: dict[st
 
 
 def read(stream: IO[bytes], total: int, where: str) -> tuple[Description, Places]:
-    """Return the description of a file of `total` bytes and the places of its tensors, which fill the rest of it.
+    """Return the description of a file of `total` bytes, and dtype and shape of its tensors, which fill the rest.
 
     Raises
     ------
     CheckpointError
-        Of the kind that the damage has; see `bpxp.saving.format.opened`.
+        See `bpxp.saving.format.opened` for its subclasses.
     """
     start = stream.read(9)
     _refuse_other_formats(start, total, where)
@@ -79,7 +79,7 @@ def read(stream: IO[bytes], total: int, where: str) -> tuple[Description, Places
 
 
 def _refuse_other_formats(start: bytes, total: int, where: str) -> None:
-    """Raise for files that are something else, by their first bytes."""
+    """Raise for files of another format, by their first bytes."""
     zipped, pickled, hdf5 = b"PK\x03\x04", b"\x80", b"\x89HDF"
     if start.startswith((zipped, pickled, hdf5)) and start[8:9] != b"{":
         what = "a pickle, .pt, .npz or .h5 file, which can run code when it is read; bpxp refuses it"
@@ -100,26 +100,26 @@ def _parsed(text: bytes, where: str) -> dict[str, Any]:
 
 
 def _json(text: str) -> Any:
-    """Read JSON in which no key stands twice: other tools might take the other one."""
+    """Parse JSON without duplicate keys, of which other tools might take the other one."""
     return json.loads(text, object_pairs_hook=_unique)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("duplicate key")
     return found
 
 
 def _description(header: dict[str, Any], where: str) -> Description:
-    """Return bpxp's own JSON from the header of a safetensors file, its shape and its seal checked."""
+    """Return bpxp's description from the header of a safetensors file, its structure and seal verified."""
     try:
         if not all(isinstance(text, str) for text in header["__metadata__"].values()):
-            raise TypeError("metadata that is no text")
+            raise TypeError("metadata is not text")
         description: Description = _json(header["__metadata__"][KEY])
         version = description["format"]
         if type(version) is not int or version < 1:
-            raise ValueError("no number of a format")
+            raise ValueError("not a format number")
         if version > FORMAT:
             what = f"written in format {version}, this bpxp reads up to {FORMAT}"
             raise CheckpointVersionError(where, what, code="E063", fix="pip install -U bpxp")
@@ -139,7 +139,7 @@ def _description(header: dict[str, Any], where: str) -> Description:
 
 
 def _places(header: dict[str, Any], size: int, where: str) -> Places:
-    """Return the tensors in the order of their bytes, if they fill `size` bytes exactly, under decent names."""
+    """Return the tensors in file order, if their names are valid and they fill `size` bytes exactly."""
     entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
     if len(entries) > TENSOR_LIMIT:
         raise CheckpointSecurityError(
@@ -158,7 +158,7 @@ def _places(header: dict[str, Any], size: int, where: str) -> Places:
                 raise ValueError("too many axes")
             dtype, shape = np.dtype(KINDS[entry["dtype"]]), tuple(entry["shape"])
             if end - begin != math.prod(shape) * dtype.itemsize:
-                raise ValueError("a shape that does not fill its place")
+                raise ValueError("shape and offsets differ in size")
             spans.append((begin, end, name, dtype, shape))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointCorruptError(where, f"the header is damaged ({error})", code="E060") from error
@@ -175,7 +175,7 @@ def _places(header: dict[str, Any], size: int, where: str) -> Places:
 
 
 def canonical(value: Any) -> str:
-    """Return JSON that is the same text for equal values."""
+    """Return canonical JSON: the same text for equal values."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 

@@ -1,6 +1,6 @@
-"""The closed list of what a file may name: layers, activations, initialisers, losses, each with its hyper-parameters.
+"""The closed registry of classes that a file may name: layers, activations, initialisers, losses.
 
-A configuration is data. Reading one can build these classes and nothing else: no import path, no code, no file.
+A configuration is data: reading it builds these classes and nothing else; it holds no import path, code or file name.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from bpxp.errors import CheckpointFormatError, InvalidTypeError
 
 @functools.cache
 def known_classes() -> dict[str, type]:
-    """Return the classes of `bpxp.nn` that hold nothing but hyper-parameters, by name."""
+    """Return the dataclasses of `bpxp.nn`, by name."""
     candidates = (getattr(nn, name) for name in nn.__all__)
     return {c.__name__: c for c in candidates if isinstance(c, type) and dataclasses.is_dataclass(c)}
 
 
 def describe(thing: Any, other: Callable[[Any], Any] | None = None) -> Any:
-    """Return JSON for an object of the registry, or for a plain value.
+    """Return an object of the registry, or a plain value, as JSON.
 
     Parameters
     ----------
     thing : object
     other : function, optional
-        Returns JSON for what is neither.
+        Returns JSON for any other object.
 
     Raises
     ------
@@ -56,12 +56,12 @@ def build(config: Any, custom: Iterable[type] = ()) -> Any:
     ----------
     config : JSON value
     custom : iterable of type, optional
-        Dataclasses of the caller's own that the file may name, too.
+        The caller's own dataclasses that the file may name, too.
 
     Raises
     ------
     CheckpointFormatError
-        For a type that is not in the registry, or hyper-parameters that it does not take.
+        For a type that is not in the registry, or hyper-parameters that it does not accept.
     """
     return _built(config, known_classes() | {c.__name__: c for c in custom})
 
@@ -73,8 +73,8 @@ def _built(config: Any, classes: dict[str, type]) -> Any:
         return config
     name = config.get("type")
     if name not in classes:
-        what = "the file names a type that is not known"
-        fix = "Network.load(path, custom=[MyLayer]) for a layer of your own"
+        what = "the file names an unknown type"
+        fix = "Network.load(path, custom=[MyLayer]) for your own layer"
         raise CheckpointFormatError("load", what, code="E066", got=reprlib.repr(name), fix=fix)
     fields = {key: _built(value, classes) for key, value in config.items() if key != "type"}
     try:

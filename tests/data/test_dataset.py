@@ -202,3 +202,8 @@ def test_flatten_makes_vectors_of_images(backend: Backend) -> None:
         x = flat.x if flat.backend is None else flat.backend.to_numpy(flat.x)
         assert np.array_equal(x, images.reshape(2, 12))
         assert flat.y is data.y
+
+
+def test_a_backend_by_name_is_refused(data: Dataset) -> None:
+    with pytest.raises(InvalidTypeError, match=r"Fix: Dataset\(x, y\)\.to\('numpy'\)"):
+        Dataset(data.x, data.y, backend="numpy")  # type: ignore[arg-type]

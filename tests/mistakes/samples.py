@@ -87,6 +87,8 @@ bad("x", 36, "objects", lambda: _objects("a"), TypeError, "E031", "dtype object;
 bad("x", 36, "decimals", lambda: _objects(decimal.Decimal(1)), TypeError, "E031",
     "first non-number at [3, 2]: Decimal '1'")
 bad("x", 36, "missing values", lambda: _objects(None), TypeError, "E031", "first non-number at [3, 2]: NoneType 'None'")
+bad("x", 36, "missing values among bools", np.array([[True, None, 1, 2]] * 20, object), TypeError, "E031",
+    "first non-number at [0, 1]: NoneType 'None'")
 bad("x", 36, "numbers as objects", np.ones((20, 4), object), TypeError, "E031", "convert them with x.astype(float)")
 bad("x", 37, "text", np.full((20, 4), "a"), TypeError, "E031", "not numbers: got dtype <U1",
     "Fix: encode it as numbers")
@@ -191,7 +193,7 @@ _target(54, "binary_cross_entropy", np.zeros(20), "E044", "y has shape (20,), th
 _target(54, "mean_squared_error", np.zeros(20), "E044", "y has shape (20,), the network has 3 outputs")
 _target(52, "mean_squared_error", np.full((20, 3), NAN), "E045", "60 values are NaN. First at [0, 0]")
 _target(52, "huber", np.full((20, 3), INF), "E045", "60 values are infinite. First at [0, 0]")
-_target(55, "mean_squared_error", np.zeros(20), "E044", "y has shape (20,), the predictions (20, 1). Fix: y[:, None]",
+_target(55, "mean_squared_error", np.zeros(20), "E044", "y has shape (20,), the predictions (20, 1). Fix: np.reshape(y, (-1, 1))",
     outputs=1)
 
 

@@ -1,7 +1,7 @@
-"""Augmentation on the device: each mini-batch is changed a little, so that no epoch repeats another.
+"""Data augmentation on the device: random transforms of each mini-batch, anew in each epoch.
 
 ``trainer.fit(train, …, augment=[Affine(degrees=10, shift=2), ElasticDistortion(), Noise(0.05)])``. A transform is a
-hashable function ``(x, y, key, /, *, xp) -> (x, y)``; one of your own may stand among these. What it draws is a
+hashable function ``(x, y, key, /, *, xp) -> (x, y)``; your own may be mixed with these. Its random numbers are a
 function of the network's seed, the number of the training step and the transform's place in the list: the same on
 every array library, and after resuming. Evaluation is not augmented.
 """

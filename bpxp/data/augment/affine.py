@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from bpxp.core.checks import number
+from bpxp.core.threefry import unit
 from bpxp.core.typing import Array, Namespace, Shape
-from bpxp.data.augment.geometric import Geometric, unit
+from bpxp.data.augment.geometric import Geometric
 from bpxp.data.augment.resample import Motion
 from bpxp.errors import InvalidTypeError, InvalidValueError
 
 
 @dataclass(frozen=True)
 class Affine(Geometric):
-    """Shear, rotate, scale and shift each image, about its centre, each by as much as is drawn for it.
+    """Shear, rotate, scale and shift each image about its centre, by random amounts per image.
 
     Parameters
     ----------
@@ -28,12 +29,12 @@ class Affine(Geometric):
     shift : float, optional
         Pixels, in each direction, in [-shift, shift].
     shape : tuple of int, optional
-        (height, width, channels) of the images, where the network takes vectors of them.
+        (height, width, channels) of the images, for a network of vectors.
 
     Notes
     -----
-    All are uniform. With θ the angle (counter-clockwise, as one sees it), r = 1/(1 + s) and (sy, sx) the shift, the
-    pixel (y, x) of the result shows the point (v, u) of the image, y and v pointing down::
+    All are uniform. With θ the angle (counter-clockwise on the screen), r = 1/(1 + s) and (sy, sx) the shift, pixel
+    (y, x) of the result is read at the point (v, u) of the image, y and v pointing down::
 
         v = r (cos θ (y - sy) + sin θ (x - sx))
         u = r (cos θ (x - sx) - sin θ (y - sy)) + k v
@@ -70,14 +71,26 @@ class Affine(Geometric):
 
 
 def affine(angle: Array, scale: Array, shear: Array, down: Array, right: Array, /, *, xp: Namespace) -> Motion:
-    """Return the motion of these values, (batch,) each; see `Affine` for their meaning."""
+    """Return the affine map of these values, (batch,) each; see `Affine` for their meaning."""
     cos, sin = xp.cos(angle) / scale, xp.sin(angle) / scale
     xy, xx = shear * cos - sin, shear * sin + cos
     return Motion(cos, sin, -(cos * down + sin * right), xy, xx, -(xy * down + xx * right))
 
 
+class _OneOfAffine(Geometric):
+    @property
+    def affine(self) -> Affine:
+        raise NotImplementedError
+
+    def words(self, batch: int, shape: Shape, /) -> int:
+        return self.affine.words(batch, shape)
+
+    def motion(self, words: Array, batch: int, /, *, dtype: Any, xp: Namespace) -> Motion:
+        return self.affine.motion(words, batch, dtype=dtype, xp=xp)
+
+
 @dataclass(frozen=True)
-class Rotate(Geometric):
+class Rotate(_OneOfAffine):
     """Rotate each image about its centre.
 
     Parameters
@@ -94,16 +107,14 @@ class Rotate(Geometric):
         super().__post_init__()
         object.__setattr__(self, "degrees", number(self.degrees, "Rotate(degrees=…)", low=0.0, high=180.0))
 
-    def words(self, batch: int, shape: Shape, /) -> int:
-        return 5 * batch
-
-    def motion(self, words: Array, batch: int, /, *, dtype: Any, xp: Namespace) -> Motion:
-        return Affine(degrees=self.degrees).motion(words, batch, dtype=dtype, xp=xp)
+    @property
+    def affine(self) -> Affine:
+        return Affine(degrees=self.degrees)
 
 
 @dataclass(frozen=True)
-class Scale(Geometric):
-    """Make each image larger or smaller, about its centre.
+class Scale(_OneOfAffine):
+    """Enlarge or shrink each image about its centre.
 
     Parameters
     ----------
@@ -117,19 +128,17 @@ class Scale(Geometric):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checked = number(self.fraction, "Scale(fraction=…)", low=0.0, high=1.0, high_open=True)
-        object.__setattr__(self, "fraction", checked)
+        fraction = number(self.fraction, "Scale(fraction=…)", low=0.0, high=1.0, high_open=True)
+        object.__setattr__(self, "fraction", fraction)
 
-    def words(self, batch: int, shape: Shape, /) -> int:
-        return 5 * batch
-
-    def motion(self, words: Array, batch: int, /, *, dtype: Any, xp: Namespace) -> Motion:
-        return Affine(scale=self.fraction).motion(words, batch, dtype=dtype, xp=xp)
+    @property
+    def affine(self) -> Affine:
+        return Affine(scale=self.fraction)
 
 
 @dataclass(frozen=True)
 class Shift(Geometric):
-    """Move each image up or down, and to a side; zeros come in.
+    """Shift each image vertically and horizontally; zeros fill the border.
 
     Parameters
     ----------
@@ -199,8 +208,8 @@ class Flip(Geometric):
             raise InvalidTypeError(
                 "Flip(horizontal=…)", "not a bool", code="E001", got=repr(self.horizontal), fix="Flip(probability=0.5)"
             )
-        checked = number(self.probability, "Flip(probability=…)", low=0.0, high=1.0)
-        object.__setattr__(self, "probability", checked)
+        probability = number(self.probability, "Flip(probability=…)", low=0.0, high=1.0)
+        object.__setattr__(self, "probability", probability)
 
     @property
     def whole(self) -> bool:
@@ -211,9 +220,7 @@ class Flip(Geometric):
 
     def motion(self, words: Array, batch: int, /, *, dtype: Any, xp: Namespace) -> Motion:
         one, zero = xp.ones((batch,), dtype=dtype), xp.zeros((batch,), dtype=dtype)
-        mirrored = xp.astype(
-            unit(words, (batch,), dtype=dtype, xp=xp) < round(self.probability * 2**24) * 2.0**-24, dtype
-        )
-        side = 1.0 - 2.0 * mirrored
+        threshold = round(self.probability * 2**24) * 2.0**-24
+        side = 1.0 - 2.0 * xp.astype(unit(words, (batch,), dtype=dtype, xp=xp) < threshold, dtype)
         yy, xx = (one, side) if self.horizontal else (side, one)
         return Motion(yy, zero, zero, zero, xx, zero)

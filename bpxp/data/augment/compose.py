@@ -1,4 +1,4 @@
-"""Several transforms as one: in order, each with random numbers of its own, and as few resamplings as possible."""
+"""Several transforms as one: in order, each with its own random stream, and as few resamplings as possible."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class Compose:
     Parameters
     ----------
     transforms : sequence of transforms
-        Geometric ones that stand side by side share one bilinear resampling: cheaper, and less blurred.
+        Consecutive geometric ones share one bilinear resampling: cheaper, and less blurred.
     """
 
     transforms: tuple[Transform, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "transforms", checked(self.transforms, "Compose(transforms=…)"))
+        object.__setattr__(self, "transforms", validate_transforms(self.transforms, "Compose(transforms=…)"))
 
     @property
     def mixes(self) -> bool:
-        """Whether targets are mixed, so that they have to be rows."""
+        """Whether targets are mixed, so they have to be rows."""
         return any(getattr(transform, "mixes", False) for transform in self.transforms)
 
     def __call__(self, x: Array, y: Array, key: Key, /, *, xp: Namespace) -> tuple[Array, Array]:
@@ -47,27 +47,24 @@ class Compose:
 
     @functools.cached_property
     def _groups(self) -> tuple[tuple[int, ...], ...]:
-        """The places of the transforms, those together that share a resampling."""
+        """The indices of the transforms, grouped by shared resampling."""
         groups: list[list[int]] = []
         for i, transform in enumerate(self.transforms):
             last = self.transforms[i - 1] if i else None
-            together = (
-                isinstance(transform, Geometric) and isinstance(last, Geometric) and transform.shape == last.shape
-            )
-            if together:
+            if isinstance(transform, Geometric) and isinstance(last, Geometric) and transform.shape == last.shape:
                 groups[-1].append(i)
             else:
                 groups.append([i])
         return tuple(map(tuple, groups))
 
 
-def checked(transforms: Any, where: str) -> tuple[Transform, ...]:
+def validate_transforms(transforms: Any, where: str) -> tuple[Transform, ...]:
     """Return transforms as a tuple.
 
     Raises
     ------
     InvalidTypeError
-        If it is no sequence, or something in it cannot be called or hashed.
+        If it is not a sequence, or an item cannot be called or hashed.
     """
     if callable(transforms) or not isinstance(transforms, Iterable):
         raise InvalidTypeError(
@@ -91,7 +88,7 @@ def checked(transforms: Any, where: str) -> tuple[Transform, ...]:
 
 
 def arranged(transforms: Any, in_shape: Shape, where: str = "fit(augment=…)") -> tuple[Compose, ...]:
-    """Return transforms as a training step takes them: one composition, or () if there is none.
+    """Return transforms as a training step takes them: one `Compose`, or ().
 
     Parameters
     ----------
@@ -102,11 +99,11 @@ def arranged(transforms: Any, in_shape: Shape, where: str = "fit(augment=…)") 
     Raises
     ------
     InvalidTypeError
-        If one is no transform.
+        If one is not a transform.
     InvalidValueError
-        If one needs images, and the samples are none.
+        If one needs images and the samples are not.
     """
-    found = checked(transforms, where)
+    found = validate_transforms(transforms, where)
     for transform in found:
         _fits(transform, in_shape)
     return (Compose(found),) if found else ()

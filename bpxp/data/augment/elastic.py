@@ -1,4 +1,4 @@
-"""Elastic distortion: each pixel comes from a little elsewhere, its neighbours from almost the same elsewhere."""
+"""Elastic distortion: a smooth random displacement field moves the pixels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bpxp.core.typing import Array, Namespace, Shape
 from bpxp.data.augment.geometric import Geometric
 
 BYTE_STD = math.sqrt((256**2 - 1) / 12.0)  # of a uniform byte
-REACH = 3.0  # times sigma: where the Gaussian is taken to end
+REACH = 3.0  # times sigma: where the Gaussian is cut off
 
 
 @dataclass(frozen=True)
@@ -22,22 +22,22 @@ class ElasticDistortion(Geometric):
     ----------
     alpha : float, optional
         Strength. The displacements, in pixels, have the standard deviation alpha/(2 sigma √(3π)) in each direction:
-        1.4 for the values that the authors give for the digits of MNIST, which are the default.
+        1.4 for the defaults, which are the authors' values for MNIST.
     sigma : float, optional
-        Pixels, >= 1: how far a displacement reaches. Large makes all pixels move together, small tears them apart.
+        Pixels, >= 1: correlation length. If large, all pixels move together; if small, they move independently.
     shape : tuple of int, optional
-        (height, width, channels) of the images, where the network takes vectors of them.
+        (height, width, channels) of the images, for a network of vectors.
 
     Notes
     -----
-    Numbers ε, uniform in [-1, 1], are smoothed by a Gaussian g, in y and in x alike, and multiplied by alpha::
+    Noise ε, uniform in [-1, 1], is smoothed by a Gaussian g in y and x, and multiplied by alpha::
 
         d[y,x] = alpha sum_k sum_l g(y - k) g(x - l) ε[k,l]
 
-    Here ε stands only at every s-th pixel, s = ⌊sigma⌋, and is multiplied by s: a Gaussian as wide as the step of a
-    grid cannot tell. The variance of d over the pixels is constant to 1e-4, and the same as with s = 1; 16 times fewer
-    numbers are drawn. ε is a byte: 256 levels, of which each displacement averages many. The grid goes on outside
-    the image, so that its border moves as much as its middle.
+    Here ε is drawn on a coarse grid, every s-th pixel, s = ⌊sigma⌋, and multiplied by s: after a Gaussian as wide as
+    the step there is no visible difference. The variance of d over the pixels is constant to 1e-4, and the same as with
+    s = 1; 16 times fewer numbers are drawn. ε is a byte: 256 levels, of which each displacement averages many. The grid
+    extends beyond the image, so that its border moves as much as its middle.
 
     References
     ----------
@@ -63,7 +63,7 @@ class ElasticDistortion(Geometric):
         smooth_x = smoothing(width, self.sigma, dtype=dtype, xp=xp)
         smooth_x *= self.alpha / (math.sqrt(3.0) * BYTE_STD)
         rows, columns = smooth_y.shape[1], smooth_x.shape[1]
-        # The axes stand so that both sums are plain products of matrices: (rows, 2 · batch · columns) first.
+        # Axes in an order that makes both sums plain matmuls: (rows, 2 · batch · columns) first.
         size = rows * 2 * batch * columns
         noise = xp.reshape(xp.stack([(words >> shift) & 255 for shift in (0, 8, 16, 24)]), (-1,))[:size]
         noise = xp.astype(xp.reshape(noise, (rows, 2 * batch * columns)), dtype)
@@ -91,7 +91,7 @@ def smoothing(size: int, sigma: float, /, *, dtype: Any, xp: Namespace) -> Array
 
 
 def nodes(size: int, sigma: float) -> int:
-    """Return how many places of noise `size` pixels need: those among them, and those whose noise reaches in."""
+    """Return how many grid points `size` pixels need: those inside, and those outside within reach."""
     return -(-(size - 1) // int(sigma)) + 1 + 2 * _beyond(sigma)
 
 

@@ -1,4 +1,4 @@
-"""Geometric transforms: each says where the pixels come from; those in a row share one resampling."""
+"""Geometric transforms: each maps output pixels to input coordinates; consecutive ones share one resampling."""
 
 from __future__ import annotations
 
@@ -9,53 +9,44 @@ from typing import Any
 from bpxp.core.threefry import Key, random_bits
 from bpxp.core.typing import Array, Namespace, Shape
 from bpxp.data.augment.resample import Motion, places, resample
-from bpxp.data.augment.shapes import checked_shape, image_shape
+from bpxp.data.augment.shapes import image_shape, validate_shape
 
 
 @dataclass(frozen=True)
 class Geometric:
-    """A transform that moves pixels: by a motion, by a field of displacements, or not at all.
+    """A transform that moves pixels, by an affine map, a displacement field, or not at all.
 
     Parameters
     ----------
     shape : tuple of int, optional
-        (height, width, channels) of the images that the samples are, where the network takes vectors.
+        (height, width, channels) of the images, for a network of vectors.
     """
 
     _: KW_ONLY
     shape: Shape | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", checked_shape(self.shape, f"{type(self).__name__}(shape=…)"))
+        object.__setattr__(self, "shape", validate_shape(self.shape, f"{type(self).__name__}(shape=…)"))
 
     @property
     def whole(self) -> bool:
-        """Whether pixels go to pixels, so that nothing has to be interpolated."""
+        """Whether pixels map to pixels, so that nothing is interpolated."""
         return False
 
     def words(self, batch: int, shape: Shape, /) -> int:
-        """Return how many random words `motion` or `field` takes, for images of `shape`."""
+        """Return how many random words `motion` or `field` needs for images of `shape`."""
         return 0
 
     def motion(self, words: Array, batch: int, /, *, dtype: Any, xp: Namespace) -> Motion | None:
-        """Make of random words (int32, 1-d) an affine map per sample; or None."""
+        """Return one affine map per sample from random words (int32, 1-D), or None."""
         return None
 
     def field(self, words: Array, batch: int, shape: Shape, /, *, dtype: Any, xp: Namespace) -> Array | None:
-        """Make of random words displacements, (2, batch, height · width), a new array; or None."""
+        """Return displacements (2, batch, height · width) from random words, as a new array, or None."""
         return None
 
     def __call__(self, x: Array, y: Array, key: Key, /, *, xp: Namespace) -> tuple[Array, Array]:
         return warp((self,), x, key, xp=xp), y
-
-
-def unit(words: Array, shape: tuple[int, ...], /, *, dtype: Any, xp: Namespace) -> Array:
-    """Return one number k/2²⁴, k = 0 … 2²⁴ - 1, of each random word: exact in float32."""
-    k = words >> 8
-    k &= 2**24 - 1
-    u = xp.astype(xp.reshape(k, shape), dtype)
-    u *= 2.0**-24
-    return u
 
 
 def warp(transforms: Sequence[Geometric], x: Array, key: Key, /, *, xp: Namespace) -> Array:
@@ -67,12 +58,12 @@ def warp(transforms: Sequence[Geometric], x: Array, key: Key, /, *, xp: Namespac
         All of the same `shape`.
     x : array, (batch, *in_shape)
     key : Key
-        For all of them: the words of one draw are handed out in order, for a draw has its price.
+        For all of them: one draw, whose words are handed out in order, is cheaper than several.
 
     Notes
     -----
-    Motions are composed. Displacements are added to where these lead: that another motion would have turned and
-    stretched the field does not matter, for it is random, and all directions and places in it are alike.
+    Affine maps are composed, and displacements added to the result. An affine map after a displacement field would
+    rotate and stretch the field; it is not applied, since the field is random, isotropic and stationary.
     """
     batch = x.shape[0]
     shape = image_shape(transforms[0].shape, tuple(x.shape[1:]), type(transforms[0]).__name__)

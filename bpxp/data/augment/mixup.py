@@ -19,13 +19,13 @@ class Mixup:
     Parameters
     ----------
     alpha : float, optional
-        > 0: the share s of the other has the distribution Beta(alpha, alpha). Small means that mostly one of the two
-        is seen, large that both are mixed half and half; 1 is uniform.
+        > 0: the share s of the other is drawn from Beta(alpha, alpha). If small, one of the two dominates; if large,
+        both are mixed half and half; 1 is uniform.
 
     Notes
     -----
-    The other is the sample that stands r places further in the mini-batch, r in 1 … batch - 1 drawn once per step. The
-    weight of a sample stays its own. Targets have to be rows; the trainer makes them of class indices.
+    The other is the sample r places further in the mini-batch, r in 1 … batch - 1 drawn once per step. Each sample
+    keeps its own weight. Targets have to be rows; the trainer one-hot encodes class indices.
 
     References
     ----------
@@ -34,7 +34,7 @@ class Mixup:
 
     alpha: float = 0.2
 
-    mixes = True  # the targets: the trainer makes rows of class indices
+    mixes = True  # targets, too: the trainer one-hot encodes class indices
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "alpha", number(self.alpha, "Mixup(alpha=…)", low=0.0, low_open=True))
@@ -66,7 +66,7 @@ def _mixed(a: Array, other: Array, share: Array, xp: Namespace) -> Array:
 
 
 def symmetric_beta(key: Key, alpha: float, size: int, /, *, dtype: Any, xp: Namespace) -> Array:
-    """Return independent numbers of the distribution Beta(alpha, alpha), (size,), without rejection.
+    """Return independent draws from Beta(alpha, alpha), (size,), without rejection.
 
     Notes
     -----

@@ -1,4 +1,4 @@
-"""Transforms that leave pixels where they are and change what they show: noise, and a hole."""
+"""Transforms that change the values of pixels, not their places: noise and cutout."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from bpxp.core.checks import number, positive_int
 from bpxp.core.threefry import Key, uniform
 from bpxp.core.typing import Array, Namespace, Shape
-from bpxp.data.augment.shapes import checked_shape, image_shape
+from bpxp.data.augment.shapes import image_shape, validate_shape
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Add normal numbers to whatever the samples are: x + std n. The result may leave the range of x.
+    """Add normal noise to samples of any shape: x + std n. The result may leave the range of x.
 
     Parameters
     ----------
@@ -35,9 +35,9 @@ class Noise:
 
 
 def normal(key: Key, shape: tuple[int, ...], /, *, dtype: Any, xp: Namespace) -> Array:
-    """Return standard normal numbers, by Box and Muller's transformation of the key's uniform numbers.
+    """Return standard normal numbers, by the Box-Muller transform of the key's uniform numbers.
 
-    The logarithm, cosine and sine are the array library's own: across libraries the last bits may differ.
+    Logarithm, cosine and sine are the array library's own: the last bits may differ between libraries.
     """
     size = math.prod(shape)
     u = uniform(key, (2, -(-size // 2)), dtype=dtype, xp=xp)
@@ -53,14 +53,14 @@ def normal(key: Key, shape: tuple[int, ...], /, *, dtype: Any, xp: Namespace) ->
 
 @dataclass(frozen=True)
 class Cutout:
-    """Set a square of each image to zero; its centre is any pixel, so that part of it may lie outside.
+    """Set a square of each image to zero, centred at a random pixel; part of it may lie outside.
 
     Parameters
     ----------
     size : int
         Side of the square, in pixels.
     shape : tuple of int, optional
-        (height, width, channels) of the images, where the network takes vectors of them.
+        (height, width, channels) of the images, for a network of vectors.
 
     References
     ----------
@@ -73,7 +73,7 @@ class Cutout:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", positive_int(self.size, "Cutout(size=…)"))
-        object.__setattr__(self, "shape", checked_shape(self.shape, "Cutout(shape=…)"))
+        object.__setattr__(self, "shape", validate_shape(self.shape, "Cutout(shape=…)"))
 
     def __call__(self, x: Array, y: Array, key: Key, /, *, xp: Namespace) -> tuple[Array, Array]:
         batch, (height, width, channels) = x.shape[0], image_shape(self.shape, tuple(x.shape[1:]), "Cutout")
@@ -87,7 +87,7 @@ class Cutout:
         return xp.reshape(images, x.shape), y
 
     def _covered(self, u: Array, length: int, xp: Namespace) -> Array:
-        """Return whether a row, or column, is covered, (batch, length); u in [0, 1) says where the centre is."""
+        """Return whether each row, or column, is covered, (batch, length); u in [0, 1) is the centre."""
         first = xp.floor(u * float(length)) - float(self.size // 2)
         offset = xp.arange(length, dtype=u.dtype) - xp.expand_dims(first, axis=1)
         return (offset >= 0.0) & (offset < float(self.size))

@@ -1,7 +1,4 @@
-"""Resampling: the value of each pixel of the output is read, bilinearly, at a place of the input.
-
-In gather form: for each pixel of the output it is asked where it comes from, never where one goes.
-"""
+"""Bilinear resampling in gather form: each output pixel reads the input at a point (backward warping, no scatter)."""
 
 from __future__ import annotations
 
@@ -11,9 +8,9 @@ from bpxp.core.typing import Array, Namespace
 
 
 class Motion(NamedTuple):
-    """Where each sample's pixels come from: an affine map of pixels, measured from the centre of the image.
+    """An affine map per sample, from output pixels to input points, measured from the centre of the image.
 
-    The pixel (y, x) of the output shows the point (yy y + yx x + y0, xy y + xx x + x0) of the input; y points down.
+    Pixel (y, x) of the output reads the point (yy y + yx x + y0, xy y + xx x + x0) of the input; y points down.
     All six are arrays, (batch,).
     """
 
@@ -25,7 +22,7 @@ class Motion(NamedTuple):
     x0: Array
 
     def after(self, first: Motion) -> Motion:
-        """Return the motion of an image that undergoes `first`, and then this one."""
+        """Return the composition: `first`, and then this one."""
         return Motion(
             first.yy * self.yy + first.yx * self.xy,
             first.yy * self.yx + first.yx * self.xx,
@@ -37,9 +34,9 @@ class Motion(NamedTuple):
 
 
 def places(motion: Motion | None, height: int, width: int, /, *, dtype: object, xp: Namespace) -> Array:
-    """Return the places that the pixels come from, (2, batch, height · width): y and x, counted from pixel (0, 0).
+    """Return the points that the pixels read, (2, batch, height · width): y and x, counted from pixel (0, 0).
 
-    Without a motion a pixel comes from where it is, the same for all: (2, 1, height · width).
+    Without a motion the identity, the same for all samples: (2, 1, height · width).
     """
     down, right = (height - 1) / 2.0, (width - 1) / 2.0
     y, x = xp.arange(height, dtype=dtype), xp.arange(width, dtype=dtype)
@@ -57,25 +54,25 @@ def places(motion: Motion | None, height: int, width: int, /, *, dtype: object, 
 
 
 def resample(images: Array, at: Array, /, *, whole: bool = False, xp: Namespace) -> Array:
-    """Read images at other places; what lies outside is zero.
+    """Read images at other points, with zeros outside.
 
     Parameters
     ----------
     images : array, (batch, height, width, channels)
     at : array, (2, batch, height · width)
-        The places, y and x, counted from pixel (0, 0). Given away.
+        The points, y and x, counted from pixel (0, 0). Donated: it may be overwritten.
     whole : bool, optional
-        All places are pixels: one is read, instead of four.
+        All points are pixels: one is read instead of four.
 
     Notes
     -----
-    With p the four pixels around a place, and (v, u) its fraction below and to the right of the first::
+    With p the four pixels around a point, and (v, u) its fraction below and to the right of the first::
 
         out = (1 - v) ((1 - u) p00 + u p01) + v ((1 - u) p10 + u p11)
 
-    One row of zeros stands below each image and one column to its right. In the flat array these are the row above
-    the next image, and the column left of the next row, as well; so a place that is more than one pixel outside is
-    moved to this border, and no weight has to be masked.
+    Each image is padded with one row of zeros below and one column to its right. In the flat array these are also the
+    row above the next image, and the column left of the next row. Points more than one pixel outside are clamped to
+    this border, so no weight has to be masked.
     """
     batch, height, width, channels = images.shape
     stride, dtype = width + 1, images.dtype
@@ -85,7 +82,7 @@ def resample(images: Array, at: Array, /, *, whole: bool = False, xp: Namespace)
     pixel = xp.floor(at)
     at -= pixel
     pixel = xp.astype(pixel, xp.int32)
-    # The border that stands before the first image takes stride + 1 places.
+    # The border before the first image takes stride + 1 places.
     first = xp.arange(batch, dtype=xp.int32) * ((height + 1) * stride) + (stride + 1)
     index = pixel[0, :, :] * stride
     index += pixel[1, :, :]
@@ -112,7 +109,7 @@ def resample(images: Array, at: Array, /, *, whole: bool = False, xp: Namespace)
 
 
 def _bordered(images: Array, xp: Namespace) -> Array:
-    """Return the pixels of all images in a row, with zeros between rows and images, before and behind."""
+    """Return the pixels of all images, flat, with zeros between rows and images, before and behind."""
     batch, height, width, channels = images.shape
     dtype, stride = images.dtype, width + 1
     rows = xp.concat((images, xp.zeros((batch, height, 1, channels), dtype=dtype)), axis=2)

@@ -1,4 +1,4 @@
-"""Which images stand in an input: the transforms act on (batch, height, width, channels)."""
+"""The image shape of a sample: transforms work on (batch, height, width, channels)."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from bpxp.core.typing import Shape
 from bpxp.errors import InvalidTypeError, InvalidValueError
 
 
-def checked_shape(shape: Any, where: str) -> Shape | None:
+def validate_shape(shape: Any, where: str) -> Shape | None:
     """Return a given shape of images as a tuple of three; None stays None.
 
     Raises
     ------
     InvalidTypeError, InvalidValueError
-        If it is no (height, width, channels).
+        If it is not (height, width, channels).
     """
     if shape is None:
         return None
     if not isinstance(shape, (tuple, list)) or len(shape) != 3:
         raise InvalidTypeError(
-            where, "not the shape of an image", code="E001", got=repr(shape), expected="(28, 28, 1), say"
+            where, "not the shape of an image", code="E001", got=repr(shape), expected="(28, 28, 1), for example"
         )
     return tuple(positive_int(n, where) for n in shape)
 
@@ -42,7 +42,7 @@ def image_shape(shape: Shape | None, in_shape: Shape, name: str) -> Shape:
     Raises
     ------
     InvalidValueError
-        If they are none, or others.
+        If they are not images, or have another size.
     """
     if shape is None and len(in_shape) == 3:
         return in_shape

@@ -1,1 +1,1 @@
-"""Where data sets come from: files in known formats, folders of images, downloads."""
+"""Sources of data sets: IDX files, folders of them, downloads."""

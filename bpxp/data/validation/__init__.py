@@ -1,1 +1,1 @@
-"""Checks of what users pass as samples, targets and weights."""
+"""Validation of samples, targets and weights that users pass."""

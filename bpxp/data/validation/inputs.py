@@ -1,7 +1,7 @@
-"""What users pass as x becomes an array of the network's backend, or an error that says what to write instead.
+"""Validation of x: an array of the network's backend, or an error that says what to write instead.
 
 Accepted: nested lists, NumPy arrays of any layout and byte order, memory maps, data frames of numbers, and arrays of
-any library that speaks DLPack and lives on the network's device. The array is never written.
+any library that supports DLPack, on the network's device. The array is never written.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from bpxp.backends.dlpack import is_host_array
 from bpxp.core.typing import Shape
 from bpxp.errors import BpxpError, InvalidTypeError, InvalidValueError
 
-BLOCK = 1 << 20  # numbers that an error is looked for in at a time: the array may be larger than memory
+BLOCK = 1 << 20  # numbers validated at a time: the array may be larger than memory
 
 
 def as_host(a: Any, where: str) -> np.ndarray:
-    """Return what NumPy reads `a` as, if that is an array of real numbers.
+    """Return `a` as a NumPy array of real numbers.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def as_host(a: Any, where: str) -> np.ndarray:
     if hasattr(a, "columns") and hasattr(a, "to_numpy"):
         _check_columns(a, where)
         a = a.to_numpy()
-        if a.dtype.kind == "O":  # several kinds of numbers; a missing one stays what it is, and is refused below
+        if a.dtype.kind == "O":  # mixed dtypes; a missing value cannot be converted, and is refused below
             with contextlib.suppress(TypeError, ValueError):
                 a = a.astype(np.float64)
     try:
@@ -91,20 +91,20 @@ def as_host(a: Any, where: str) -> np.ndarray:
 
 
 def _name(where: str) -> str:
-    """Return ``"y"`` of ``"fit: y"``, as the fixes call it."""
+    """Return ``"y"`` of ``"fit: y"``, the name used in fixes."""
     name = where.rpartition(": ")[2]
     return name if name.isidentifier() else "x"
 
 
-def taken(a: Any, backend: Backend, where: str) -> Array:
-    """Return an array of any library on the backend, without a copy.
+def adopt(a: Any, backend: Backend, where: str) -> Array:
+    """Return an array of any library as one of the backend, without a copy.
 
     Raises
     ------
     DeviceMismatchError
         It is on another device.
     InvalidTypeError
-        It records gradients, or has a dtype that the backend's library does not know.
+        It records gradients, or the backend's library does not support its dtype.
     """
     try:
         return backend.asarray(a)
@@ -135,7 +135,7 @@ def _check_columns(frame: Any, where: str) -> None:
 
 
 def _ragged(a: Any) -> str:
-    """Say which row has another length than the first; an empty string if that is not the trouble."""
+    """Say which row differs in length from the first; an empty string if none does."""
     try:
         lengths = [len(row) for row in a]
     except TypeError:
@@ -148,13 +148,13 @@ def _ragged(a: Any) -> str:
 
 def _first_non_number(array: np.ndarray) -> str:
     for index, value in np.ndenumerate(array):
-        if isinstance(value, (bool, str, bytes)) or not isinstance(value, (int, float, np.number)):
+        if not isinstance(value, (int, float, np.bool_, np.number)):
             return f"first non-number at {list(index)}: {type(value).__name__} {str(value)[:40]!r}"
     return "all values are Python numbers, convert them with x.astype(float)"
 
 
 def as_inputs(x: Any, in_shape: Shape, backend: Backend, dtype: str, where: str) -> Array:
-    """Return x on the backend: in the network's dtype, or uint8 if that is what it is.
+    """Return x on the backend, in the network's dtype; uint8 stays uint8.
 
     Parameters
     ----------
@@ -179,7 +179,7 @@ def as_inputs(x: Any, in_shape: Shape, backend: Backend, dtype: str, where: str)
     xp = backend.xp
     target = getattr(xp, dtype)
     if not is_host_array(x):
-        array = taken(x, backend, where)
+        array = adopt(x, backend, where)
         check_shape(tuple(array.shape), in_shape, where)
         if array.dtype == xp.uint8:
             return array
@@ -189,11 +189,11 @@ def as_inputs(x: Any, in_shape: Shape, backend: Backend, dtype: str, where: str)
             )
         array = array if array.dtype == target else xp.astype(array, target)
         if not all_finite(array, backend):
-            raise not_finite(backend.to_numpy(taken(x, backend, where)), dtype, where)
+            raise not_finite(backend.to_numpy(adopt(x, backend, where)), dtype, where)
         return array
     host = as_host(x, where)
     check_shape(host.shape, in_shape, where)
-    # Row after row in memory: a mini-batch is gathered quickly, and a product has the same bits whatever x's layout.
+    # In C order: mini-batches are gathered quickly, and a matmul has the same bits for every layout of x.
     if host.dtype == np.uint8:
         return backend.asarray(np.ascontiguousarray(host))
     with np.errstate(over="ignore", invalid="ignore"):
@@ -206,8 +206,8 @@ def as_inputs(x: Any, in_shape: Shape, backend: Backend, dtype: str, where: str)
 def all_finite(array: Array, backend: Backend) -> bool:
     """Return whether no number is NaN or infinite.
 
-    The sum of finite numbers is finite, unless it overflows; only then is each looked at, since that takes a mask of
-    the array's size.
+    The sum of finite numbers is finite unless it overflows; only then each is tested, since that needs a mask of the
+    array's size.
     """
     xp = backend.xp
     with np.errstate(over="ignore", invalid="ignore"):
@@ -217,7 +217,7 @@ def all_finite(array: Array, backend: Backend) -> bool:
 
 
 def check_shape(shape: Shape, in_shape: Shape, where: str) -> None:
-    """Raise unless `shape` is (n, *in_shape) with n >= 1; the message proposes the reshape that fits."""
+    """Raise unless `shape` is (n, *in_shape) with n >= 1; the message suggests the reshape that fits."""
     got, size = f"shape {shape}", math.prod(in_shape)
     want = f"(n, {', '.join(map(str, in_shape))})"
     if shape == ():
@@ -238,7 +238,7 @@ def check_shape(shape: Shape, in_shape: Shape, where: str) -> None:
 
 
 def _vectors(shape: Shape, size: int) -> tuple[str, str]:
-    """Say what is wrong with x for a network of `size` inputs, and what might be meant."""
+    """Return what is wrong with x for a network of `size` inputs, and a fix."""
     if len(shape) == 1:
         what = "must be 2-D (samples, features)"
         return what, "x[None, :] for one sample, x[:, None] for one feature"
@@ -272,7 +272,7 @@ def not_finite(host: np.ndarray, dtype: str, where: str) -> InvalidValueError:
             f"{counts['nan']} NaN and {counts['inf']} inf",
             code="E038",
             first=f"First at {firsts['bad']}",
-            fix="x = x[np.isfinite(x).all(axis=1)], or fill the gaps",
+            fix="keep = np.isfinite(x).all(axis=1); x, y = x[keep], y[keep], or fill the gaps",
         )
     value = float(host[tuple(firsts["large"])])
     return InvalidValueError(

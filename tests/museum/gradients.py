@@ -74,9 +74,9 @@ EXHIBITS = [
     Exhibit(
         1,
         "",
-        "The output error is (a - y) σ'(z), the gradient of the squared error, while the loss that is reported is the "
-        "cross-entropy. It still goes down; saturated units hardly learn.",
-        "the README of the tutorial that bpxp starts from: it derives a - y, and codes the other",
+        "The output error is (a - y) σ'(z), the gradient of the squared error, while the reported loss is the "
+        "cross-entropy. It still falls; saturated units hardly learn.",
+        "the README of the tutorial that bpxp starts from: it derives a - y, and codes a - y times σ'",
         *CROSS_ENTROPY,
         other_delta(slope_too_many),
     ),
@@ -92,7 +92,7 @@ EXHIBITS = [
     Exhibit(
         3,
         "a",
-        "The 1/N of the mean over the batch is missing in the gradient.",
+        "The gradient lacks the 1/N of the mean over the batch.",
         "hunkim/DeepLearningZeroToAll#173; SkalskiP/ILearnDeepLearning.py#29",
         *CROSS_ENTROPY,
         other_delta(lambda delta, z, xp: delta * float(z.shape[0])),
@@ -108,21 +108,21 @@ EXHIBITS = [
     Exhibit(
         3,
         "c",
-        "Loss and gradient are sums where a mean is promised: they belong to each other, and are both N times too large.",
+        "Loss and gradient are sums instead of the documented means: they are consistent, and both N times too large.",
         "Open-Deep-ML/DML-OpenProblem#54 (2/n against 1/n)",
         softmax_cross_entropy,
         "sample_weights",
         sum_for_mean,
-        here="No gradient check can see it: the gradient is that of the loss.",
+        here="No gradient check can see it: the gradient matches the loss.",
     ),
     Exhibit(
         4,
         "a",
-        "The mean is taken with the batch size of the settings, not that of the batch: wrong in the last, short one.",
+        "The mean divides by the configured batch size, not the size of the batch: wrong for a short last batch.",
         "deeplearning4j/deeplearning4j#364 (mean over the wrong axis)",
         *CROSS_ENTROPY,
         other_delta(lambda delta, z, xp: delta * (z.shape[0] / 32.0)),
-        here="The settings say 32; bpxp's trainer fills the last mini-batch up, so that all have one size.",
+        here="The configured size is 32. bpxp's trainer pads the last mini-batch, so that all have one size.",
     ),
     Exhibit(
         4,
@@ -136,7 +136,7 @@ EXHIBITS = [
     Exhibit(
         5,
         "",
-        "The gradient of a bias is the mean of the output errors, which are divided by N already.",
+        "The bias gradient is the mean of the output errors, which are already divided by N.",
         "kvfrans/notes#5",
         Dense,
         "gradients",
@@ -145,7 +145,7 @@ EXHIBITS = [
     Exhibit(
         6,
         "",
-        "The gradient of a bias is summed over the outputs, too: every bias gets the same.",
+        "The bias gradient is also summed over the outputs: every bias gets the same.",
         "rasbt/stat453-deep-learning-ss21#5",
         Dense,
         "gradients",
@@ -154,7 +154,7 @@ EXHIBITS = [
     Exhibit(
         7,
         "",
-        "The gradient of a bias is the row sum of the weights' gradient.",
+        "The bias gradient is the row sum of the weight gradient.",
         "rust0258/Deeplearning.ai-Natural-Language-Processing-Specialization#62, #64",
         Dense,
         "gradients",
@@ -163,7 +163,7 @@ EXHIBITS = [
     Exhibit(
         8,
         "",
-        "The gradient of a bias is right for a batch of one, and only then.",
+        "The bias gradient is right only for a batch of one.",
         "mlpack/mlpack#3679 (the layer had no test)",
         Dense,
         "gradients",
@@ -173,17 +173,17 @@ EXHIBITS = [
     Exhibit(
         9,
         "",
-        "The gradient of a bias keeps the axis of the batch, and b = b - g makes a matrix of the vector b.",
+        "The bias gradient keeps the batch axis, so b = b - g broadcasts the vector b to a matrix.",
         "jimfleming/differentiation#1",
         Dense,
         "gradients",
         other_gradients(lambda dW, db, x, delta, xp: (dW, delta * 1.0)),
-        here="bpxp's optimizers compare the shapes, and refuse.",
+        here="bpxp's optimizers compare the shapes, and refuse it.",
     ),
     Exhibit(
         10,
         "",
-        "The loss is a mean over the outputs, its gradient is not: with k outputs it is k times too large.",
+        "The loss is a mean over the outputs, its gradient a sum: k times too large with k outputs.",
         "scikit-learn/scikit-learn#8349 (since 2017; MLPRegressor with solver='lbfgs')",
         Regression,
         "__call__",
@@ -193,7 +193,7 @@ EXHIBITS = [
     Exhibit(
         11,
         "",
-        "Of the softmax's derivative only the diagonal a (1 - a) is used.",
+        "Only the diagonal a (1 - a) of the softmax's Jacobian is used.",
         "deeplearning4j/libnd4j#440; neuroph/neuroph#37; explosion/thinc 56f02723",
         *CROSS_ENTROPY,
         own_cross_entropy(diagonal),
@@ -201,7 +201,7 @@ EXHIBITS = [
     Exhibit(
         12,
         "a",
-        "The gradient of the softmax is twice what it should be.",
+        "The gradient of the softmax is twice as large as it should be.",
         "markroxor/fromscratchtoml#65",
         *CROSS_ENTROPY,
         other_delta(lambda delta, z, xp: delta * 2.0),
@@ -217,7 +217,7 @@ EXHIBITS = [
     Exhibit(
         13,
         "a",
-        "The derivative of the sigmoid is taken at a, where z is meant: σ(a) (1 - σ(a)).",
+        "The derivative of the sigmoid is taken at a instead of z: σ(a) (1 - σ(a)).",
         "jorgenkg/python-neural-network#6; ddbourgin/numpy-ml 405af64",
         Sigmoid,
         "backward",
@@ -227,7 +227,7 @@ EXHIBITS = [
     Exhibit(
         13,
         "b",
-        "The derivative of ELU is taken at a: α e^a.",
+        "The derivative of ELU is taken at a instead of z: α e^a.",
         "ddbourgin/numpy-ml 3cc1a35",
         ELU,
         "backward",

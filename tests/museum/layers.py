@@ -119,7 +119,7 @@ EXHIBITS = [
     Exhibit(
         14,
         "a",
-        "The softmax takes the exponential of the logits as they are: it overflows beyond 88 in float32.",
+        "The softmax exponentiates the logits without subtracting their maximum: overflow beyond 88 in float32.",
         "ahmedfgad/NumPyCNN#13",
         *CROSS_ENTROPY,
         own_cross_entropy(overflowing),
@@ -137,7 +137,7 @@ EXHIBITS = [
     Exhibit(
         14,
         "c",
-        "A reduction adds up in a narrower type than its result has.",
+        "A reduction accumulates in a narrower dtype than its result.",
         "chainer/chainer 9c21d20481 (float16)",
         softmax_cross_entropy,
         "weighted_mean",
@@ -147,8 +147,8 @@ EXHIBITS = [
     Exhibit(
         15,
         "a",
-        "The logarithm of the cross-entropy is clipped at 1e-7: a confident mistake never costs more than 16.1, while "
-        "the gradient says otherwise.",
+        "The cross-entropy clips probabilities at 1e-7: a confident mistake costs at most 16.1, which contradicts the "
+        "gradient.",
         "the tutorial; chainer/chainer f8c37e03bf (an epsilon that underflows in float16)",
         *CROSS_ENTROPY,
         clipped(1e-7),
@@ -164,7 +164,7 @@ EXHIBITS = [
     Exhibit(
         16,
         "",
-        "The derivative of LeakyReLU is decided on the output, a >= 0: with slope 0 it is 1 everywhere.",
+        "The derivative of LeakyReLU tests the output, a >= 0: with slope 0 it is 1 everywhere.",
         "chainer/chainer 0205876eea",
         LeakyReLU,
         "backward",
@@ -174,7 +174,7 @@ EXHIBITS = [
     Exhibit(
         17,
         "",
-        "A gradient is reshaped wrongly for arrays of more than two axes.",
+        "A gradient is reshaped wrongly for arrays with more than two axes.",
         "chainer/chainer f03f7066b5 (HuberLoss)",
         BatchNorm,
         "gradients",
@@ -185,29 +185,29 @@ EXHIBITS = [
     Exhibit(
         18,
         "",
-        "Where there is nothing to do the input itself is returned, and its gradient goes wrong.",
+        "A no-op returns the input itself, and its gradient goes wrong.",
         "chainer/chainer 7484a0d60a (F.cast to the same dtype)",
         Identity,
         "forward",
         no_copy,
-        here="bpxp has no cast; the identity is its layer with nothing to do. The output shares the input's memory.",
+        here="bpxp has no cast, so this is the identity. The output shares the input's memory.",
         training="identity",
     ),
     Exhibit(
         19,
         "",
-        "Of equal largest values in a window another one gets the gradient than everywhere else (or all of them do).",
+        "At a tie in a window, another element gets the gradient than on other devices or in other libraries (or all of them do).",
         "Theano/Theano#5248, #5506; tensorflow/tensorflow#4886 (CPU against cuDNN); mni-ml/framework#22",
         pooling,
         "_largest",
         last_wins,
-        here="The last wins in place of the first. Pixels of value 0 behind a ReLU are equal all the time.",
+        here="The last wins instead of the first. Zeros after a ReLU tie all the time.",
         training=IMAGES,
     ),
     Exhibit(
         20,
         "",
-        "Where windows overlap, gradients replace one another, = in place of +=. The test had stride = kernel.",
+        "Overlapping windows overwrite each other's gradients, = instead of +=. The test had stride = kernel.",
         "0809zheng/CS231n-assignment2019#19; FluxML/Flux.jl#1197",
         windows,
         "gathered",
@@ -217,7 +217,7 @@ EXHIBITS = [
     Exhibit(
         21,
         "",
-        'The gradient of max pooling is returned after the first window: a `return` within the loop. "The model as-is '
+        'The gradient of max pooling is returned after the first window, by a `return` inside the loop. "The model as-is '
         'still converges."',
         "riccardoandreoni0/CNN-from-scratch#1",
         MaxPool2D,
@@ -228,7 +228,7 @@ EXHIBITS = [
     Exhibit(
         22,
         "",
-        "Backwards, a window is off by some pixels where stride and padding leave a rest, (H - k + 2p) mod s != 0.",
+        "In the backward pass windows are off by some pixels if stride and padding leave a remainder, (H - k + 2p) mod s != 0.",
         "PKUFlyingPig/CMU10-714#6; tensorflow/tensorflow#11092; ravin-d-27/PyDeepFlow#85; "
         "Kulbear/deep-learning-coursera#34; LLNL/lbann#1022",
         windows,

@@ -102,7 +102,7 @@ EXHIBITS = [
     Exhibit(
         23,
         "",
-        "The running variance of batch normalisation is the biased one, where the unbiased is promised.",
+        "The running variance of batch normalisation is biased instead of the documented unbiased one.",
         "pytorch/pytorch#3122, #77427; keras-team/keras#8982; ml-explore/mlx#3817; callummcdougall/ARENA_3.0#415",
         BatchNorm,
         "advance",
@@ -113,7 +113,7 @@ EXHIBITS = [
     Exhibit(
         24,
         "",
-        "Batch normalisation takes the statistics of the batch in evaluation, too; of one sample there are none.",
+        "Batch normalisation uses batch statistics in evaluation, too; a single sample has none.",
         "keras-team/keras-core#338",
         BatchNorm,
         "forward",
@@ -123,7 +123,7 @@ EXHIBITS = [
     Exhibit(
         25,
         "a",
-        "Dropout leaves values out, and does not scale the others up: the mean is another in evaluation.",
+        "Dropout drops values without scaling the others up: the mean changes in evaluation.",
         "CSTR-Edinburgh/mlpractical#32; kaldi-asr/kaldi#3890",
         Dropout,
         "forward",
@@ -143,7 +143,7 @@ EXHIBITS = [
     Exhibit(
         25,
         "c",
-        "Backwards, dropout takes another mask than forwards.",
+        "The backward pass of dropout uses another mask than the forward pass.",
         "explosion/thinc 699d5ec8",
         Dropout,
         "backward",
@@ -153,7 +153,7 @@ EXHIBITS = [
     Exhibit(
         25,
         "d",
-        "An input of 0 counts as left out: the mask is read off the output.",
+        "The mask is inferred from the output, so an input of 0 counts as dropped.",
         "luigibonati/mlcolvar#119; CSTR-Edinburgh/mlpractical#32",
         Dropout,
         "forward",
@@ -163,12 +163,12 @@ EXHIBITS = [
     Exhibit(
         26,
         "a",
-        "An activation works in place: z and a are one array.",
+        "An activation works in place: z and a are the same array.",
         "deeplearning4j/deeplearning4j#364",
         Sigmoid,
         "forward",
         sigmoid_in_place,
-        here="The sigmoid's derivative needs a alone: it stays right, and who still needs z, or the user's x, is lost.",
+        here="The sigmoid's derivative needs only a and stays right, but z, or the user's x, is overwritten.",
         training="sigmoid",
     ),
     Exhibit(
@@ -184,7 +184,7 @@ EXHIBITS = [
     Exhibit(
         27,
         "",
-        "Gradients are added to those of the call before.",
+        "Gradients are added to those of the previous call.",
         "explosion/thinc c1fa573b",
         Dense,
         "gradients",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,96 +11,97 @@ from museum.checks import CHECKS
 from museum.exhibit import Exhibit
 
 FILE = Path(__file__).parents[2] / "docs" / "museum.md"
+ISSUE = r"([\w.-]+/[\w.-]+)#(\d+)"
+LINK = r"[\1#\2](https://github.com/\1/issues/\2)"
 TRAINING = {
-    "the loss goes down": f"over {training.FEW} epochs of training",
-    "accuracy": f"at least {100 * training.ACCURACY:.0f} % of the digits right after {training.EPOCHS} epochs, with the best of "
+    "falling loss": f"over {training.FEW} epochs of training",
+    "accuracy": f"at least {100 * training.ACCURACY:.0f} % on the digits after {training.EPOCHS} epochs, with the best of "
     f"{len(training.RATES)} learning rates",
 }
 WHAT = {
     "gradient check, batch 1": "`bpxp.verify.check_gradients` in float64, on single samples",
-    "gradient check, batch 7": "the same on batches of seven",
-    "equations": "`bpxp.verify.check_equations`: the code against its own equations, as slow loops",
-    "by hand": "small networks worked with pencil and paper",
-    "PyTorch": "losses, gradients and statistics beside PyTorch's",
-    "kinks": "derivatives where there is none: at 0, at ties",
-    "extreme values": "logits up to the largest number, without a warning, against long precision",
-    "optimizers": "updates worked by hand and written out in NumPy",
-    "purity": "nothing that is given is written, twice gives the same, results share memory with nothing",
+    "gradient check, batch 7": "the same, on batches of seven",
+    "equations": "`bpxp.verify.check_equations`: the code against its equations, run as slow loops",
+    "by hand": "small networks worked out with pencil and paper",
+    "PyTorch": "losses, gradients and statistics against PyTorch's",
+    "kinks": "subgradients at kinks: at 0, at ties",
+    "extreme values": "logits up to the largest number, without warnings, against many digits",
+    "optimizers": "updates worked out by hand and written out in NumPy",
+    "purity": "inputs are not written, a second call gives the same, results share no memory",
     "dtypes": "float32 stays float32, float64 is computed in float64",
-    "evaluation mode": "no randomness, no batch, the mean is kept, the statistics are right",
-    "validation": "what must be refused is refused",
-    "loop": "epochs, the short last batch, schedules, early stopping",
-    "files": "saved and loaded, cut and resumed, on each backend",
-    "relations": "a batch in two parts, repeated samples, options that change nothing",
-    "options": "each option, and the seed, has an effect",
-    "backends": "NumPy beside array-api-strict",
+    "evaluation mode": "no randomness, independent of the batch, the mean is preserved, the statistics are right",
+    "validation": "invalid input is refused",
+    "loop": "epochs, a short last batch, schedules, early stopping",
+    "files": "save and load, cut and resume, on each backend",
+    "relations": "invariants: a batch in two parts, repeated samples, options at neutral values",
+    "options": "each option and the seed have an effect",
+    "backends": "NumPy against array-api-strict",
 }
 TITLES = dict(
     enumerate(
         [
-            "the slope of the sigmoid too many",
-            "weights summed, biases averaged",
+            "One σ′ too many",
+            "Weights summed, biases averaged",
             "1/N missing, or twice",
             "1/N of the wrong batch",
-            "a bias's gradient divided by N again",
-            "a bias's gradient summed over everything",
-            "a bias's gradient from the weights'",
-            "a bias's gradient right for a batch of one",
-            "a vector that becomes a matrix",
-            "the mean over the outputs",
-            "the diagonal of the softmax alone",
-            "the softmax twice",
-            "a derivative at the wrong place",
-            "overflow, and a narrow sum",
-            "the logarithm of nothing",
-            "LeakyReLU without a slope",
-            "right for matrices only",
-            "nothing to do",
-            "ties in max pooling",
-            "overlapping windows",
-            "the first window only",
-            "a window off by the rest",
-            "the running variance",
-            "the batch in evaluation",
-            "dropout",
-            "z and a in one array",
-            "gradients of the call before",
-            "the penalty",
-            "weight decay on one device",
+            "Bias gradient divided by N again",
+            "Bias gradient summed over all outputs",
+            "Bias gradient from the weight gradient",
+            "Bias gradient right only for a batch of one",
+            "Bias gradient keeps the batch axis",
+            "Mean over the outputs missing in the gradient",
+            "Only the diagonal of the softmax's Jacobian",
+            "Softmax twice",
+            "Derivative at a instead of z",
+            "Overflow, and a narrow accumulator",
+            "Logarithm of zero",
+            "LeakyReLU with slope 0",
+            "Gradient right only for matrices",
+            "Identity returns its input",
+            "Ties in max pooling",
+            "Overlapping pooling windows",
+            "Only the first pooling window",
+            "Pooling windows off by the remainder",
+            "Biased running variance",
+            "Batch statistics in evaluation",
+            "Dropout",
+            "z and a share an array",
+            "Gradients accumulate across calls",
+            "Penalty and its gradient",
+            "Weight decay on one device",
             "Adam's ε",
-            "clipping nothing, and an option ignored",
-            "options and seeds ignored",
-            "a validator that never fires",
+            "Clipping by a zero norm, and an ignored option",
+            "Ignored options and seeds",
+            "A validator that never fires",
             "(N,) against (N, 1)",
-            "the mean of means",
-            "the last batch only",
-            "everybody's bias",
-            "parameters set and lost",
-            "saving from a device",
-            "indices out of bounds",
-            "a maximum on one device",
-            "the first epoch again",
-            "early stopping",
+            "Mean of means",
+            "Loss of the last batch only",
+            "Every part adds the same bias",
+            "Parameters set and lost",
+            "Saving from a device",
+            "Indices out of bounds",
+            "A maximum on one device",
+            "First epoch's order again",
+            "Early stopping",
         ],
         start=1,
     )
 )
 TEXT = """# The bug museum
 
-A network learns although its gradients are wrong: slower, or to a lower accuracy than it could, and nobody can tell by
-looking. Here are {numbers} bugs of backpropagation that happened in public, in tutorials and in libraries. Each is brought
-back into bpxp as a patch of one function, some in several forms, {forms} in all; then every check of the test suite runs,
-and the test asserts which of them see it, and that none gives an alarm without the bug. So a check that goes blind is
-noticed.
+A network with wrong gradients still learns, only slower or to a lower accuracy, so the bug is easy to miss. Here are
+{numbers} published bugs of backpropagation, from tutorials and libraries. Each is reintroduced into bpxp as a patch of one
+function, some in several variants, {forms} in all. For each, all checks below run, and a test asserts which of them see the
+bug, and that none fails without it. So a check that goes blind is noticed.
 
-What most people look at, a falling loss and the accuracy, sees {trained} of the {numbers}; the checks together see {union}.
+A falling loss and the accuracy, the usual evidence, see {trained} of the {numbers}; the checks together see {union}.
 
-| check | what it does | bugs, of {numbers} | seen by it alone |
+| check | what it does | bugs seen, of {numbers} | seen by it alone |
 |---|---|---|---|
 {checks}
 
-A bug counts for a check that sees one of its forms; the last column counts among the checks, without training. The two
-training tests were measured with the digits that come with bpxp, on the network in which the wrong function has work, and with another learning rate where the usual one fails.
+A bug counts if at least one of its variants is seen; the last column ignores the two training tests. These train on the
+bundled digits, with a network that uses the patched function, and with another learning rate where the usual one fails.
 """
 
 
@@ -109,7 +111,7 @@ def of_43(numbers: set[int]) -> str:
 
 def training_sees(seen: dict[str, Any]) -> list[str]:
     """Return which of the two training tests turn red."""
-    red = {"the loss goes down": not seen["loss falls"], "accuracy": seen["accuracy"] < training.ACCURACY}
+    red = {"falling loss": not seen["loss falls"], "accuracy": seen["accuracy"] < training.ACCURACY}
     return [name for name, is_red in red.items() if is_red]
 
 
@@ -142,10 +144,10 @@ def entry(exhibit: Exhibit, seen: dict[str, Any]) -> str:
     lines = [
         f"\n## {exhibit.key} {TITLES[exhibit.number]}\n",
         f"{exhibit.what}" + (f" {exhibit.here}" if exhibit.here else "") + "\n",
-        f"- **happened**: {exhibit.happened}",
-        f"- **here**: a patch of `{exhibit.place}`",
+        f"- **source**: {re.sub(ISSUE, LINK, exhibit.happened)}",
+        f"- **patched here**: `{exhibit.place}`",
         f"- **seen by**: {' · '.join(seen['checks'])}",
         f"- **not seen by**: {' · '.join(blind)}",
-        f"- **training**: {' and '.join(told) or 'neither'} sees it ({learned})\n",
+        f"- **training tests that see it**: {' and '.join(told) or 'none'} ({learned})\n",
     ]
     return "\n".join(lines)

@@ -117,4 +117,4 @@ def test_every_mistake_has_a_row(promise):
     numbers = {row.number for row in ROWS}
     assert numbers == set(range(1, MISTAKES + 1))
     figure = f"{len(numbers)} of {MISTAKES}, made in {len(ROWS)} ways"
-    promise("Mistakes that are answered by the named exception, what is wrong, where and how to mend it", figure)
+    promise("Invalid input answered by the documented exception, with place, cause and fix", figure)

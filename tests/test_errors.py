@@ -159,9 +159,7 @@ def test_the_page_has_every_code_and_no_other(promise):
     for anchor, code, name, title, _ in SECTIONS:
         assert anchor == name == f"BPX-{code}"
         assert f"{title}." == CODES[code]
-    promise(
-        "Codes of errors and warnings that the documentation explains, each by a call that causes it", str(len(CODES))
-    )
+    promise("Error and warning codes documented with a call that causes them", str(len(CODES)))
 
 
 @dataclass

@@ -247,7 +247,7 @@ def nursery(what, folder, count):
 def test_killed_while_saving(tmp_path, nightly, promise):
     found = nursery("kill", tmp_path, 500 if nightly else 15)
     promise(
-        "A run of which every step is saved, killed by kill -9 at a random time and resumed (numpy)",
+        "A run that saves every step, killed by kill -9 at a random time and resumed (numpy)",
         "{kills} kills, {halfway} of them halfway through a file; {lost} lost, {unreadable} unreadable, {leftovers} leftovers after the next save, "
         "{different} of {resumed} resumed runs with a differing bit".format(**found),
     )
@@ -259,7 +259,7 @@ def test_a_disk_that_is_full(tmp_path, nightly, promise):
     pytest.importorskip("resource")
     found = nursery("full", tmp_path, 100 if nightly else 10)
     promise(
-        "A save for which there is no room (file size limit)",
+        "Saving with no space left (file size limit)",
         "{trials} saves refused, previous file intact {intact} times, {leftovers} leftovers".format(**found),
     )
     assert found["intact"] == found["trials"]

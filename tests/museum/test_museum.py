@@ -65,7 +65,7 @@ def test_every_bug_is_here_and_is_seen_without_pytorch(promise):
     unseen = [key for key, seen in SEEN.items() if not set(seen["checks"]) - {TORCH}]
     assert unseen == []
     promise(
-        "Historical bugs of backpropagation, brought back one at a time: seen by a named check", page.of_43(numbers)
+        "Historical bugs of backpropagation, reintroduced one at a time: seen by a named check", page.of_43(numbers)
     )
     told = {exhibit.number for exhibit in EXHIBITS if page.training_sees(SEEN[exhibit.key])}
     promise("Of the same bugs, seen by a falling loss or an accuracy threshold", page.of_43(told))

@@ -49,9 +49,9 @@ LIBRARIES = ["numpy", "torch", "jax", "array-api-strict", "safetensors"]
 
 TEXT = """# Promises
 
-What bpxp promises, as it was measured. `nox -s promises` measures it all again and writes this page, or the rows of some
-tests (those of fuzzing: `nox -s fuzz -- all 10000000 --publish`); a broken promise ends it with an error. A few of each
-run in every test run. Times vary with the disk, and with who else wants the core.
+What bpxp guarantees, as measured. `nox -s promises` measures everything again and writes this page, or only the rows of the
+given tests; `nox -s fuzz -- all 10000000 --publish` writes the rows of fuzzing. A broken promise is an error. Every test run
+repeats a small sample. Times vary with the disk and the load of the machine.
 
 Last written with bpxp {version}, Python {python}, {libraries}; {machine}.
 
@@ -129,19 +129,19 @@ def speed() -> Iterator[dict[str, str]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         small, _, forced = beside(bpxp.Network([784, 30, 10], backend="numpy", seed=0), folder, 50)
-        figure = f"{1e3 * min(small):.1f} ms at best, {1e3 * statistics.median(small):.1f} ms in the median of 50; the "
-        figure += f"same bytes written and forced to the disk: {1e3 * min(forced):.1f} and "
+        figure = f"{1e3 * min(small):.1f} ms at best, {1e3 * statistics.median(small):.1f} ms in the median of 50; "
+        figure += f"writing and fsyncing the same bytes: {1e3 * min(forced):.1f} and "
         figure += f"{1e3 * statistics.median(forced):.1f} ms"
-        yield {"what": "Saving 784-30-10, checked and forced to the disk", "figure": figure, "test": HERE}
+        yield {"what": "Saving 784-30-10, verified and fsynced", "figure": figure, "test": HERE}
         large, plain, forced = beside(bpxp.Network([5000, 5000], backend="numpy", init="zeros"), folder, 7)
         content = (folder / "net.bpxp").read_bytes()
         hashed = best(lambda: hashlib.sha256(content), 7)
-        figure = f"{1e3 * min(large):.0f} ms at best: {min(large) / min(forced):.1f} times writing the same bytes and forcing "
+        figure = f"{1e3 * min(large):.0f} ms at best: {min(large) / min(forced):.1f} times writing and fsyncing the "
         figure += (
-            f"them to the disk ({1e3 * min(forced):.0f} ms), {min(large) / min(plain):.1f} times leaving them to the "
+            f"same bytes ({1e3 * min(forced):.0f} ms), {min(large) / min(plain):.1f} times writing them to the page "
         )
-        figure += f"system's cache ({1e3 * min(plain):.0f} ms); their SHA-256 alone takes {1e3 * hashed:.0f} ms"
-        yield {"what": "Saving 100 MB, checked and forced to the disk", "figure": figure, "test": HERE}
+        figure += f"cache ({1e3 * min(plain):.0f} ms); SHA-256 alone takes {1e3 * hashed:.0f} ms"
+        yield {"what": "Saving 100 MB, verified and fsynced", "figure": figure, "test": HERE}
         path = str(folder / "net.bpxp")
         seconds = best(lambda: bpxp.Network.load(path, backend="numpy"), 7)
         line = [sys.executable, "-c", LOADING, path]
@@ -150,7 +150,7 @@ def speed() -> Iterator[dict[str, str]]:
         figure = (
             f"{1e3 * seconds:.0f} ms at best, {grown / len(content):.2f} times the file's size in memory at the peak"
         )
-        yield {"what": "Loading 100 MB on NumPy, every byte checked", "figure": figure, "test": HERE}
+        yield {"what": "Loading 100 MB on NumPy, every byte verified", "figure": figure, "test": HERE}
 
 
 # Prints by how many bytes the memory of a process grows, at its peak, when it loads a file.

@@ -202,9 +202,7 @@ def test_every_truncation_is_found(small, promise):
     small.write_bytes(raw + b"\0")
     with pytest.raises(CheckpointCorruptError):
         bpxp.Network.load(small, backend="numpy")
-    promise(
-        "A file cut off after each of its bytes, or with one byte more", f"{len(raw) + 1} of {len(raw) + 1} refused"
-    )
+    promise("A file truncated after each of its bytes, or one byte longer", f"{len(raw) + 1} of {len(raw) + 1} refused")
 
 
 def test_a_file_that_shrinks_while_it_is_read(small):
@@ -432,7 +430,7 @@ def test_headers_that_fill_the_memory(small, promise):
         finally:
             tracemalloc.stop()
     figure = f"{len(found)} of {len(found)} refused, {max(found.values()) / 2**20:.0f} MiB of memory at most"
-    promise("Checkpoints whose headers are made to fill the memory", figure)
+    promise("Checkpoints with headers crafted to exhaust memory", figure)
     assert max(found.values()) < 50 << 20, found
 
 

@@ -121,7 +121,7 @@ def test_a_run_is_cut_and_goes_on_from_the_device_or_from_the_host(backend, tmp_
     for file, resident in itertools.product(some, (False, True)):
         assert rows(case.fit(net, resident, tmp_path, resume=file)) == rows(history)
         assert state(net) == wanted
-    what = f"A streamed run, cut after any step, goes on streamed or from the device to the same bits, {backend.name}"
+    what = f"A streamed run, cut at a step, resumed streamed or resident with the same bits, {backend.name}"
     promise(what, f"{2 * len(files)} of {2 * len(files)} times" if nightly else "a few times")
 
 
@@ -346,4 +346,6 @@ def test_a_file_larger_than_the_memory(backend, tmp_path, nightly, promise):
     )
     assert done.returncode == 0, done.stderr
     assert "streamed" in done.stdout
-    promise(f"A fit, an evaluation and a prediction from a file, {backend.name}", "188 MB with 94 MB of memory at hand")
+    promise(
+        f"A fit, an evaluation and a prediction from a file, {backend.name}", "188 MB with 94 MB of memory available"
+    )

@@ -161,7 +161,7 @@ def test_bombs_cost_no_memory(promise: Callable[[str, str], None]) -> None:
         finally:
             tracemalloc.stop()
     figure = f"{len(found)} of {len(found)} refused, {max(found.values()) / 2**20:.0f} MiB of memory at most"
-    promise("IDX files that announce or hold what they cannot be", figure)
+    promise("IDX files crafted to exhaust memory", figure)
     assert max(found.values()) < 8 << 20, found
 
 

@@ -59,7 +59,7 @@ def test_the_right_step_layer_and_quantity(backend, nightly, promise):
         if case.samples is not None:
             assert tuple(error.bad_samples) == case.samples, (seed, case.kind)
     promise(
-        f"Divergence planted in a layer and a step of a run, {backend.name}",
+        f"Divergence injected into a layer and a step, {backend.name}",
         f"{len(seeds)} of {len(seeds)} times the right step, layer and quantity; {len(KINDS)} kinds",
     )
 
@@ -78,7 +78,7 @@ def test_no_false_alarm(backend, nightly, promise):
         callbacks = [Every()] if i % 2 else []
         trainer = bpxp.Trainer(net, optimizer, callbacks=callbacks, progress=False)
         trainer.fit((x, rng.integers(0, 3, 11)), epochs=2, batch_size=4)
-    promise(f"Runs in which all stays finite, {backend.name}", f"0 false alarms in {runs:,}")
+    promise(f"Finite runs, {backend.name}", f"0 false alarms in {runs:,}")
 
 
 class Every(Callback):

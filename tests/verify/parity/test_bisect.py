@@ -79,8 +79,8 @@ def test_each_call_of_a_step_with_a_fault_is_named(name, promise, nightly):
         if f"({thing})" not in found.part or found.equation not in spoiled:
             misnamed.append((*counting.calls[n], kind, found.part, found.equation))
     count = len(places) * len(KINDS)
-    told = f"{count} faults, {count - len(missed) - len(misnamed)} named by their equation"
-    promise(f"Bisection of two backends, a fault planted in one call of a step ({name})", told)
+    told = f"{count} faults, {count - len(missed) - len(misnamed)} located at their equation"
+    promise(f"Bisection of two backends, a fault injected into one call of a step ({name})", told)
     assert (missed, misnamed) == ([], [])
 
 

@@ -79,9 +79,9 @@ def test_the_promise(backend, dtype, promise, nightly):
     worst = run.worst
     sharpest = max(max(row.share) for row in run.rows if row.quantity[2:] in ("z", "a", "delta", "dW", "db"))
     promise(
-        f"784-30-10, {steps} steps, every number of every step beside float64, {dtype} ({backend.name})",
-        f"at most {worst.worst:.2f} of its rounding bound ({worst.quantity}), gradients {sharpest:.2f}; left to itself "
-        f"the loss drifts by {run.drift_of_loss:.0e}",
+        f"784-30-10, {steps} steps, every value of every step against float64, {dtype} ({backend.name})",
+        f"at most {worst.worst:.2f} of its rounding bound ({worst.quantity}), gradients {sharpest:.2f}; free-running "
+        f"loss drift {run.drift_of_loss:.0e}",
     )
     assert found.ok, found.verdict
     assert run.unlikely == ()
@@ -97,8 +97,8 @@ def test_300_steps_stay_near_float64(backend, promise, nightly):
     for dtype, limit in (("float32", 1e-4), ("float64", 1e-12)):
         found = certify(net, [backend], steps=steps, batch_size=10, optimizer=optim.SGD(0.5), dtypes=[dtype])
         (run,) = found.runs
-        what = f"784-30-10, {steps} steps beside a float64 run, {dtype} ({backend.name})"
-        promise(what, f"loss {run.drift_of_loss:.0e}, parameters {run.drift_of_parameters:.0e} apart, relatively")
+        what = f"784-30-10, {steps} steps against a float64 run, {dtype} ({backend.name})"
+        promise(what, f"relative difference: loss {run.drift_of_loss:.0e}, parameters {run.drift_of_parameters:.0e}")
         assert run.drift_of_loss < limit
 
 

@@ -1,7 +1,7 @@
-"""One convolutional network on MNIST, past 99.6 %: convolution, pooling, batch normalisation and dropout.
+"""A convolutional network past 99.6 % on MNIST: convolution, pooling, batch normalisation and dropout.
 
-It shows how layers stand in a list that a function writes, `BatchNorm` behind a convolution without bias, `Dropout`
-between, and digits that are moved and bent anew in every epoch where the word "augment" is given.
+It shows layers built by a function, `BatchNorm` after a convolution without bias, `Dropout`, and, with the argument
+"augment", data augmentation: random shifts, rotations and elastic distortions in every epoch.
 
 Run:  python examples/cnn.py [EPOCHS] [SEED] [augment]      (MNIST is downloaded once; see BPXP_DATA_DIR)
 
@@ -29,9 +29,9 @@ BATCH = 100
 
 
 def convolution(filters: int, kernel: int, *between: nn.Layer) -> list[nn.Layer]:
-    """Return a convolution with what stands between it and its normalisation, and ReLU last."""
-    open_end = nn.Conv2D(filters, kernel, padding="same", bias=False, activation="identity")
-    return [open_end, *between, nn.BatchNorm(), nn.ReLU()]
+    """Return a convolution, the layers `between`, batch normalisation and ReLU."""
+    linear = nn.Conv2D(filters, kernel, padding="same", bias=False, activation="identity")
+    return [linear, *between, nn.BatchNorm(), nn.ReLU()]
 
 
 train, test = bpxp.data.mnist()

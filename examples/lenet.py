@@ -1,7 +1,7 @@
-"""A small convolutional network in the manner of LeNet-5 on MNIST, past 99.2 %.
+"""A small convolutional network like LeNet-5, past 99.2 % on MNIST.
 
 It shows `Conv2D` and `MaxPool2D`, the shape ledger, and a one-cycle learning rate. Two convolutions with 5 by 5
-kernels, each followed by pooling, and two dense layers; ReLU where LeNet-5 had tanh. No augmentation, no dropout.
+kernels, each followed by pooling, and two dense layers; ReLU instead of LeNet-5's tanh. No augmentation, no dropout.
 
 Run:  python examples/lenet.py [EPOCHS] [SEED]      (MNIST is downloaded once; see BPXP_DATA_DIR)
 

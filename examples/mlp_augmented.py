@@ -1,6 +1,6 @@
-"""A plain multilayer perceptron past 99 % on MNIST: dropout, and digits that are moved and bent anew in every epoch.
+"""A multilayer perceptron past 99 % on MNIST: dropout, random shifts, rotations and elastic distortions.
 
-It shows `bpxp.data.augment` and layers among sizes. 784-1024-1024-10, ReLU, dropout 0.3 after each hidden layer,
+It shows `bpxp.data.augment` and layers mixed with sizes. 784-1024-1024-10, ReLU, dropout 0.3 after each hidden layer,
 Nesterov's momentum with a one-cycle learning rate. Augmentation runs on the device, inside the step.
 
 Run:  python examples/mlp_augmented.py [EPOCHS]      (MNIST is downloaded once; see BPXP_DATA_DIR)

@@ -1,15 +1,15 @@
-"""Train 784-256-10 on MNIST to 98 %, watch it after each epoch, save the network and use it again.
+"""Train 784-256-10 on MNIST to 98 %, evaluate after each epoch, save the network and load it again.
 
 It shows `Trainer.fit` with evaluation on training and test set, `History`, `save` and `load`. Every backend runs it:
 ``BPXP_BACKEND=cupy python examples/mnist.py`` on a CUDA GPU, ``BPXP_BACKEND=torch`` or ``jax`` elsewhere.
 
-The gradient is the mean over the mini-batch; who sums over the 64 samples instead, with learning rate 0.01, takes the
-same steps as 0.64 here. The seed moves the result by a tenth of a percent: seeds 0, 1 and 2 ended at 97.99, 98.12 and
-97.97 %, after peaks of 98.05, 98.14 and 98.17 %; learning rate 0.5 is about 0.1 % behind after 20 epochs.
+The gradient is the mean over the mini-batch; a sum over its 64 samples with learning rate 0.01 takes the same steps as 0.64
+here. Seeds differ by a tenth of a percent: 0, 1 and 2 ended at 97.99, 98.12 and 97.97 %, after peaks of 98.05, 98.14 and
+98.17 %; learning rate 0.5 is about 0.1 % behind after 20 epochs.
 
-Run:  python examples/mnist.py [FILE]        (MNIST is downloaded once, unless BPXP_DATA_DIR says where it lies)
+Run:  python examples/mnist.py [FILE]        (MNIST is downloaded once; see BPXP_DATA_DIR)
 
-Printed: (2 CPU cores, NumPy 2.4.6, OPENBLAS_NUM_THREADS=1, while the machine did other work, too)
+Printed: (2 CPU cores, NumPy 2.4.6, OPENBLAS_NUM_THREADS=1, on a busy machine)
     <Network 784 → 256 → 10, SoftmaxCrossEntropy, 203,530 parameters, float32 on numpy>
     epoch  1/20  loss 0.4286  train loss 0.2521  train accuracy 0.9262  validation loss 0.2487  validation accuracy 0.9257  1.9 s
     …

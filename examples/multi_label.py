@@ -1,8 +1,8 @@
-"""Two digits in one picture, and the question which ones: several labels for one picture, each on or off by itself.
+"""Multi-label classification: which two digits are in a picture?
 
-It shows ``loss="binary_cross_entropy"``: ten sigmoids, one per digit, where a softmax would have to decide for one.
-A picture is 8 by 16 pixels, two of the handwritten digits that come with bpxp side by side. The test pictures are made
-of test digits alone: none was ever seen in training. "exact match" means that all ten labels of a picture are right.
+It shows ``loss="binary_cross_entropy"``: ten independent sigmoids, one per digit, instead of one softmax. A picture is 8
+by 16 pixels, two of the bundled handwritten digits side by side; test pictures contain test digits only. "exact match"
+means that all ten labels of a picture are right.
 
 Run:  python examples/multi_label.py         (a few seconds, no download)
 

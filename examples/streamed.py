@@ -1,12 +1,12 @@
-"""Train from a file that is never loaded: each mini-batch is gathered from it while the device works on another.
+"""Train from a memory-mapped file that is never loaded as a whole.
 
-The file holds pictures of digits, enlarged, moved and with noise; it is written and read through a memory map, so that
-it may be as large as the disk. ``resident=False`` keeps it where it is; without that word bpxp streams it if the device
-has no room. The order of the samples, the steps and every bit of the result are those of data on the device.
+Mini-batches are gathered from the file (double-buffered prefetch) while the device works. The file holds pictures of
+digits, enlarged, shifted and noisy, and may be as large as the disk. ``resident=False`` streams it; by default bpxp
+streams only what does not fit into the device. The results are bit-identical to those of data on the device.
 
 Run:  python examples/streamed.py [SAMPLES]        (default: 100,000, a file of 78 MB)
 
-Printed: (2 CPU cores, NumPy 2.4.6, OPENBLAS_NUM_THREADS=1, while the machine did other work, too)
+Printed: (2 CPU cores, NumPy 2.4.6, OPENBLAS_NUM_THREADS=1, on a busy machine)
     x.npy: 78 MB
     streamed: 99,322 samples per second, loss 0.072786, test accuracy 0.9694
     on the device: 109,604 samples per second, loss 0.072786, test accuracy 0.9694
@@ -27,7 +27,7 @@ train, test = bpxp.data.digits()
 
 
 def enlarged(digits, rng):
-    """Return the 8x8 pictures as 28x28, each at a place of its own, with noise."""
+    """Return the 8x8 pictures as 28x28, at random places, with noise."""
     large = rng.integers(0, 40, (len(digits), 28, 28), dtype=np.uint8)
     shown = np.kron(digits.reshape(-1, 8, 8), np.ones((3, 3), np.uint8))
     for picture, digit, (row, column) in zip(large, shown, rng.integers(0, 5, (len(digits), 2)), strict=True):
@@ -41,7 +41,7 @@ with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / "x.npy"
     x = np.lib.format.open_memmap(path, "w+", np.uint8, (samples, 784))
     which = rng.integers(0, len(train), samples)
-    for begin in range(0, samples, 5000):  # never more than a part of it in memory
+    for begin in range(0, samples, 5000):  # block by block
         part = which[begin : begin + 5000]
         x[begin : begin + 5000] = enlarged(train.x[part], rng)
     x.flush()

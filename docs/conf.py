@@ -41,9 +41,9 @@ html_title = "bpxp"
 html_static_path = ["_static"]
 html_css_files = ["bpxp.css"]
 html_show_sourcelink = False
-html_sidebars = {"index": [], "start": [], "notation": []}
+html_sidebars = {page.stem: [] for page in Path(__file__).parent.glob("*.md")}  # a page of its own has no section
 html_theme_options = {
-    "header_links_before_dropdown": 4,  # their titles are long
+    "header_links_before_dropdown": 5,
     "show_prev_next": True,
     "navigation_with_keys": False,
     "secondary_sidebar_items": ["page-toc"],

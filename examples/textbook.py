@@ -1,10 +1,10 @@
-"""The textbook's network, 784-30-10, trained on MNIST with one line of mathematics per mini-batch.
+"""The textbook's network, 784-30-10, trained on MNIST with one line per mini-batch.
 
 It shows `Loader` and `Network.gradient_descent`: softmax with categorical cross-entropy on top of sigmoid hidden
-units, 30 epochs of mini-batches of 10. First from N(0, 1), as the textbook draws the weights, then from the default
-(Glorot, "Xavier") initialisation, which starts where sigmoids are steep and wants a smaller learning rate.
+units, 30 epochs of mini-batches of 10. First with weights from N(0, 1), as in the textbook, then with the default
+(Glorot, "Xavier") initialisation, which starts where sigmoids are steep and needs a smaller learning rate.
 
-Run:  python examples/textbook.py            (MNIST is downloaded once, unless BPXP_DATA_DIR says where it lies)
+Run:  python examples/textbook.py            (MNIST is downloaded once; see BPXP_DATA_DIR)
 
 Printed: (2 CPU cores, NumPy 2.4.6)
     init='normal', learning rate 0.5
@@ -22,7 +22,7 @@ Printed: (2 CPU cores, NumPy 2.4.6)
 import bpxp
 
 train, test = bpxp.data.mnist()
-vectors = train.flatten()  # of uint8 pixels; the network scales them to 0 … 1
+vectors = train.flatten()  # uint8 pixels, which the network scales to 0 … 1
 
 
 def learn(init: str, learning_rate: float) -> None:

@@ -1,9 +1,9 @@
-"""The same network, the same data, the same order, on two array libraries: how far do they drift apart?
+"""The same network, data and order on two array libraries: how far do they drift apart?
 
 The initial parameters and the order of the samples are functions of the seed, so both start from the same bits and see
-the same mini-batches. What differs is the rounding inside the libraries' matrix products and exponentials.
+the same mini-batches. Only the rounding inside the libraries' matmuls and exponentials differs.
 
-Run:  python examples/two_backends.py [FIRST [SECOND]]        (default: numpy, and torch if it is there, else strict)
+Run:  python examples/two_backends.py [FIRST [SECOND]]        (default: numpy, and torch if installed, else strict)
       python examples/two_backends.py numpy cupy
 
 Printed: (2 CPU cores, NumPy 2.4.6, PyTorch 2.13.0)

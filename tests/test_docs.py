@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
 import re
 from pathlib import Path
 
@@ -102,6 +103,14 @@ def test_the_reference_lists_every_public_name(room):
     classes_and_functions = {name for name in module.__all__ if callable(getattr(module, name))}
     assert classes_and_functions - listed <= {"Array", "Namespace", "Step"}  # aliases of types
     assert {name for name in listed if "." not in name} <= set(module.__all__)
+
+
+@pytest.mark.parametrize("name", [name for name in TEXTS if name.startswith("api/")])
+def test_what_the_reference_lists_is_there(name):
+    for block in TEXTS[name].split(".. currentmodule:: ")[1:]:
+        module, _, rest = block.partition("\n")
+        for listed in re.findall(r"^   ([\w.]+)$", rest, flags=re.MULTILINE):
+            assert pkgutil.resolve_name(f"{module}.{listed}")
 
 
 @pytest.mark.parametrize("name", TEXTS)

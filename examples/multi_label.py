@@ -1,7 +1,7 @@
 """Multi-label classification: which two digits are in a picture?
 
-It shows ``loss="binary_cross_entropy"``: ten independent sigmoids, one per digit, instead of one softmax. A picture is 8
-by 16 pixels, two of the bundled handwritten digits side by side; test pictures contain test digits only. "exact match"
+It shows ``loss="binary_cross_entropy"``: ten independent sigmoids, one per digit, instead of one softmax. A picture is
+8 by 16 pixels, two of the bundled handwritten digits side by side; test pictures contain test digits only. "exact match"
 means that all ten labels of a picture are right.
 
 Run:  python examples/multi_label.py         (a few seconds, no download)

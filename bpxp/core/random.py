@@ -110,14 +110,9 @@ def normalize_seed(seed: Seed, where: str = "Network(seed=…)") -> int:
     if isinstance(seed, np.random.SeedSequence):
         return int.from_bytes(seed.generate_state(4).tobytes(), "little")
     if isinstance(seed, (bool, np.bool_)) or not isinstance(seed, (int, np.integer)):
-        raise InvalidTypeError(
-            where,
-            "not a seed",
-            code="E001",
-            got=f"{type(seed).__name__} {seed!r}",
-            expected="int, SeedSequence, Generator or None",
-            fix="seed=0",
-        )
+        got = f"{type(seed).__name__} {seed!r}"
+        expected = "int, SeedSequence, Generator or None"
+        raise InvalidTypeError(where, "not a seed", code="E001", got=got, expected=expected, fix="seed=0")
     if seed < 0:
         raise InvalidValueError(where, "a seed cannot be negative", code="E002", got=str(seed), expected=">= 0")
     return int(seed)

@@ -71,11 +71,9 @@ class Dataset:
             name, fix = repr(self.backend), f"Dataset(x, y).to({self.backend!r})"
             raise InvalidTypeError("Dataset(backend=…)", "a name, not a Backend", code="E001", got=name, fix=fix)
         if self.resident is False and self.backend is None and not isinstance(self.x, np.ndarray):
+            what = "data that stay on the host are NumPy arrays"
             raise InvalidTypeError(
-                "Dataset(resident=False)",
-                "data that stay on the host are NumPy arrays",
-                code="E030",
-                got=f"x of {type(self.x).__module__.split('.')[0]}",
+                "Dataset(resident=False)", what, code="E030", got=f"x of {type(self.x).__module__.split('.')[0]}"
             )
         n = self.x.shape[0]
         if n == 0:
@@ -89,12 +87,9 @@ class Dataset:
                 expected="one label or row of targets per sample",
             )
         if self.weight is not None and tuple(self.weight.shape) != (n,):
+            what = "not one weight per sample"
             raise InvalidValueError(
-                "Dataset(weight=…)",
-                "not one weight per sample",
-                code="E047",
-                got=f"shape {tuple(self.weight.shape)}",
-                expected=f"({n},)",
+                "Dataset(weight=…)", what, code="E047", got=f"shape {tuple(self.weight.shape)}", expected=f"({n},)"
             )
 
     def __len__(self) -> int:
@@ -147,22 +142,16 @@ class Dataset:
         """
         rows = np.asarray(indices)
         if rows.ndim != 1 or (rows.dtype.kind not in "iu" and rows.size):
-            raise InvalidTypeError(
-                "Dataset.take(indices)",
-                "not a sequence of ints",
-                code="E001",
-                got=f"shape {rows.shape}, dtype {rows.dtype}",
-                fix="take(numpy.flatnonzero(mask)) for a mask" if rows.dtype == bool else "",
-            )
+            got = f"shape {rows.shape}, dtype {rows.dtype}"
+            fix = "take(numpy.flatnonzero(mask)) for a mask" if rows.dtype == bool else ""
+            raise InvalidTypeError("Dataset.take(indices)", "not a sequence of ints", code="E001", got=got, fix=fix)
         bad = np.flatnonzero((rows < 0) | (rows >= len(self)))
         if bad.size:
+            what = "out of range"
+            got = f"indices[{bad[0]}] = {rows[bad[0]]}"
+            first = f"{bad.size} of {rows.size} are out of range"
             raise InvalidValueError(
-                "Dataset.take(indices)",
-                "out of range",
-                code="E073",
-                got=f"indices[{bad[0]}] = {rows[bad[0]]}",
-                expected=f"0..{len(self) - 1}",
-                first=f"{bad.size} of {rows.size} are out of range",
+                "Dataset.take(indices)", what, code="E073", got=got, expected=f"0..{len(self) - 1}", first=first
             )
         parts = (None if a is None else self._rows(a, rows.astype(np.int32)) for a in (self.x, self.y, self.weight))
         x, y, weight = parts
@@ -206,12 +195,8 @@ class Dataset:
         share = number(fraction, "Dataset.split(fraction)", low=0.0, high=1.0, low_open=True, high_open=True)
         n, size = len(self), round(share * len(self))
         if size in (0, n):
-            raise InvalidValueError(
-                "Dataset.split(fraction)",
-                "a part would have 0 samples",
-                code="E050",
-                got=f"{share} of {n} samples, parts of {n - size} and {size}",
-            )
+            got = f"{share} of {n} samples, parts of {n - size} and {size}"
+            raise InvalidValueError("Dataset.split(fraction)", "a part would have 0 samples", code="E050", got=got)
         order = HostRandom(normalize_seed(seed, "Dataset.split(seed=…)"), (SPLIT,)).permutation(n)
         return self.take(np.sort(order[size:])), self.take(np.sort(order[:size]), name=f"{self.name} (split)")
 
@@ -220,13 +205,9 @@ class Dataset:
             return self.backend.xp.take(a, self.backend.asarray(rows), axis=0)
         if isinstance(a, np.ndarray):
             return np.take(a, rows, axis=0)
-        raise InvalidTypeError(
-            "Dataset.take",
-            "the data are arrays of another library",
-            code="E030",
-            got=type(a).__module__.split(".")[0],
-            fix="data.to(backend).take(…)",
-        )
+        what = "the data are arrays of another library"
+        got = type(a).__module__.split(".")[0]
+        raise InvalidTypeError("Dataset.take", what, code="E030", got=got, fix="data.to(backend).take(…)")
 
 
 def as_dataset(data: Dataset | Sequence[Any], where: str = "data") -> Dataset:
@@ -235,13 +216,8 @@ def as_dataset(data: Dataset | Sequence[Any], where: str = "data") -> Dataset:
         return data
     if isinstance(data, tuple | list) and len(data) in (2, 3):
         return Dataset(*data)
-    raise InvalidTypeError(
-        where,
-        "not data",
-        code="E030",
-        got=f"{type(data).__name__}" + (f" of {len(data)}" if isinstance(data, tuple | list) else ""),
-        expected="a Dataset, (x, y) or (x, y, weight)",
-    )
+    got = f"{type(data).__name__}" + (f" of {len(data)}" if isinstance(data, tuple | list) else "")
+    raise InvalidTypeError(where, "not data", code="E030", got=got, expected="a Dataset, (x, y) or (x, y, weight)")
 
 
 def _as_array(a: Any, where: str) -> Array:
@@ -260,13 +236,9 @@ def _narrow(y: np.ndarray) -> np.ndarray:
     limits = np.iinfo(np.int32)
     bad = np.flatnonzero((y < limits.min) | (y > limits.max))
     if bad.size:
-        raise InvalidValueError(
-            "Dataset.to",
-            "the target does not fit into int32",
-            code="E041",
-            got=f"{y.reshape(-1)[bad[0]]} (the {bad[0]}th value)",
-            first=f"{bad.size} of {y.size} do not",
-        )
+        what = "the target does not fit into int32"
+        got = f"{y.reshape(-1)[bad[0]]} (the {bad[0]}th value)"
+        raise InvalidValueError("Dataset.to", what, code="E041", got=got, first=f"{bad.size} of {y.size} do not")
     return y.astype(np.int32)
 
 

@@ -80,14 +80,10 @@ def picture_size(in_shape: tuple[int, ...]) -> tuple[int, int]:
     side = math.isqrt(in_shape[0])
     if len(in_shape) == 1 and side * side == in_shape[0]:
         return side, side
-    raise InvalidValueError(
-        "predict",
-        "the network does not take grey pictures",
-        code="E075",
-        got=f"input shape {in_shape}",
-        expected="(height, width, 1), or a square number of pixels",
-        fix="net.predict(x) from Python",
-    )
+    what = "the network does not take grey pictures"
+    got = f"input shape {in_shape}"
+    expected = "(height, width, 1), or a square number of pixels"
+    raise InvalidValueError("predict", what, code="E075", got=got, expected=expected, fix="net.predict(x) from Python")
 
 
 def centred(grey: Image.Image, height: int, width: int) -> Image.Image:

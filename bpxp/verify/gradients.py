@@ -304,10 +304,6 @@ def _fail(problem: _Problem, name: str, d: np.ndarray, rtol: float, atol: float)
         above, slash, field = parameter.rpartition("/")
         what = f"{layer.title}, {above}{slash}d{field}{list(index)}"
     ratio = f", ratio {analytic / numeric:.6g}" if numeric else ""
-    raise GradientCheckError(
-        "check_gradients",
-        f"{what} is wrong",
-        code="E080",
-        got=f"{analytic!r} by the backward pass",
-        expected=f"{numeric!r} by the loss (difference {error:.2e}{ratio})",
-    )
+    got = f"{analytic!r} by the backward pass"
+    expected = f"{numeric!r} by the loss (difference {error:.2e}{ratio})"
+    raise GradientCheckError("check_gradients", f"{what} is wrong", code="E080", got=got, expected=expected)

@@ -157,13 +157,9 @@ class Shift(Geometric):
         super().__post_init__()
         pixels = number(self.pixels, "Shift(pixels=…)", low=0.0)
         if not self.subpixel and not pixels.is_integer():
-            raise InvalidValueError(
-                "Shift(pixels=…)",
-                "not a whole number of pixels",
-                code="E005",
-                got=repr(self.pixels),
-                fix=f"Shift({pixels:g}, subpixel=True)",
-            )
+            what = "not a whole number of pixels"
+            fix = f"Shift({pixels:g}, subpixel=True)"
+            raise InvalidValueError("Shift(pixels=…)", what, code="E005", got=repr(self.pixels), fix=fix)
         object.__setattr__(self, "pixels", pixels)
 
     @property

@@ -67,23 +67,14 @@ def validate_transforms(transforms: Any, where: str) -> tuple[Transform, ...]:
         If it is not a sequence, or an item cannot be called or hashed.
     """
     if callable(transforms) or not isinstance(transforms, Iterable):
-        raise InvalidTypeError(
-            where,
-            "not a sequence of transforms",
-            code="E056",
-            got=type(transforms).__name__,
-            fix="augment=[Rotate(10)]",
-        )
+        what = "not a sequence of transforms"
+        raise InvalidTypeError(where, what, code="E056", got=type(transforms).__name__, fix="augment=[Rotate(10)]")
     found = tuple(transforms)
     for i, transform in enumerate(found):
         if isinstance(transform, type) or not callable(transform) or type(transform).__hash__ is None:
-            raise InvalidTypeError(
-                where,
-                f"[{i}] is not a transform",
-                code="E056",
-                got=transform.__name__ if isinstance(transform, type) else type(transform).__name__,
-                expected="a hashable function (x, y, key, /, *, xp) -> (x, y), such as Rotate(10)",
-            )
+            got = transform.__name__ if isinstance(transform, type) else type(transform).__name__
+            expected = "a hashable function (x, y, key, /, *, xp) -> (x, y), such as Rotate(10)"
+            raise InvalidTypeError(where, f"[{i}] is not a transform", code="E056", got=got, expected=expected)
     return found
 
 

@@ -41,14 +41,10 @@ class Mixup:
 
     def __call__(self, x: Array, y: Array, key: Key, /, *, xp: Namespace) -> tuple[Array, Array]:
         if len(y.shape) != 2:
-            raise InvalidTypeError(
-                "Mixup",
-                "class indices cannot be mixed",
-                code="E056",
-                got=f"y of shape {tuple(y.shape)}",
-                expected="rows (batch, n_out)",
-                fix="one_hot(y, classes, dtype=x.dtype, xp=xp)",
-            )
+            what = "class indices cannot be mixed"
+            got = f"y of shape {tuple(y.shape)}"
+            fix = "one_hot(y, classes, dtype=x.dtype, xp=xp)"
+            raise InvalidTypeError("Mixup", what, code="E056", got=got, expected="rows (batch, n_out)", fix=fix)
         batch = x.shape[0]
         share = symmetric_beta(key.at(0), self.alpha, batch, dtype=x.dtype, xp=xp)
         turn = xp.floor(uniform(key.at(1), (1,), dtype=x.dtype, xp=xp) * float(batch - 1))

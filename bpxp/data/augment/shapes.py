@@ -50,17 +50,9 @@ def image_shape(shape: Shape | None, in_shape: Shape, name: str) -> Shape:
         return shape
     where = f"{name}(shape={'…' if shape is None else shape})"
     if shape is None:
-        raise InvalidValueError(
-            where,
-            "the samples are not images",
-            code="E056",
-            got=f"samples of shape {in_shape}",
-            expected="(height, width, channels)",
-            fix=f"{name}(…, shape=(28, 28, 1)) says how a vector of 784 is an image",
-        )
-    raise InvalidValueError(
-        where,
-        f"an image of {' × '.join(map(str, shape))} has {math.prod(shape)} numbers",
-        code="E056",
-        got=f"samples of shape {in_shape}, {math.prod(in_shape)} numbers",
-    )
+        what = "the samples are not images"
+        got = f"samples of shape {in_shape}"
+        fix = f"{name}(…, shape=(28, 28, 1)) says how a vector of 784 is an image"
+        raise InvalidValueError(where, what, code="E056", got=got, expected="(height, width, channels)", fix=fix)
+    what = f"an image of {' × '.join(map(str, shape))} has {math.prod(shape)} numbers"
+    raise InvalidValueError(where, what, code="E056", got=f"samples of shape {in_shape}, {math.prod(in_shape)} numbers")

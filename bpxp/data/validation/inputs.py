@@ -34,14 +34,9 @@ def as_host(a: Any, where: str) -> np.ndarray:
     if a is None:
         raise InvalidTypeError(where, "is missing", code="E030", got="None", expected="an array")
     if hasattr(a, "__next__"):
-        raise InvalidTypeError(
-            where,
-            "can be read only once",
-            code="E030",
-            got=type(a).__name__,
-            expected="an array",
-            fix=f"{name} = np.stack(list({name}))",
-        )
+        what = "can be read only once"
+        fix = f"{name} = np.stack(list({name}))"
+        raise InvalidTypeError(where, what, code="E030", got=type(a).__name__, expected="an array", fix=fix)
     if hasattr(a, "collect_schema") and hasattr(a, "collect"):
         raise InvalidTypeError(
             where, "has not been computed yet", code="E030", got=type(a).__name__, fix=f"pass {name}.collect()"
@@ -53,13 +48,9 @@ def as_host(a: Any, where: str) -> np.ndarray:
         )
     if np.ma.isMaskedArray(a):
         if np.ma.is_masked(a):
-            raise InvalidTypeError(
-                where,
-                "has masked values",
-                code="E033",
-                got=f"{int(np.ma.getmaskarray(a).sum())} of {a.size} masked",
-                fix=f"pass {name}.filled(value), or drop the rows",
-            )
+            got = f"{int(np.ma.getmaskarray(a).sum())} of {a.size} masked"
+            fix = f"pass {name}.filled(value), or drop the rows"
+            raise InvalidTypeError(where, "has masked values", code="E033", got=got, fix=fix)
         a = a.data
     if hasattr(a, "columns") and hasattr(a, "to_numpy"):
         _check_columns(a, where)
@@ -79,14 +70,9 @@ def as_host(a: Any, where: str) -> np.ndarray:
     if kind == "c":
         raise InvalidTypeError(where, f"{array.dtype} not supported", code="E031", fix=f"pass {name}.real")
     if kind not in "biuf":
-        raise InvalidTypeError(
-            where,
-            "not numbers",
-            code="E031",
-            got=f"dtype {array.dtype}",
-            expected="integers or floats",
-            fix="encode it as numbers",
-        )
+        got = f"dtype {array.dtype}"
+        fix = "encode it as numbers"
+        raise InvalidTypeError(where, "not numbers", code="E031", got=got, expected="integers or floats", fix=fix)
     return array
 
 
@@ -111,27 +97,18 @@ def adopt(a: Any, backend: Backend, where: str) -> Array:
     except BpxpError as error:
         raise error.replaced(where=where) from None
     except (BufferError, TypeError) as error:
-        raise InvalidTypeError(
-            where,
-            f"{backend.name} cannot take the array",
-            code="E031",
-            got=f"dtype {a.dtype} of {type(a).__module__.split('.')[0]} ({error})",
-            fix="convert it to float32",
-        ) from error
+        what = f"{backend.name} cannot take the array"
+        got = f"dtype {a.dtype} of {type(a).__module__.split('.')[0]} ({error})"
+        raise InvalidTypeError(where, what, code="E031", got=got, fix="convert it to float32") from error
 
 
 def _check_columns(frame: Any, where: str) -> None:
     for name, dtype in zip(frame.columns, frame.dtypes, strict=True):
         text = str(dtype).lower()
         if not any(word in text for word in ("int", "float", "bool", "double", "decimal")):
-            raise InvalidTypeError(
-                where,
-                f"column {name!r} is not numeric",
-                code="E031",
-                got=f"dtype {dtype}",
-                expected="numbers",
-                fix=f"x.drop(columns=[{name!r}]), or encode it",
-            )
+            what = f"column {name!r} is not numeric"
+            fix = f"x.drop(columns=[{name!r}]), or encode it"
+            raise InvalidTypeError(where, what, code="E031", got=f"dtype {dtype}", expected="numbers", fix=fix)
 
 
 def _ragged(a: Any) -> str:
@@ -267,18 +244,10 @@ def not_finite(host: np.ndarray, dtype: str, where: str) -> InvalidValueError:
                 firsts.setdefault(name, [begin + row, *rest])
                 counts[name] = counts.get(name, 0) + int(bad.sum())
     if "bad" in firsts:
-        return InvalidValueError(
-            where,
-            f"{counts['nan']} NaN and {counts['inf']} inf",
-            code="E038",
-            first=f"First at {firsts['bad']}",
-            fix="keep = np.isfinite(x).all(axis=1); x, y = x[keep], y[keep], or fill the gaps",
-        )
+        what = f"{counts['nan']} NaN and {counts['inf']} inf"
+        fix = "keep = np.isfinite(x).all(axis=1); x, y = x[keep], y[keep], or fill the gaps"
+        return InvalidValueError(where, what, code="E038", first=f"First at {firsts['bad']}", fix=fix)
     value = float(host[tuple(firsts["large"])])
-    return InvalidValueError(
-        where,
-        f"{value:g} exceeds the {dtype} maximum {largest:.2g}",
-        code="E039",
-        first=f"First at {firsts['large']}, {counts['large']} in all",
-        fix="scale x, or Network(…, dtype='float64')",
-    )
+    what = f"{value:g} exceeds the {dtype} maximum {largest:.2g}"
+    first = f"First at {firsts['large']}, {counts['large']} in all"
+    return InvalidValueError(where, what, code="E039", first=first, fix="scale x, or Network(…, dtype='float64')")

@@ -88,13 +88,9 @@ class Comparison:
         self.thing, self.given, self.rtol, self.seed = thing, dict(given), rtol, seed
         self.backend = get_backend(backend)
         if not has_float64(self.backend):
-            raise BackendNotUsableError(
-                "check_equations",
-                "the backend has no float64",
-                code="E012",
-                got=label(self.backend),
-                fix="backend='numpy'",
-            )
+            what = "the backend has no float64"
+            got = label(self.backend)
+            raise BackendNotUsableError("check_equations", what, code="E012", got=got, fix="backend='numpy'")
         self.xp = self.backend.xp
         self.rng = HostRandom(seed, (DIRECTION,))
         self.found: dict[tuple[str, str], float] = {}
@@ -169,13 +165,11 @@ class Comparison:
         wrong = ~(error <= self.rtol)  # NaN is wrong, too
         if np.any(wrong):
             place = tuple(int(i) for i in np.argwhere(wrong)[0])
+            what = "the code computes something else"
+            got = f"{code[place].item()!r} by the code"
+            first = f"First at {list(place)}, {np.count_nonzero(wrong)} of {wrong.size} entries"
             raise DerivationError(
-                where,
-                "the code computes something else",
-                code="E081",
-                got=f"{code[place].item()!r} by the code",
-                expected=f"{loops[place].item()!r} by the equation",
-                first=f"First at {list(place)}, {np.count_nonzero(wrong)} of {wrong.size} entries",
+                where, what, code="E081", got=got, expected=f"{loops[place].item()!r} by the equation", first=first
             )
         self.found[of, line] = max(self.found.get((of, line), 0.0), float(np.max(error, initial=0.0)))
 

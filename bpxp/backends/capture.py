@@ -1,8 +1,8 @@
-"""Run a step as it is written until it is worth recording, then from a recording that has proved to do the same.
+"""Capture and replay: a step runs eagerly at first, then from a captured list of calls that was proved equal.
 
-What NumPy's recording and the CUDA graphs of CuPy and PyTorch have in common: buffers of their own, the proof, and the
-way back to the step as it is written, with a reason. A recording is never taken at its word: the first times it runs,
-the step runs beside it on a copy, and where a single bit differs the recording is given up.
+This is what NumPy, PyTorch and the CUDA graphs of CuPy and PyTorch share: buffers of their own, the proof, and the
+fallback to the eager step, with a reason. The first times that a captured step runs, the eager step runs beside it on a
+copy; if a single bit differs, the capture is dropped.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from bpxp.backends.base import State, StepFunction
 from bpxp.core.tree import leaves, unflatten
 from bpxp.core.typing import Array
 
-NO_STATE = "it has no state"  # a function, called when its value is wanted
+NO_STATE = "it has no state"  # a plain function, called for its value
 
-Play = Callable[[int], None]  # do what was recorded so many times
+Play = Callable[[int], None]  # replay so many times
 Call = tuple[Callable[..., Any], tuple[Any, ...]]  # a function, and its arguments
 
 
 class NotRecordable(Exception):
-    """The step does what cannot be repeated without Python: the text says what."""
+    """The step cannot be captured; the text says why."""
 
 
 def repeated(calls: list[Call]) -> Play:
-    """Return what makes these calls again, in their order."""
+    """Return a function that makes these calls again, in order."""
 
     def play(times: int) -> None:
         for _ in range(times):
@@ -48,26 +48,26 @@ class Replay:
     Attributes
     ----------
     plays : dict of int to callable
-        The recordings that are proved, by the number of steps that each of them does.
+        The captures that are proved, by the number of steps of each.
     reason : str
-        Why the step runs as it is written; empty where it is recorded, or where it was not tried yet.
+        Why the step runs eagerly; empty where it is captured, or was not tried yet.
 
     Notes
     -----
-    A recording knows addresses, not arrays. So the state gets buffers of its own, and what is given in other arrays is
-    copied into them: a new order of the samples, say. Of the data large arrays have to be the same ones in every call,
-    else all begins anew; what is small and was seen to change is copied, too.
+    A capture holds addresses, not arrays. So the state gets buffers of its own, and a state in other arrays is copied
+    into them. Large arrays of the data have to be the same ones in every call, or the step is captured again; small
+    ones that were seen to change, such as a new order of the samples, are copied too.
 
-    The state that is returned stands in these buffers: it is good until the next call.
+    The returned state aliases these buffers: it is valid until the next call.
     """
 
-    WORTH = 8  # steps that run as they are written before one is recorded
-    SIZES: tuple[int, ...] = (1,)  # how many steps a recording does, the largest first, the last 1
-    PROOFS = 1  # how often a recording runs beside the step as it is written
-    RUNS = True  # whether recording does the step, or only writes it down
-    FAILURES: tuple[type[Exception], ...] = (NotRecordable,)  # what ends the attempt; anything else is the step's own
-    FED = 1 << 20  # bytes of an array of the data that is sooner copied than waited for
-    STATE = math.inf  # bytes of a state that is not copied for it
+    WORTH = 8  # eager steps before one is captured
+    SIZES: tuple[int, ...] = (1,)  # how many steps a capture holds, the largest first, the last 1
+    PROOFS = 1  # how often a capture runs beside the eager step
+    RUNS = True  # whether capturing also runs the step
+    FAILURES: tuple[type[Exception], ...] = (NotRecordable,)  # make it eager; other errors are the step's own
+    FED = 1 << 20  # bytes of an array of the data that is copied rather than captured again
+    STATE = math.inf  # bytes of the largest state that is copied for it
 
     def __init__(self, step: StepFunction, /) -> None:
         self.step, self.reason = step, ""
@@ -76,40 +76,40 @@ class Replay:
         self._forget([])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Replay:
-        # Another object has other arrays: it finds out for itself.
+        # Another object has other arrays, and captures for itself.
         other = copy.copy(self)
         other.reason, other._moving = "", set()
         other._forget([])
         return other
 
-    # ---------------------------------------------------------------- what a library has to say
+    # ---------------------------------------------------------------- what a library defines
 
     def is_array(self, a: Any) -> bool:
         """Return whether `a` is an array of this library, on the device of the step."""
         raise NotImplementedError
 
     def own(self, a: Array) -> Array:
-        """Return a copy of `a` that shares its memory with nothing, in C order."""
+        """Return a copy of `a` in memory of its own, in C order."""
         raise NotImplementedError
 
     def copy(self, into: Array, a: Array) -> None:
-        """Write the numbers of `a` into an array of the same kind."""
+        """Copy `a` into an array of the same shape and dtype."""
         raise NotImplementedError
 
     def place(self, a: Array) -> tuple[int, Any]:
-        """Return where the memory of `a` begins, of which it may be a view, and which view."""
+        """Return the address of the memory of `a`, and which view of it `a` is."""
         raise NotImplementedError
 
     def same(self, a: Array, b: Array) -> bool:
-        """Return whether two arrays of the same kind hold the same bits."""
+        """Return whether two arrays of the same shape and dtype hold the same bits."""
         raise NotImplementedError
 
     def capture(self, state: State, data: Any, size: int) -> Play:
-        """Record `size` steps on the buffers of the state."""
+        """Capture `size` steps on the buffers of the state."""
         raise NotImplementedError
 
     def wait(self) -> None:
-        """Let what is on its way be done, before its memory goes."""
+        """Wait for pending work before its memory is freed."""
 
     # ---------------------------------------------------------------- running
 
@@ -122,7 +122,7 @@ class Replay:
         return state
 
     def _some(self, state: State, data: Any, count: int) -> tuple[int, State]:
-        """Do one step or more, and return how many and the state after them; or none, but prepare for it."""
+        """Run some steps and return how many, perhaps none, and the state after them."""
         if self.reason:
             return 1, self.step(state, data)
         size = next(size for size in self.SIZES if size <= count)
@@ -138,7 +138,7 @@ class Replay:
         return self._record(state, data, size)
 
     def _ready(self, state: State, data: Any) -> State:
-        """Return the state in the recorded buffers, if there are any that fit."""
+        """Return the state in the captured buffers, if they fit."""
         given = leaves(data)
         if not self._fits(leaves(state), given):
             self._forget(given)
@@ -162,7 +162,7 @@ class Replay:
         return len(now) == len(self._state) and all(map(self._same_kind, now, self._state))
 
     def _forget(self, given: list[Any]) -> None:
-        """Begin anew, with these data."""
+        """Drop all captures, and start again with these data."""
         if self.plays:
             self.wait()
         self.plays = {}
@@ -178,12 +178,12 @@ class Replay:
         if not moved:
             return state
         if any(self.place(a)[0] in self._homes for _, a in moved):
-            moved = [(own, self.own(a)) for own, a in moved]  # two may have changed places
+            moved = [(own, self.own(a)) for own, a in moved]  # two may have been swapped
         for own, a in moved:
             self.copy(own, a)
         return unflatten(state, self._state)
 
-    # ---------------------------------------------------------------- recording
+    # ---------------------------------------------------------------- capturing
 
     def _record(self, state: State, data: Any, size: int) -> tuple[int, State]:
         try:
@@ -196,7 +196,7 @@ class Replay:
         return size if self.RUNS else 0, unflatten(state, self._state)
 
     def _settle(self, before: list[Any], given: list[Any]) -> None:
-        """Give state, and those data that change, buffers: what is given may be a view, or read-only."""
+        """Make buffers for the state, and for data that change: the arrays may be views, or read-only."""
         if not before:
             raise NotRecordable(NO_STATE)
         if not all(map(self.is_array, before)):
@@ -208,12 +208,12 @@ class Replay:
         self._data = [self.own(a) if i in self._moving else a for i, a in enumerate(given)]
 
     def changed(self, after: list[Any]) -> list[tuple[Array, Array]]:
-        """Return (buffer, array) for each part of a state that a step returned in a new array.
+        """Return (buffer, array) for each part of a state that a step returned in another array.
 
         Raises
         ------
         NotRecordable
-            If it could not be given to the next step in the same buffers.
+            If the next step could not have it in the same buffers.
         """
         if len(after) != len(self._state) or not all(map(self._same_kind, after, self._state)):
             raise NotRecordable("its state changes its structure")
@@ -229,7 +229,7 @@ class Replay:
         return new
 
     def _prove(self, state: State, data: Any, size: int) -> tuple[int, State]:
-        """Run steps as they are written and from the recording; return how many, and the state after them."""
+        """Run steps eagerly and from the capture; return how many, and the state after them."""
         play, left = self._unproved.pop(size)
         try:
             expected = unflatten(state, [self.own(a) for a in self._state])

@@ -1,4 +1,4 @@
-"""What the CUDA graphs of CuPy and PyTorch have in common: a step is written down without being done, then launched."""
+"""What the CUDA graphs of CuPy and PyTorch share: a step is captured without being run, then launched."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from bpxp.core.typing import Array, Namespace
 
 
 class GraphReplay(Replay):
-    """A compiled step of a GPU: its kernels, launched with one call instead of one call each.
+    """A compiled step on a GPU: one launch of a graph instead of one launch for each kernel.
 
     Parameters
     ----------
     step : callable
     xp : namespace
-        Of the step: its `memo` has to be complete before anything is captured.
+        Of the step: its `memo` has to be complete before the capture.
     """
 
     WORTH = 3  # the first steps compile kernels and load libraries
     SIZES = (8, 1)
-    PROOFS = 2  # the second begins with memory as the first has left it
+    PROOFS = 2  # the second starts with memory as the first left it
     RUNS = False
-    FAILURES = (Exception,)  # a library refuses in its own way; what the step itself does wrong, it does again
+    FAILURES = (Exception,)  # libraries raise their own types; an error of the step itself is raised again eagerly
 
     def __init__(self, step: StepFunction, xp: Namespace, /) -> None:
         self.xp = xp
         super().__init__(step)
 
     def warm_up(self, state: State, data: Any) -> None:
-        """Do on a copy of the state all that is going to be captured."""
+        """Run what will be captured on a copy of the state."""
         copies = [self.own(a) for a in leaves(state)]
         after = self.step(unflatten(state, copies), data)
         for into, a in zip(copies, leaves(after), strict=True):
             self.copy(into, a)
 
     def work(self, state: State, data: Any, size: int) -> None:
-        """Do so many steps on the buffers of the state: what is to be captured."""
+        """Run `size` steps on the buffers of the state, for the capture."""
         memo: dict[Any, Array] = getattr(self.xp, "memo", {})
         known = set(memo)
         try:
@@ -46,7 +46,7 @@ class GraphReplay(Replay):
                 for own, a in self.changed(leaves(self.step(state, data))):
                     self.copy(own, a)
         finally:
-            # Within a capture tables have no numbers yet, and their memory is the graph's.
+            # Tables that are made within a capture have no values yet, and their memory is the graph's.
             new = memo.keys() - known
             for key in new:
                 del memo[key]

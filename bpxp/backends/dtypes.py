@@ -1,4 +1,4 @@
-"""The dtypes that a network can have, and whether a device has them."""
+"""The dtypes of a network, and whether a device has them."""
 
 from __future__ import annotations
 
@@ -39,5 +39,5 @@ def has_float64(backend: Backend) -> bool:
         warnings.simplefilter("error")  # JAX warns, and makes float32
         try:
             return bool(backend.xp.zeros(1, dtype=backend.xp.float64).dtype == backend.xp.float64)
-        except Exception:  # each library has its own way to refuse
+        except Exception:  # each library raises its own type
             return False

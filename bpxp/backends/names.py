@@ -38,8 +38,8 @@ LIBRARIES = {
     "strict": Library("array_api_strict", "StrictBackend", "pip install 'bpxp[strict]'", ("", "device1"), True),
 }
 ENVIRONMENT = "BPXP_BACKEND"
-FASTEST = "fastest"  # a choice, not a backend: it is measured, for a network
-_found: dict[tuple[str, str], Backend] = {}  # by name and precision; what computed once is not tried again
+FASTEST = "fastest"  # not a name, but a measurement for a network
+_found: dict[tuple[str, str], Backend] = {}  # by name and precision; those that passed the test
 
 
 class BackendInfo(NamedTuple):
@@ -61,15 +61,15 @@ class BackendInfo(NamedTuple):
 
 
 def get_backend(name: str | Backend | None = None, *, matmul: str | None = None) -> Backend:
-    """Return the backend of that name, after it has really computed something.
+    """Return the backend of that name, after a test computation.
 
     Parameters
     ----------
     name : str, Backend or None
         ``"numpy"``, ``"cupy"``, ``"cupy:1"``, ``"torch"``, ``"torch:cuda"``, ``"torch:cuda:1"``, ``"jax"``,
         ``"jax:cpu"``, ``"strict"``, ``"strict:device1"``, or ``"auto"``: CuPy if a device answers, else NumPy.
-        None means the environment variable ``BPXP_BACKEND``, and ``"auto"`` without it. A Backend is returned as
-        it is.
+        None means the environment variable ``BPXP_BACKEND``, and ``"auto"`` without it. A Backend is
+        returned as it is.
     matmul : {"float32", "tf32", "bfloat16", "float16"}, optional
         Precision of the operands of matrix products; sums and everything else stay in float32. The name
         ``"torch:cuda+tf32"`` asks for the same.
@@ -77,11 +77,11 @@ def get_backend(name: str | Backend | None = None, *, matmul: str | None = None)
     Raises
     ------
     InvalidValueError
-        Unknown name or device, or a precision that the device does not have.
+        For an unknown name or device, or a precision that the device does not have.
     BackendNotInstalledError
-        The array library is not installed; an ImportError that says what to install.
+        If the array library is not installed; an ImportError that says what to install.
     BackendNotUsableError
-        It is installed and does not work here; a RuntimeError that says why.
+        If it is installed but does not work here; a RuntimeError that says why.
     """
     if name is None:
         name = os.environ.get(ENVIRONMENT) or "auto"

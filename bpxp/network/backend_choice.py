@@ -1,4 +1,4 @@
-"""Which backend a network lives on, and why: asked for, found, or measured to be the fastest of those installed."""
+"""The choice of a network's backend: asked for, found, or measured to be the fastest of those installed."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def choose(
     Parameters
     ----------
     asked : str, Backend or None
-        As for `get_backend`; or ``"fastest"``, ``"fastest:128"``, which measures steps of so many samples.
+        As for `get_backend`; or ``"fastest"``, ``"fastest:128"``, which measures steps of 64 or 128 samples.
     matmul : str or None
         As for `get_backend`.
     spec : Spec
@@ -101,7 +101,7 @@ def _reason(asked: Any, named: Any, backend: Backend) -> str:
 
 
 def why_eager(compiled: dict[Any, Any]) -> dict[str, str]:
-    """Return the reasons of those compiled steps that gave up recording, or a CUDA graph, by the step's name."""
+    """Return why compiled steps run eagerly instead of from a capture, by the step's name."""
     found = {}
     for key, run in compiled.items():
         reason = getattr(getattr(run, "run", run), "reason", "")
@@ -112,7 +112,7 @@ def why_eager(compiled: dict[Any, Any]) -> dict[str, str]:
 
 @functools.cache
 def why() -> str:
-    """Return why CuPy does not work here: asked once."""
+    """Return why CuPy does not work here; tried once."""
     return available_backends(["cupy"])["cupy"].reason
 
 
@@ -139,13 +139,13 @@ def fastest(spec: Spec, params: Params, batch: int, matmul: str | None = None) -
 
     Notes
     -----
-    A library is imported for it, and its step compiled; beyond that it takes at most a second, and for networks of
-    which one library's share does not do a step, a step or two of each.
+    Each library is imported and its step compiled. Beyond that it takes at most a second; for networks whose step takes
+    longer than a library's share of it, a step or two of each.
     """
     seconds: dict[str, float] = {}
     excluded: dict[str, str] = {}
     backends: dict[str, Backend] = {}
-    if "jax" not in sys.modules:  # it would take three quarters of a GPU's memory from the others, for good
+    if "jax" not in sys.modules:  # it would preallocate three quarters of a GPU's memory
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     for name in CANDIDATES:
         try:
@@ -157,7 +157,7 @@ def fastest(spec: Spec, params: Params, batch: int, matmul: str | None = None) -
             excluded[name] = f"not installed: {LIBRARIES[name.partition(':')[0]].install}"
         except BpxpError as error:
             excluded[name] = str(error.__cause__ or error.brief)
-        except Exception as error:  # out of memory, say: each library has its own way
+        except Exception as error:  # such as out of memory: each library raises its own type
             excluded[name] = f"{type(error).__name__}: {error}"
     if not seconds:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in excluded.items())

@@ -1,7 +1,7 @@
-"""Pre-flight: what a training step costs, known before it runs: operations, FLOPs, bytes moved and peak memory.
+"""Pre-flight: what a training step will cost in operations, FLOPs, bytes moved and peak memory.
 
-The real step runs once on arrays that have shapes and no numbers (see `bpxp.backends.abstract.namespace`), so nothing
-of it is described a second time, and a network larger than this machine can be asked about.
+The real step runs on abstract arrays (see `bpxp.backends.abstract.namespace`), so none of it is described a second
+time, and the network may be larger than this machine.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from bpxp.network.summary import si
 from bpxp.nn.losses.softmax_cross_entropy import one_hot
 from bpxp.optim import Optimizer, get_optimizer
 
-LARGEST = 4096  # the largest batch that advice is looked for
+LARGEST = 4096  # batch that the advice considers
 
 
 class Machine(NamedTuple):
-    """What a machine needs, roughly: seconds per operation, FLOP per second, bytes per second."""
+    """Rough speed of a machine: seconds per operation, FLOP per second, bytes per second."""
 
     launch: float
     flops: float
@@ -34,7 +34,7 @@ class Machine(NamedTuple):
 
 
 # A core of a server of 2024 under NumPy, and a data-centre GPU of that time whose kernels are launched one by one; in
-# float32. Orders of magnitude, good enough to say which of the three counts.
+# float32. Orders of magnitude, good enough to say which of the three dominates.
 CPU_CORE = Machine(1.5e-6, 1e11, 2e10)
 GPU = Machine(5e-6, 4e13, 2e12)
 
@@ -47,16 +47,16 @@ class Costs(NamedTuple):
     backend, optimizer, dtype : str
     batch_size, samples : int
     operations : int
-        What reads or writes numbers: on a GPU one kernel launch each, a few more where a library has no kernel for it.
-        Views are none.
+        That read or write numbers: on a GPU one kernel launch each, or a few where a library has no kernel for it.
+        Views are not counted.
     flops : int
         Floating-point operations of the matrix products, 2 for each multiply-add: exact.
     bytes : int
-        What the operations read and write, as if no cache kept anything.
+        That the operations read and write, as if there were no cache.
     resident_bytes : int
         Parameters, running statistics, optimizer state, the data set, and tables that layers keep.
     peak_bytes : int
-        The most that lives at a time, the resident bytes included. The array library's own buffers are not known.
+        The peak of live bytes, with the resident ones. The array library's own buffers are not known.
     by_operation : dict of str to Cost
         The same by name: count, bytes, flops.
     largest_product : tuple of int
@@ -64,10 +64,10 @@ class Costs(NamedTuple):
     advice : tuple of str
         What limits the step, and what would help.
     state_bytes : int
-        Of the resident bytes those of parameters, running statistics and optimizer state. A fit keeps them once more
-        in the host's memory, to go back to when it diverges.
+        The resident bytes of parameters, running statistics and optimizer state. A fit keeps a copy in the host's
+        memory, to go back to when it diverges.
     streamed : bool
-        Of the data set the device holds two pieces.
+        Whether the device holds two pieces of the data set instead of all of it.
     """
 
     backend: str
@@ -130,16 +130,16 @@ def preflight(
     Parameters
     ----------
     net : Network
-        It is only looked at.
+        It is not changed.
     batch_size : int, optional
     samples : int, optional
-        Size of the data set on the device; default: one mini-batch. Where the batch size does not divide it, the last
-        mini-batch is masked, which every step pays for.
+        Size of the data set on the device; default: one mini-batch. If the batch size does not divide it, the last
+        mini-batch is masked, at a cost in every step.
     optimizer : Optimizer or str, optional
     pixels : bool, optional
-        The data set is uint8, as images are.
+        Whether the data set is uint8, as images are.
     weighted : bool, optional
-        Samples or classes have weights.
+        Whether samples or classes have weights.
     augment : sequence of transforms, optional
         As for `Trainer.fit`.
     resident : bool, optional
@@ -152,11 +152,11 @@ def preflight(
     Raises
     ------
     ShapeRuleError
-        If a layer of your own uses a function of the Array API that no rule is known for.
+        If a layer of your own uses a function of the Array API that has no rule of cost.
 
     Notes
     -----
-    It is the step as NumPy, CuPy and eager PyTorch run it. JAX fuses operations, so that its launches and bytes are
+    These are the costs of the step on NumPy, CuPy and eager PyTorch. JAX fuses operations, so its launches and bytes are
     fewer. FLOPs are the same everywhere.
 
     Examples
@@ -195,7 +195,7 @@ def step_costs(
     transforms = _arranged(augment, net)
     step = TrainingStep(net.model, net.loss, optimizer, transforms, None if resident else n, xp=xp)
     state, data = _start(step, net, batch, n, pixels, weighted, meter)
-    state = step(state, data)  # the first step makes tables that the others only read
+    state = step(state, data)  # the first step makes the cached tables
     meter.start()
     live = meter.live
     state = step(state, data)

@@ -1,4 +1,4 @@
-"""The shape ledger: for each layer the shapes of everything that its equations name, and what it costs.
+"""The shape ledger: the shapes of everything that a layer's equations name, and the layer's costs.
 
 Nothing in it is stated twice: shapes, bytes and FLOPs are those of one forward and backward pass of two samples, on
 abstract arrays.
@@ -24,7 +24,7 @@ from bpxp.nn.layer import Layer
 from bpxp.nn.sequential import Sequential
 from bpxp.nn.spec import Spec
 
-SAMPLES = 2  # one sample has no variance, which batch normalisation needs
+SAMPLES = 2  # batch normalisation needs a variance
 
 
 class Entry(NamedTuple):

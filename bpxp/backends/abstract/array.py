@@ -1,7 +1,7 @@
-"""Arrays without numbers: a shape, a dtype and a place in a buffer, whose operations only count what they would cost.
+"""Abstract arrays: a shape, a dtype, strides and a buffer, but no numbers; their operations only count costs.
 
-Views share the buffer of what they view, and a buffer lives as long as an array refers to it, as in NumPy: so the bytes
-that live at the same time are known without one of them being allocated.
+A view shares its buffer, and a buffer lives as long as an array refers to it, as in NumPy. So the peak memory is known
+without allocating any.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bpxp.errors import InvalidTypeError, InvalidValueError
 
 
 class Cost(NamedTuple):
-    """What operations of one name did: how many, the bytes that they read and wrote, the FLOPs of matrix products."""
+    """Of the operations of one name: how many, the bytes that they read and wrote, the FLOPs of matrix products."""
 
     operations: int = 0
     bytes: int = 0
@@ -28,14 +28,14 @@ class Cost(NamedTuple):
 
 
 class Meter:
-    """Adds up what the operations of a namespace cost.
+    """Sums the costs of the operations of a namespace.
 
     Attributes
     ----------
     live, peak : int
-        Bytes of all buffers now, and of the most that there were at a time.
+        Bytes of all buffers, now and at the peak.
     by_name : dict of str to Cost
-        An operation is what reads or writes numbers, a kernel launch on a GPU; a view is none.
+        An operation reads or writes numbers, and is a kernel launch on a GPU; views are not counted.
     matmuls : list of (m, k, n)
         The matrix products, in order.
     """
@@ -45,7 +45,7 @@ class Meter:
         self.start()
 
     def start(self) -> None:
-        """Count from here; what lives goes on to live."""
+        """Reset the counts, and the peak to what is live."""
         self.by_name: dict[str, Cost] = {}
         self.matmuls: list[tuple[int, int, int]] = []
         self.peak = self.live
@@ -56,17 +56,17 @@ class Meter:
         return sum(self.by_name.values(), Cost())
 
     def allocate(self, size: int) -> None:
-        """Note bytes that came to life."""
+        """Add a buffer."""
         self.live += size
         self.peak = max(self.peak, self.live)
 
     def record(self, name: str, moved: int, flops: int = 0) -> None:
-        """Note an operation."""
+        """Count an operation."""
         self.by_name[name] = self.by_name.get(name, Cost()) + Cost(1, moved, flops)
 
 
 class Buffer:
-    """Bytes that are alive as long as this object is."""
+    """Bytes that are live as long as this object is."""
 
     def __init__(self, meter: Meter, size: int) -> None:
         self.meter, self.size = meter, size
@@ -77,14 +77,14 @@ class Buffer:
 
 
 class ShapeArray:
-    """An array of the Array API that has everything except numbers.
+    """An array of the Array API without numbers.
 
     Parameters
     ----------
     shape : tuple of int
     dtype : numpy.dtype
     strides : tuple of int
-        In numbers, not in bytes.
+        In items, not in bytes.
     buffer : Buffer
     """
 
@@ -104,7 +104,7 @@ class ShapeArray:
 
     @property
     def touched(self) -> int:
-        """Bytes that are read: a number that is broadcast counts once."""
+        """Bytes that a read touches: a number that is broadcast counts once."""
         own = (n for n, stride in zip(self.shape, self.strides, strict=True) if stride or not n)
         return math.prod(own) * int(self.dtype.itemsize)
 
@@ -122,7 +122,7 @@ class ShapeArray:
     __bool__ = __float__ = __int__ = __index__ = __complex__ = __array__ = __setitem__ = __len__ = __iter__ = _refuse
 
     def view(self, shape: Shape, strides: Shape) -> ShapeArray:
-        """Return another look at the same buffer."""
+        """Return a view of the same buffer."""
         return ShapeArray(shape, self.dtype, strides, self.buffer)
 
     def __getitem__(self, index: Any) -> ShapeArray:
@@ -153,12 +153,12 @@ def memory_order(a: ShapeArray, ndim: int) -> list[int]:
 
 
 def compact(shape: Shape) -> Shape:
-    """Return the strides of an array that lies row after row."""
+    """Return the strides of a C-contiguous array."""
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
 def indexed(a: ShapeArray, index: tuple[Any, ...]) -> tuple[Shape, Shape]:
-    """Return shape and strides of ``a[index]``: integers, slices, None and an Ellipsis."""
+    """Return shape and strides of ``a[index]``, for integers, slices, None and an Ellipsis."""
     if any(not (part is None or part is ... or isinstance(part, (int, slice))) for part in index):
         raise InvalidTypeError(
             "x[…]",
@@ -212,12 +212,12 @@ def reshaped(a: ShapeArray, shape: Shape) -> Shape | None:
 
 
 def promoted(name: str, operands: Sequence[Any]) -> Any:
-    """Return the dtype of a result: that of the arrays, which are of one kind; a Python number never widens it.
+    """Return the dtype of a result: that of the arrays, which are of one kind; Python numbers never promote it.
 
     Raises
     ------
     InvalidTypeError
-        Where the standard leaves the result undefined: kinds are mixed, or a float meets integers.
+        Where the standard leaves the result undefined: mixed kinds, or a Python float with integers.
     """
     dtypes = [a.dtype for a in operands if isinstance(a, ShapeArray)]
     kinds = {("i" if d.kind == "u" else d.kind) for d in dtypes}
@@ -231,7 +231,7 @@ def promoted(name: str, operands: Sequence[Any]) -> Any:
 
 
 def elementwise(meter: Meter, name: str, operands: Sequence[Any], dtype: Any = None) -> ShapeArray:
-    """Return the result of an operation on each element, after broadcasting."""
+    """Return the result of an elementwise operation, after broadcasting."""
     arrays, shape = broadcast(name, operands)
     result = new(meter, shape, promoted(name, operands) if dtype is None else dtype, arrays)
     meter.record(name, sum(a.touched for a in arrays) + result.touched)
@@ -239,7 +239,7 @@ def elementwise(meter: Meter, name: str, operands: Sequence[Any], dtype: Any = N
 
 
 def broadcast(name: str, operands: Sequence[Any]) -> tuple[list[ShapeArray], Shape]:
-    """Return the arrays among the operands, and the shape that they have together."""
+    """Return the arrays among the operands, and their common shape."""
     arrays = [a for a in operands if isinstance(a, ShapeArray)]
     try:
         return arrays, np.broadcast_shapes(*(a.shape for a in arrays))

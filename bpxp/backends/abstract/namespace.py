@@ -1,7 +1,7 @@
-"""The namespace of arrays without numbers: the real step runs in it, and what it would cost is counted.
+"""The namespace of abstract arrays: the real step runs in it, and its costs are counted.
 
-It has the functions that the mathematics uses, and a clear error for the others. Nothing is described twice: what is
-counted is what the layers, losses and optimizers ask for.
+It has the functions that the mathematics uses, and raises a clear error for others. No cost is stated twice: the calls
+of layers, losses and optimizers are counted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bpxp.backends.base import CONSTANTS, DTYPES, RuledNamespace
 from bpxp.core.typing import Shape
 from bpxp.errors import InvalidTypeError, InvalidValueError
 
-# One number for each number, of the same dtype; the operators are in `ARITHMETIC` of bpxp.backends.abstract.array, too.
+# Elementwise, with a result of the same dtype; `ARITHMETIC` of bpxp.backends.abstract.array has the operators.
 SAME_DTYPE = """
 abs acos acosh add asin asinh atan atan2 atanh bitwise_and bitwise_invert bitwise_left_shift bitwise_or
 bitwise_right_shift bitwise_xor ceil copysign cos cosh divide exp expm1 floor floor_divide hypot log log10 log1p log2
@@ -44,7 +44,7 @@ def shape_namespace(meter: Meter, like: Any = None) -> Any:
     ----------
     meter : Meter
     like : namespace, optional
-        Of the backend that is asked about: its hints hold here too, and its kernels count as one operation.
+        Of the backend in question: its `workspace` and `fuses` hold here too, and its kernels count as one operation.
     """
     functions: dict[str, Any] = {name: getattr(np, name) for name in CONSTANTS}
     functions |= {name: np.dtype(name) for name in DTYPES}
@@ -70,7 +70,7 @@ def shape_namespace(meter: Meter, like: Any = None) -> Any:
 
 
 def shape_of(a: Any, meter: Meter) -> ShapeArray:
-    """Return an array of any library without its numbers."""
+    """Return the abstract array of an array of any library."""
     return new(meter, tuple(a.shape), dtype_name(a))
 
 
@@ -83,7 +83,7 @@ def _result_type(*operands: Any) -> Any:
     return np.result_type(*(getattr(a, "dtype", a) for a in operands))
 
 
-# ---------------------------------------------------------------- numbers for numbers
+# ---------------------------------------------------------------- elementwise
 
 
 def _elementwise(meter: Meter, name: str, dtype: Any, /, *operands: Any) -> ShapeArray:
@@ -107,7 +107,7 @@ def _astype(meter: Meter, x: ShapeArray, dtype: Any, /, *, copy: bool = True) ->
 
 
 def _done(meter: Meter, name: str, read: Sequence[ShapeArray], result: ShapeArray) -> ShapeArray:
-    """Note an operation that reads all of some arrays and writes another."""
+    """Count an operation that reads all of some arrays and writes another."""
     meter.record(name, sum(a.touched for a in read) + result.touched)
     return result
 
@@ -139,7 +139,7 @@ def _matmul(meter: Meter, a: ShapeArray, b: ShapeArray, /) -> ShapeArray:
     return result
 
 
-# ---------------------------------------------------------------- made, moved, put together
+# ---------------------------------------------------------------- creation and manipulation
 
 
 def _made(name: str) -> Callable[..., ShapeArray]:
@@ -204,7 +204,7 @@ def _take_along_axis(meter: Meter, x: ShapeArray, indices: ShapeArray, /, *, axi
 
 
 def _gathered(meter: Meter, name: str, indices: ShapeArray, result: ShapeArray) -> ShapeArray:
-    """Note a gather: of the source it reads as much as it writes."""
+    """Count a gather, which reads as much of the source as it writes."""
     meter.record(name, indices.touched + 2 * result.touched)
     return result
 

@@ -23,7 +23,7 @@ NO_MEMORY = ("cudaErrorMemoryAllocation", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def _on(device: Any, function: Any) -> Any:
-    """Make a function compute on `device`: CuPy itself heeds only its current device."""
+    """Make a function compute on `device`: CuPy computes on its current device only."""
 
     @functools.wraps(function)
     def there(*args: Any, **kwargs: Any) -> Array:
@@ -39,14 +39,14 @@ class CupyBackend:
     Attributes
     ----------
     blas : Blas or None
-        Matrix products that a CUDA graph can hold; None without nvmath-python.
+        Matrix products that a CUDA graph can capture; None without nvmath-python.
     blas_missing : str
-        Why there are none.
+        Why there are none; empty if there are.
 
     Notes
     -----
-    Operators such as ``x * 2.0`` compute on CuPy's current device and nowhere else. So a backend that was asked for by
-    number makes its device the current one of the thread; a step sets it for itself.
+    Operators such as ``x * 2.0`` compute on CuPy's current device. So a backend that was asked for by number makes its
+    device the current one of the thread; a step sets it for itself.
     """
 
     matmul = "float32"
@@ -95,13 +95,13 @@ class CupyBackend:
             return Memory(free + cupy.get_default_memory_pool().free_bytes(), total)
 
     def out_of_memory(self, error: BaseException, /) -> bool:
-        # CuPy's OutOfMemoryError is a MemoryError; the driver and cuBLAS have numbers with a name.
+        # CuPy's OutOfMemoryError is a MemoryError; the driver and cuBLAS raise errors of their own with these names.
         text = str(error)
         return isinstance(error, MemoryError) or any(said in text for said in NO_MEMORY)
 
 
 def find_blas(device: Any) -> tuple[Blas | None, str]:
-    """Return cuBLAS by nvmath-python's bindings, once it has multiplied right; or None, and the reason."""
+    """Return cuBLAS by nvmath-python's bindings after a test; or None, and the reason."""
     try:
         from nvmath.bindings import cublas
 

@@ -1,8 +1,8 @@
-"""Matrix products of CuPy's arrays by cuBLAS on a handle of bpxp's own, which can be captured in a CUDA graph.
+"""Matrix products of CuPy arrays by cuBLAS on a handle of bpxp's own, which can be captured in a CUDA graph.
 
 CuPy refuses its own calls of cuBLAS while a stream is captured (`setStream` in cupy_backends/cuda/libs/cublas.pyx).
-nvmath-python's bindings call the same library. The same handle serves eager and captured steps, with a workspace of the
-same size: cuBLAS chooses its algorithm by it, and other algorithms round otherwise.
+nvmath-python's bindings call the same library. Eager and captured steps share the handle and the size of its workspace:
+cuBLAS chooses its algorithm by that, and other algorithms round differently.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TYPES = {"float32": 0, "float64": 1, "float16": 2}  # cudaDataType_t: CUDA_R_32F
 
 
 def layout(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> tuple[bool, int] | None:
-    """Return how a library that counts columns first reads a matrix: whether it has to be transposed, and its pitch.
+    """Return how cuBLAS, which is column-major, has to read a row-major matrix: whether transposed, and the pitch.
 
     Parameters
     ----------
@@ -33,8 +33,8 @@ def layout(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> t
     Returns
     -------
     (bool, int) or None
-        False for a matrix whose rows follow one another, at a distance of so many items; True for one whose columns
-        do. None if neither do, so that it has to be copied.
+        False for a row-major matrix, True for a column-major one; and the pitch, the number of items from one row or
+        column to the next. None for other strides: the matrix has to be copied.
     """
     rows, columns = shape
     down, right = (stride // itemsize for stride in strides)
@@ -55,23 +55,23 @@ class Blas:
     cublas : module
         ``nvmath.bindings.cublas``, or what has its functions.
     library : module
-        ``cupy``: for arrays, memory and the current stream.
+        ``cupy``, for arrays, memory and the current stream.
     """
 
     def __init__(self, cublas: Any, library: Any) -> None:
         self.cublas, self.library = cublas, library
         self.handle = cublas.create()
-        self._workspaces: dict[Any, Array] = {}  # a stream's own: two streams may multiply at the same time
+        self._workspaces: dict[Any, Array] = {}  # one for each stream: two streams may multiply at the same time
         self._stream: Any = None
         self._lock = threading.Lock()
         numbers: dict[str, np.ndarray] = {name: np.array([1.0, 0.0], name) for name in ("float32", "float64")}
-        self._numbers = numbers  # the addresses of 1 and 0 have to last
+        self._numbers = numbers  # keeps the addresses of 1 and 0 valid
         self._scalars = {name: (a.ctypes.data, a.ctypes.data + a.itemsize) for name, a in numbers.items()}
         kinds = cublas.ComputeType
         self._modes = {"float32": kinds.COMPUTE_32F, "float64": kinds.COMPUTE_64F, "tf32": kinds.COMPUTE_32F_FAST_TF32}
 
     def takes(self, a: Array, b: Array) -> bool:
-        """Return whether this is a product for cuBLAS: of matrices, or stacks of them, of one kind of floats."""
+        """Return whether cuBLAS has this product: of matrices or stacks of them, of one floating dtype."""
         return (
             a.dtype == b.dtype
             and a.dtype.name in TYPES
@@ -83,7 +83,7 @@ class Blas:
         )
 
     def matmul(self, a: Array, b: Array, /, mode: str = "") -> Array:
-        """Return a b; the product of float16 matrices in float32.
+        """Return a b; of float16 matrices in float32.
 
         Parameters
         ----------
@@ -100,11 +100,11 @@ class Blas:
         m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
         kind = "float64" if a.dtype.name == "float64" else "float32"
         out = self.library.empty((*stack, m, n), dtype=kind)
-        (a, turned_a, pitch_a), (b, turned_b, pitch_b) = self._matrix(a), self._matrix(b)
+        (a, transposed_a, pitch_a), (b, transposed_b, pitch_b) = self._matrix(a), self._matrix(b)
         one, zero = self._scalars[kind]
         given = TYPES[a.dtype.name]
-        # Who counts columns first sees every matrix transposed: outᵀ = bᵀ aᵀ.
-        head = (int(turned_b), int(turned_a), n, m, k, one)
+        # cuBLAS is column-major, so a row-major matrix is its transpose: compute outᵀ = bᵀ aᵀ.
+        head = (int(transposed_b), int(transposed_a), n, m, k, one)
         tail = (self._modes[mode or kind], self.cublas.GemmAlgo.DEFAULT)
         with self._lock:
             self._settle()
@@ -118,7 +118,7 @@ class Blas:
         return out
 
     def _stacked(self, a: Array, stack: tuple[int, ...]) -> tuple[Array, int]:
-        """Return a matrix or a stack of them, and the items from one to the next."""
+        """Return a matrix or a stack of them, and the number of items from one to the next."""
         if a.ndim > 3 or (a.ndim == 3 and len(stack) > 1):
             a = self.library.ascontiguousarray(self.library.broadcast_to(a, (*stack, *a.shape[-2:])))
             a = a.reshape(-1, *a.shape[-2:])
@@ -138,14 +138,14 @@ class Blas:
         return a, *found
 
     def _settle(self) -> None:
-        """Let the handle work on the current stream, in the memory that belongs to it."""
+        """Set the handle to the current stream and its workspace."""
         stream = int(self.library.cuda.get_current_stream().ptr)
-        whose = stream if stream != PER_THREAD else (stream, threading.get_ident())
-        if whose == self._stream:
+        key = stream if stream != PER_THREAD else (stream, threading.get_ident())
+        if key == self._stream:
             return
-        if whose not in self._workspaces:
-            # Not from a pool, which may be a graph's: it outlives the graph.
-            self._workspaces[whose] = self.library.cuda.Memory(WORKSPACE)
+        if key not in self._workspaces:
+            # Not from a pool, which may be a graph's: the workspace outlives the graph.
+            self._workspaces[key] = self.library.cuda.Memory(WORKSPACE)
         self.cublas.set_stream(self.handle, stream)
-        self.cublas.set_workspace(self.handle, self._workspaces[whose].ptr, WORKSPACE)  # set_stream took it away
-        self._stream = whose
+        self.cublas.set_workspace(self.handle, self._workspaces[key].ptr, WORKSPACE)  # set_stream resets it
+        self._stream = key

@@ -28,8 +28,8 @@ class CupyGraph(GraphReplay):
 
     Notes
     -----
-    A graph knows the addresses of its temporaries, and CuPy gives memory that is free to whoever asks. So the
-    temporaries come from a memory pool that nobody else has, and that lives as long as the graph.
+    A graph holds the addresses of its temporaries, and CuPy's pool would reuse their memory. So they come from a
+    private memory pool that lives as long as the graph.
     """
 
     def __init__(self, step: StepFunction, xp: Namespace, device: Any, no_matmul: str, /) -> None:
@@ -64,7 +64,7 @@ class CupyGraph(GraphReplay):
     def capture(self, state: State, data: Any, size: int) -> Play:
         self.stream = stream = self.stream or cupy.cuda.Stream(non_blocking=True)
         pool = cupy.cuda.MemoryPool()
-        self.device.synchronize()  # the stream waits for nobody: what made the state has to be done
+        self.device.synchronize()  # the stream does not wait for others: the state has to be complete
         with stream, cupy.cuda.using_allocator(pool.malloc), _no_collection():
             self.warm_up(state, data)
             stream.synchronize()
@@ -72,7 +72,7 @@ class CupyGraph(GraphReplay):
             try:
                 self.work(state, data, size)
             except BaseException as error:
-                with contextlib.suppress(Exception):  # of what is invalid by now
+                with contextlib.suppress(Exception):  # of a capture that is invalid by now
                     stream.end_capture()
                 if isinstance(error, NotImplementedError) and "cublas" in str(error).lower():
                     raise NotRecordable(
@@ -97,7 +97,7 @@ class _Launch:
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """Let no array of somebody else's be freed on the way."""
+    """Prevent the collector from freeing other arrays during the capture."""
     enabled = gc.isenabled()
     gc.disable()
     try:

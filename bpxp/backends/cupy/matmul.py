@@ -1,6 +1,6 @@
-"""Matrix products of CuPy with rounded operands; it has none of bfloat16.
+"""Matrix products of CuPy in reduced precision; it has no bfloat16.
 
-With nvmath-python they can be captured in a CUDA graph, and sums of float16 products come back in float32.
+With nvmath-python they can be captured in a CUDA graph, and products of float16 return the float32 accumulators.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cupy._core import _routines_linalg as linalg  # where CuPy keeps its switch
 from bpxp.backends.base import Backend
 from bpxp.core.typing import Array
 
-LARGEST = 2.0**15  # half of what float16 can hold
+LARGEST = 2.0**15  # half of the largest number of float16
 
 
 def rounding_matmuls(backend: Backend) -> dict[str, Callable[[Array, Array], Array]]:
@@ -42,7 +42,7 @@ def _tf32(a: Array, b: Array) -> Array:
 
 
 def _float16(a: Array, b: Array) -> Array:
-    """Multiply numbers of at most 1 in float16; CuPy adds up in float32, and rounds the sum to float16."""
-    share = min(1.0, LARGEST / a.shape[-1])  # a sum of so many is within range
+    """Multiply numbers of at most 1 in float16; CuPy accumulates in float32, and rounds the sum to float16."""
+    share = min(1.0, LARGEST / a.shape[-1])  # so that the sum is within the range of float16
     narrow = cupy.matmul((a * share).astype(cupy.float16), b.astype(cupy.float16))
     return narrow.astype(cupy.float32) / share

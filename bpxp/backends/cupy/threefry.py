@@ -1,4 +1,4 @@
-"""Threefry-2x32-20 in one kernel of CuPy: the bits of `bpxp.core.threefry`, which takes about 130 small ones."""
+"""Threefry-2x32-20 in one CuPy kernel: the bits of `bpxp.core.threefry`, which launches about 130 small ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bpxp.core.threefry import PARITY, ROTATIONS
 
 
 def source() -> str:
-    """Return the body of the kernel: words are unsigned, since the overflow of signed ones is undefined in C++."""
+    """Return the body of the kernel: words are unsigned, since signed overflow is undefined in C++."""
     lines = [
         "const unsigned int k[3] = {(unsigned int)key0, (unsigned int)key1,",
         f"    (unsigned int)key0 ^ (unsigned int)key1 ^ {PARITY}u}};",

@@ -1,4 +1,4 @@
-"""JAX arrays: a step is traced once and compiled by XLA, its state donated."""
+"""JAX arrays: a step is traced once and compiled by XLA, with its state donated."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from bpxp.core.memory import Memory, host_memory
 from bpxp.core.typing import Array
 from bpxp.errors import InvalidValueError
 
-ALIGNMENT = 64  # bytes: JAX shares host memory only at such addresses
-NO_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "Out of memory")  # XLA has one type for all that goes wrong
+ALIGNMENT = 64  # bytes: JAX aliases host memory only at such addresses
+NO_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "Out of memory")  # XLA raises one type for every failure
 
 
 class JaxBackend:
@@ -31,10 +31,10 @@ class JaxBackend:
         self.device = find_device(device)
         if self.device.platform != "cpu":
             self.prefetch_bytes = DEVICE_BYTES
-        # On a GPU, JAX itself would multiply in TF32: as everywhere, that is for who asks for it.
+        # On a GPU, JAX's default is TF32; here that has to be asked for, as with every library.
         matmul = functools.partial(jnp.matmul, precision="highest")
-        # Made within the trace, tables of indices would be computed anew for each number that is gathered through them;
-        # made by JAX outside of it, each of their operations would be compiled.
+        # Made within the trace, index tables would be computed again for each number gathered through them; made by JAX
+        # outside of it, each of their operations would be compiled.
         own = {"memo": {}, "tables": np, "fuses": True}
         self.xp = namespace(jnp, self.device, from_dlpack=jnp.from_dlpack, matmul=matmul, **own)
 
@@ -51,8 +51,8 @@ class JaxBackend:
     def _from_host(self, a: np.ndarray, dtype: Any) -> Array:
         if self.device.platform != "cpu":
             return jnp.array(a, dtype=dtype, device=self.device)
-        # On the CPU `device_put` shares aligned memory, and would see later writes to it: give it a copy that nobody
-        # else has. That is one copy; `jnp.array` needs room for two.
+        # On the CPU `device_put` aliases aligned memory, and would see later writes to it, so it gets a copy of its
+        # own. That is one copy; `jnp.array` needs memory for two.
         kind = a.dtype if dtype is None else np.dtype(dtype)
         memory = np.empty(a.size * kind.itemsize + ALIGNMENT, np.uint8)
         begin = -memory.ctypes.data % ALIGNMENT
@@ -74,9 +74,9 @@ class JaxBackend:
         def repeat(state: State, data: Any, count: Array) -> State:
             return jax.lax.fori_loop(0, count, lambda _, current: step(current, data), state)
 
-        # The count is an argument of the compiled loop, so that another count is no recompilation. Who gives one gets
-        # the loop, also for one step: the compiler may round otherwise outside of it, and however steps are divided
-        # among calls, the bits shall be the same.
+        # The count is an argument of the compiled loop, so that another count does not recompile. A count of 1 runs the
+        # loop too: the compiler may round differently outside of it, and the bits must not depend on how steps are
+        # divided among calls.
         many = jax.jit(repeat, donate_argnums=0)
 
         def run(state: State, data: Any, /, *, count: int | None = None) -> State:
@@ -88,7 +88,7 @@ class JaxBackend:
         stats = self.device.memory_stats()
         if not stats or "bytes_limit" not in stats:
             return host_memory() if self.device.platform == "cpu" else None
-        # Of a GPU it is what XLA may take, most of which it has taken already.
+        # On a GPU it is XLA's pool, most of which is preallocated.
         return Memory(stats["bytes_limit"] - stats["bytes_in_use"], stats["bytes_limit"])
 
     def out_of_memory(self, error: BaseException, /) -> bool:
@@ -101,7 +101,7 @@ class JaxBackend:
 def _from_dlpack(a: Any) -> Array:
     try:
         return jnp.from_dlpack(a)
-    except jax.errors.JaxRuntimeError:  # JAX shares only compact memory: a strided view is copied where it lives
+    except jax.errors.JaxRuntimeError:  # JAX imports only compact memory: a strided view is copied on its device
         return jnp.from_dlpack(array_api_compat.array_namespace(a).asarray(a, copy=True))
 
 
@@ -125,5 +125,5 @@ def find_device(device: str) -> Any:
 
 
 def check_device(device: str) -> None:
-    """Raise if `device` is not one that JAX has here."""
+    """Raise if JAX does not have the device."""
     find_device(device)

@@ -1,4 +1,4 @@
-"""Matrix products of JAX with rounded operands."""
+"""Matrix products of JAX in reduced precision."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ def rounding_matmuls(backend: Backend) -> dict[str, Callable[[Array, Array], Arr
 
 
 def _narrow(dtype: Any, a: Array, b: Array) -> Array:
-    """Multiply in 16 bits, and have the sums in float32 as they were added up."""
+    """Multiply in 16 bits, and return the float32 accumulators."""
     return jnp.matmul(a.astype(dtype), b.astype(dtype), preferred_element_type=jnp.float32)

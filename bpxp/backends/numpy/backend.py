@@ -1,4 +1,4 @@
-"""NumPy on the CPU: the reference, and the backend that is always there."""
+"""NumPy on the CPU: the reference, and the backend that is always available."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ CPU = (1, 0)
 
 
 def keep_freed_memory() -> None:
-    """Raise glibc's thresholds, so that a freed temporary is not handed back and faulted in again at every step.
+    """Raise glibc's thresholds, so that freed temporaries are not returned to the system and faulted in at every step.
 
     glibc adapts its mmap and trim thresholds to the largest mapped block that was freed, up to 32 MiB
-    (M_MMAP_THRESHOLD in mallopt(3)). One block of nearly that size, freed at once, is enough. Elsewhere it is a no-op.
+    (M_MMAP_THRESHOLD in mallopt(3)), so freeing one block of nearly that size is enough. A no-op elsewhere.
     """
     np.empty((32 << 20) - (1 << 16), np.uint8)
 
@@ -68,8 +68,8 @@ def _expand_dims(x: Array, /, *, axis: int = 0) -> Array:
     return x[:, None] if axis == 1 else np.expand_dims(x, axis)
 
 
-# NumPy's functions dispatch before they compute, which costs a small network more than the numbers do. What every step
-# calls goes to the method or the ufunc at once: 2 to 10 times less for an array of 10 by 30.
+# NumPy's functions dispatch before they compute, which costs a small network more than the arithmetic. The functions of
+# every step call the method or the ufunc directly: 2 to 10 times less time for an array of 10 by 30.
 LEAN = {
     "astype": _astype,
     "expand_dims": _expand_dims,
@@ -81,7 +81,7 @@ LEAN = {
 
 
 class NumpyBackend:
-    """NumPy arrays; a step runs as it is written, with its updates in place."""
+    """NumPy arrays; updates are in place, and a small step is captured and replayed."""
 
     name = "numpy"
     device = "cpu"

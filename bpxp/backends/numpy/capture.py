@@ -1,11 +1,11 @@
-"""A step on NumPy, recorded while it runs once, and replayed into the same memory: NumPy's counterpart of a CUDA graph.
+"""A captured step on NumPy: recorded while it runs once, then replayed into the same memory, as a CUDA graph is.
 
-A small step costs more in Python, in dispatch and in memory taken and given back than in numbers. All that is the same
-in every step: the operations, their order, the shapes. So the first step runs on arrays that write down what is done
-with them, and further steps call the same functions of NumPy on the same buffers, to the same bits.
+A small step spends more time in Python, in dispatch and in allocation than in arithmetic. Operations, their order and
+shapes are the same in every step. So one step runs on arrays that record their operations, and later steps call the
+same functions of NumPy on the same buffers, to the same bits.
 
-What is not seen by these arrays would be repeated with old numbers. Therefore the second step runs twice, recorded and
-as it is written, and where a single bit differs the recording is given up, and a reason kept.
+Operations that these arrays do not intercept would replay stale values. Therefore the second step runs twice, replayed
+and eagerly; if a single bit differs, the capture is dropped, and the reason kept.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from bpxp.backends.capture import Call, NotRecordable, Play, Replay, repeated
 from bpxp.core.tree import leaves, tree_map, unflatten
 from bpxp.core.typing import Array
 
-# Beyond so many bytes of results a step is not kept back by Python, and fresh memory that is soon given back is nearer
-# to the core than a buffer for each result.
-ROOM = 16 << 20
+# Bytes of results, beyond which Python is not the bottleneck, and fresh memory that is soon freed stays in the cache
+# better than a buffer for each result.
+RESULTS = 16 << 20
 
-COPIED = 64 << 10  # bytes that are sooner copied twice than their indices looked through
+COPIED = 64 << 10  # bytes, below which copying twice is cheaper than checking the indices
 
 
 class Tape:
-    """What was done, in order.
+    """The recorded calls, in order.
 
     Attributes
     ----------
     calls : list of (function, arguments)
-        All that has to be called for another step.
+        The calls of one step.
     known : set of int
-        Addresses of the buffers that a call fills, or that were there before.
+        Addresses of the buffers that a call fills, or that existed before.
     """
 
     def __init__(self) -> None:
@@ -45,21 +45,21 @@ class Tape:
         self.bytes = 0
 
     def adopt(self, a: np.ndarray) -> Recorded:
-        """Return a view of an array that was there before the step."""
+        """Return a recording view of an array that existed before the step."""
         self.known.add(_address(a))
         return self.seen(a)
 
     def seen(self, a: np.ndarray) -> Recorded:
-        """Return a view of a that writes down what is done with it."""
+        """Return a view of `a` that records its operations."""
         view = a.view(Recorded)
         view.tape = self
         return view
 
     def result(self, a: np.ndarray) -> Recorded:
-        """Return a new array, made by the call that is written down next, as one that writes down."""
+        """Return the result of the call that is recorded next, as an array that records."""
         self.bytes += a.nbytes
-        if self.bytes > ROOM:
-            raise NotRecordable(f"its results take more than {ROOM >> 20} MiB")
+        if self.bytes > RESULTS:
+            raise NotRecordable(f"its results take more than {RESULTS >> 20} MiB")
         self.known.add(_address(a))
         return self.seen(a)
 
@@ -67,17 +67,17 @@ class Tape:
         self.calls.append((function, arguments))
 
     def operation(self, ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], target: np.ndarray) -> None:
-        """Write down a call of a ufunc; a place costs it less than a keyword."""
+        """Record a call of a ufunc; a positional `out` is cheaper than a keyword."""
         function = getattr(ufunc, method)
-        if ufunc in (np.maximum, np.minimum):  # for these two NumPy wants the keyword
+        if ufunc in (np.maximum, np.minimum):  # these two need the keyword
             self.call(functools.partial(function, out=target), *inputs)
         else:
             self.call(function, *inputs, target)
 
     def before_writing(self, a: np.ndarray) -> None:
-        """Let a buffer that no call fills, such as zeros made by the step, have its numbers again in every step.
+        """Restore a buffer that no call fills, such as zeros made by the step, at the beginning of every step.
 
-        From its beginning: they may have been read before they are written for the first time.
+        At the beginning, since it may have been read before it is first written.
         """
         owner = _owner(a)
         if _address(owner) not in self.known:
@@ -86,7 +86,7 @@ class Tape:
 
 
 class Recorded(np.ndarray):
-    """An array of NumPy that writes down what is done with it; a view of one with numbers, which does the work."""
+    """A view of a NumPy array that computes and records its operations."""
 
     tape: Tape
 
@@ -129,7 +129,7 @@ class Recorded(np.ndarray):
         return self.tape_of(function, arguments, options, made)
 
     def tape_of(self, function: Any, arguments: tuple[Any, ...], options: dict[str, Any], made: Any) -> Any:
-        """Return what a function returned as recorded arrays: views as they are, what is new as results of a call."""
+        """Return the results of a function as recording arrays: views as they are, new arrays as results of a call."""
         tape = self.tape
         several = made if isinstance(made, (tuple, list)) else (made,)
         if not all(isinstance(a, np.ndarray) for a in several):
@@ -148,7 +148,7 @@ class Recorded(np.ndarray):
             raise NotRecordable(f"{getattr(function, '__name__', function)} returns both views and new arrays")
         return type(made)(seen) if isinstance(made, (tuple, list)) else seen[0]
 
-    # Methods of an array do not ask the array.
+    # Methods do not go through the protocols above.
 
     def take(self, indices: Any, axis: Any = None, out: Any = None, mode: Any = "raise") -> Any:
         x, rows = _plain(self), _plain(indices)
@@ -183,7 +183,7 @@ FILLING = {np.concatenate, np.concat, np.stack}
 
 
 def opaque(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a function that goes behind NumPy's back be recorded as one call."""
+    """Make a function whose inner operations cannot be intercepted one recorded call."""
 
     def dispatch(*arguments: Any) -> Any:
         for a in arguments:
@@ -206,7 +206,7 @@ def _into(function: Any, arguments: tuple[Any, ...], options: dict[str, Any]) ->
 
 
 def _gather(x: np.ndarray, rows: np.ndarray, axis: int | None, into: np.ndarray) -> None:
-    # NumPy copies twice with `out` unless told what to do with an index out of range: so it is asked whether there is.
+    # With `out` and the default mode NumPy buffers the result, to stay intact on errors; so indices are checked first.
     if rows.min() >= 0 and rows.max() < (x.size if axis is None else x.shape[axis]):
         x.take(rows, axis, into, "clip")
     else:
@@ -214,7 +214,7 @@ def _gather(x: np.ndarray, rows: np.ndarray, axis: int | None, into: np.ndarray)
 
 
 def _numbers_as_arrays(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return Python's numbers in the dtype that they take beside an array: else NumPy converts them in every call."""
+    """Return Python numbers as arrays of the dtype that they promote to: NumPy would convert them in every call."""
     dtypes = {a.dtype for a in inputs if isinstance(a, np.ndarray)}
     if len(dtypes) != 1:
         return inputs
@@ -224,7 +224,7 @@ def _numbers_as_arrays(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _plain(a: Any) -> Any:
-    """Return a as NumPy's own array, and what holds arrays likewise."""
+    """Return `a`, or the arrays in a tuple or list, as plain arrays."""
     if type(a) is Recorded:
         return a.view(np.ndarray)
     if isinstance(a, (tuple, list)):
@@ -254,12 +254,12 @@ def _address(a: np.ndarray) -> int:
 
 
 class Recording(Replay):
-    """A compiled step of NumPy: the calls of one step, made again."""
+    """A compiled step of NumPy: the calls of one step, replayed."""
 
-    # Before: the two steps that are recorded and proved cost about five.
+    # The two steps that are recorded and proved cost about five eager ones.
     WORTH = 8
-    # With a state beyond this the results would take more than their room, too: gradients are a third of Adam's state.
-    STATE = 4 * ROOM
+    # With a larger state the results would exceed their limit too: gradients are a third of Adam's state.
+    STATE = 4 * RESULTS
 
     def is_array(self, a: Any) -> bool:
         return isinstance(a, np.ndarray)
@@ -277,7 +277,7 @@ class Recording(Replay):
         return bool(a.tobytes() == b.tobytes())
 
     def capture(self, state: State, data: Any, size: int) -> Play:
-        """Run a step on arrays that write down what is done with them."""
+        """Run a step on arrays that record."""
         tape = Tape()
         own = unflatten(state, [tape.adopt(a) for a in leaves(state)])
         seen = tree_map(lambda a: tape.adopt(a) if isinstance(a, np.ndarray) else a, data)

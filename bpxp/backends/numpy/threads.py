@@ -1,7 +1,7 @@
-"""How many threads BLAS may take in a step on NumPy: no more than its matrix products are worth.
+"""The number of BLAS threads in a step on NumPy: no more than its matrix products are worth.
 
-A thread that BLAS wakes for a small product has to be waited for. On an idle machine that costs little and gains
-little; where another process wants the core it costs a time slice of the scheduler, thousands of times the product.
+BLAS waits for every thread that it wakes. For a small product that costs and gains little on an idle machine; where
+another process uses the core it costs a time slice of the scheduler, thousands of times the product.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bpxp.core.typing import Namespace
 from bpxp.errors import InvalidValueError
 
 ENVIRONMENT = "BPXP_THREADS"
-# Who sets one of these has decided.
+# If one of these is set, the number of threads is left alone.
 OF_BLAS = (
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -31,23 +31,23 @@ OF_BLAS = (
 # which itself takes a second thread from about a million on. (64, 784) times (784, 256), 12.8 million, took 430 µs with
 # one thread and 244 µs with two on two idle cores; (10, 784) times (784, 30), a quarter of a million, the same with
 # both. With both threads on one core, as beside another program, products of 1.6 to 12.8 million took about 100 ms
-# instead of 0.06 to 0.4. So at most 0.1 ms is given away where one thread is kept, and a factor of 1000 is avoided.
+# instead of 0.06 to 0.4. So one thread loses at most 0.1 ms, and avoids a factor of 1000.
 GRAIN = 4_000_000
 
 
 def worth(product: int, available: int) -> int:
-    """Return the threads that a product of so many multiply-adds is worth, at least one."""
+    """Return the number of threads, at least one, for a product of so many multiply-adds."""
     return max(1, min(available, product // GRAIN))
 
 
 class LimitedStep:
-    """A step of NumPy during which BLAS has the threads that the largest matrix product of the step is worth.
+    """A step of NumPy with a limit on BLAS threads, set by the largest matrix product of the step.
 
     Parameters
     ----------
     step : callable
     run : callable, optional
-        What runs it, ``run(state, data, count=n)``; None runs it as it is.
+        The compiled step, ``run(state, data, count=n)``; None runs `step` as it is.
 
     Attributes
     ----------
@@ -56,13 +56,13 @@ class LimitedStep:
 
     Notes
     -----
-    The limit is a function of the shapes and of the number of threads that there are, not of a clock: with other
-    threads OpenBLAS sums in another order, and a measurement would make a second run differ in its last bits. The
-    shapes are those of a run without numbers (`bpxp.backends.abstract.namespace`), before the first real one.
+    The limit is a function of the shapes and of the number of threads available, not of a measured time: with another
+    number of threads OpenBLAS sums in another order, so a measurement could make a second run differ in its last bits.
+    The shapes come from a run on abstract arrays (`bpxp.backends.abstract.namespace`) before the first real one.
 
     Needs threadpoolctl (``pip install 'bpxp[threads]'``); without it nothing is limited. The environment variable
-    ``BPXP_THREADS`` is ``auto``, ``keep`` (leave BLAS as it is) or a number. BLAS has one number of threads for the
-    whole process: while a step runs, the limit holds for other Python threads too.
+    ``BPXP_THREADS`` is ``auto``, ``keep`` (leave BLAS as it is) or a number. The limit of BLAS is global: while a step
+    runs, it holds for other Python threads too.
     """
 
     def __init__(self, step: StepFunction, run: Step | None = None, /) -> None:
@@ -88,7 +88,7 @@ class LimitedStep:
 
 
 def asked() -> str:
-    """Return ``"auto"``, ``"keep"`` or a number in digits, as the environment has it.
+    """Return ``"auto"``, ``"keep"`` or a number in digits from the environment.
 
     Raises
     ------
@@ -110,14 +110,14 @@ def asked() -> str:
 
 
 def largest_product(step: StepFunction, state: State, data: Any) -> int:
-    """Return the multiply-adds of the largest matrix product of a step that says in `xp` where it computes.
+    """Return the multiply-adds of the largest matrix product of a step that has a field `xp`.
 
-    Of a step that does not, or that has a layer which needs numbers, nothing is known: that is the largest number.
+    A very large number for other steps, and for those that do not run on abstract arrays.
     """
     unknown = 1 << 62
     if not dataclasses.is_dataclass(step) or not hasattr(step, "xp"):
         return unknown
-    # Not imported by those who have one core, or have decided.
+    # Not imported where there is one core, or a limit is set.
     from bpxp.backends.abstract.array import Meter
     from bpxp.backends.abstract.namespace import shape_namespace, shape_of
 
@@ -147,7 +147,7 @@ def blas_pools() -> list[Any]:
 
 @contextlib.contextmanager
 def limited(threads: int) -> Iterator[None]:
-    """Let BLAS take at most so many threads, and as many as before afterwards: two calls of 2 µs."""
+    """Limit the threads of BLAS, and restore their number afterwards: two calls of 2 µs."""
     before = [(pool, pool.num_threads) for pool in blas_pools()]
     try:
         for pool, had in before:

@@ -1,7 +1,7 @@
 """Threefry-2x32-20 on the host: the bits of `bpxp.core.threefry.threefry`, for NumPy and for PyTorch on the CPU.
 
-Unsigned words need no mask after a shift, no operation allocates, and a block of counters stays in the cache: four
-fifths of the time of the portable form on NumPy, half of it on PyTorch.
+Unsigned words need no mask after a shift, no operation allocates, and a block of counters stays in the cache: it takes
+four fifths of the time of the portable form on NumPy, half on PyTorch.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 
 from bpxp.core.threefry import PARITY, ROTATIONS
 
-BLOCK = 8192  # three arrays of 32 KiB: with shorter blocks the calls cost more than the cache saves
+BLOCK = 8192  # three arrays of 32 KiB; in shorter blocks the calls cost more than the cache saves
 
 # 0-d arrays: NumPy would convert a Python number in every call.
 SHIFTS = tuple(tuple((np.array(r, np.uint32), np.array(32 - r, np.uint32)) for r in group) for group in ROTATIONS)

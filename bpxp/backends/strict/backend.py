@@ -1,6 +1,6 @@
-"""array-api-strict: NumPy that refuses everything the standard does not promise; for tests.
+"""array-api-strict: an implementation of exactly the standard; for tests.
 
-``strict`` computes on the host, ``strict:device1`` on a make-believe device that mixes with nothing else,
+``strict`` computes on the host, ``strict:device1`` on a fake device whose arrays mix with no others,
 ``strict:no_float64`` on one without float64. A layer that runs here runs on any conforming library.
 """
 

@@ -1,6 +1,6 @@
 """PyTorch tensors, on the CPU or a CUDA device: ``torch``, ``torch:cuda``, ``torch:cuda:1``.
 
-Only its array operations are used: no tensor of bpxp records gradients.
+Only its array operations are used, no automatic differentiation.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bpxp.core.memory import Memory, host_memory
 from bpxp.core.typing import Array
 from bpxp.errors import InvalidValueError
 
-FEW_ROWS = 64  # are sooner picked by one thread
+FEW_ROWS = 64  # below which one thread gathers faster than all
 NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
@@ -33,7 +33,7 @@ def _take(x: Array, indices: Array, /, *, axis: int = 0) -> Array:
 
 
 def _take_of_rows(x: Array, indices: Array, /, *, axis: int = 0) -> Array:
-    """Take on the CPU: of a matrix PyTorch picks rows with all its threads, of a batch of matrices with one."""
+    """Take on the CPU: PyTorch gathers rows of a matrix with all its threads, of a batch of matrices with one."""
     if x.ndim == 3 and axis in (1, -2) and x.is_contiguous() and indices.shape[0] >= FEW_ROWS:
         batch, n, c = x.shape
         first = torch.arange(0, batch * n, n, dtype=indices.dtype).unsqueeze(1)
@@ -55,7 +55,7 @@ def _extremum(function: Any) -> Any:
 
 def _astype(x: Array, dtype: Any, /, *, copy: bool = True) -> Array:
     if x.dtype is torch.bool and dtype is not torch.bool:
-        x = x.view(torch.uint8)  # the same bytes, and a conversion that is vectorised: five times faster
+        x = x.view(torch.uint8)  # the same bytes, and its conversion is vectorised: five times faster
     return x.to(dtype, copy=copy)
 
 
@@ -64,8 +64,8 @@ def _threefry(*words: Array) -> tuple[Array, ...]:
     return tuple(torch.from_numpy(a) for a in threefry(*(word.numpy() for word in words)))
 
 
-# Where torch's own function already means what the standard says for operands of one dtype (which is all that the
-# mathematics passes), it is taken as it is: array-api-compat's wrapper costs more than a small kernel does.
+# torch's own functions that conform to the standard for operands of one dtype, which is all that the mathematics
+# passes: array-api-compat's wrappers cost more than a small kernel.
 NATIVE = {
     **{
         name: getattr(torch, name)
@@ -109,7 +109,7 @@ class TorchBackend:
         own = {}
         if self.device.type == "cpu":
             own = {"threefry": _threefry, "take": _take_of_rows, "workspace": 8 * CACHE}
-            keep_freed_memory()  # its tensors come from the same allocator
+            keep_freed_memory()  # tensors use the same allocator
         self.xp = namespace(compat, self.device, memo={}, **(NATIVE | own))
         self.shares_memory = self.device.type == "cpu"
         if self.device.type == "cuda":
@@ -130,7 +130,7 @@ class TorchBackend:
         if any(stride < 0 for stride in a.strides):
             a = np.ascontiguousarray(a)  # torch has no negative strides
         with warnings.catch_warnings():
-            # A read-only array is shared like any other: bpxp does not write into what it was given.
+            # Read-only arrays are shared too: bpxp never writes into its inputs.
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             return torch.from_numpy(a).to(self.device)
 
@@ -161,13 +161,13 @@ class TorchBackend:
     def out_of_memory(self, error: BaseException, /) -> bool:
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
             return True
-        # The CPU's allocator has no type of its own, nor has cuBLAS.
+        # The CPU's allocator and cuBLAS raise plain RuntimeErrors.
         text = str(error)
         return isinstance(error, RuntimeError) and any(said in text for said in NO_MEMORY)
 
 
 def check_device(device: str) -> None:
-    """Raise if `device` is not one that torch has here."""
+    """Raise if torch does not have the device."""
     kind, _, index = device.partition(":")
     if kind not in ("", "cpu", "cuda") or (index and not index.isdigit()):
         raise InvalidValueError(

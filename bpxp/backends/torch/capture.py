@@ -1,9 +1,8 @@
-"""A step of PyTorch on the CPU, recorded while it runs once, and replayed into the same memory.
+"""A captured step of PyTorch on the CPU: recorded while it runs once, then replayed into the same memory.
 
-What NumPy's recording is for NumPy (`bpxp.backends.numpy.capture`): the operations of a step, their order and
-their shapes are the same in every step, so further steps call the same kernels with the same buffers. What is saved is
-nearly all that stands between the kernels: the Python of the mathematics, the allocator, and half of PyTorch's way to
-a kernel.
+As for NumPy (`bpxp.backends.numpy.capture`): operations, their order and shapes are the same in every step, so later
+steps call the same kernels with the same buffers. That saves nearly everything between the kernels: the Python of the
+mathematics, the allocator, and half of PyTorch's dispatch.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bpxp.backends.base import State
 from bpxp.backends.capture import Call, NotRecordable, Play, repeated
-from bpxp.backends.numpy.capture import ROOM
+from bpxp.backends.numpy.capture import RESULTS
 from bpxp.backends.torch.tensors import TorchReplay
 from bpxp.core.tree import leaves
 from bpxp.core.typing import Array
 
-# Functions that write where `out` says what they return without it.
+# Functions that take `out`.
 WITH_OUT = {
     name: getattr(torch, name)
     for name in (
@@ -45,24 +44,24 @@ WITH_OUT |= {
     "rsub": lambda x, a, *, out: torch.sub(a, x, out=out),
 }
 
-# What has no such form, is seldom, and is copied.
+# Rare functions without `out`, whose results are copied.
 COPIED = {name: getattr(torch.ops.aten, name) for name in ("constant_pad_nd", "flip", "repeat", "roll", "tril", "triu")}
 
-# A number of Python beside an array costs PyTorch 5 µs in each of these, an array without dimensions nothing.
+# A Python number beside an array costs PyTorch 5 µs in each of these, a 0-d array nothing.
 WITH_NUMBERS = {name + end for name in "add sub mul div eq ne lt le gt ge".split() for end in ("", "_")} | {"rsub"}
 
-_here = threading.local()  # the tape of this thread, while it records
+_here = threading.local()  # the tape of this thread while it records
 
 
 class Tape(TorchDispatchMode):  # type: ignore[misc]
-    """What was done, in order.
+    """The recorded calls, in order.
 
     Attributes
     ----------
     calls : list of (function, arguments)
-        All that has to be called for another step.
+        The calls of one step.
     constants : dict of int to tensor
-        What the step makes of nothing: the same in every step, as long as nobody writes into it.
+        Made by the step from no input: the same in every step, as long as they are not written.
     """
 
     def __init__(self, own: list[Array]) -> None:
@@ -70,11 +69,11 @@ class Tape(TorchDispatchMode):  # type: ignore[misc]
         self.calls: list[Call] = []
         self.constants: dict[int, Array] = {}
         self.bytes = 0
-        self._filled = set(map(_memory, own))  # by a call, or by whoever gives the state
+        self._filled = set(map(_memory, own))  # by a call, or before the step
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        # Else PyTorch keeps its compiler away from the method below, for which it imports it: seconds, and 70 MB.
+        # Otherwise PyTorch imports its compiler, to exclude the method below: seconds, and 70 MB.
         return False
 
     def __torch_dispatch__(
@@ -120,8 +119,8 @@ class Tape(TorchDispatchMode):  # type: ignore[misc]
 
     def _result(self, a: Array) -> Array:
         self.bytes += a.numel() * a.element_size()
-        if self.bytes > ROOM:
-            raise NotRecordable(f"its results take more than {ROOM >> 20} MiB")
+        if self.bytes > RESULTS:
+            raise NotRecordable(f"its results take more than {RESULTS >> 20} MiB")
         self._filled.add(_memory(a))
         return a
 
@@ -139,14 +138,14 @@ class Tape(TorchDispatchMode):  # type: ignore[misc]
 class TorchRecording(TorchReplay):
     """A compiled step of PyTorch on the CPU: the calls of one step, made again."""
 
-    STATE = 4 * ROOM
+    STATE = 4 * RESULTS
     FAILURES = (Exception,)  # a function may refuse its `out`; what the step itself does wrong, it does again
 
     def is_array(self, a: Any) -> bool:
         return isinstance(a, torch.Tensor) and a.device.type == "cpu"
 
     def capture(self, state: State, data: Any, size: int) -> Play:
-        """Run a step under a mode that is told of every operation."""
+        """Run a step under a dispatch mode that records every operation."""
         tape = _here.tape = Tape(leaves(state))
         try:
             with tape:

@@ -1,4 +1,4 @@
-"""Matrix products of PyTorch with rounded operands: on the tensor cores of a GPU, and on the CPU."""
+"""Matrix products of PyTorch in reduced precision: on the tensor cores of a GPU, and on the CPU."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def rounding_matmuls(backend: Backend) -> dict[str, Callable[[Array, Array], Arr
 
 
 def _narrow(dtype: torch.dtype, a: Array, b: Array) -> Array:
-    """Multiply in 16 bits, and have the sums in float32 as they were added up."""
+    """Multiply in 16 bits, and return the float32 accumulators."""
     a, b = a.to(dtype), b.to(dtype)
     if a.ndim == b.ndim == 2:
         return torch.mm(a, b, out_dtype=torch.float32)
@@ -38,7 +38,7 @@ def _narrow(dtype: torch.dtype, a: Array, b: Array) -> Array:
 
 
 def _rounded(dtype: torch.dtype, a: Array, b: Array) -> Array:
-    """Multiply what the rounded operands are in float32: the same numbers, and no faster."""
+    """Round the operands and multiply in float32: the same numbers, but no faster."""
     return torch.matmul(a.to(dtype).to(torch.float32), b.to(dtype).to(torch.float32))
 
 
@@ -49,7 +49,7 @@ def _in_mode(settings: Any, mode: str, a: Array, b: Array) -> Array:
 
 @contextlib.contextmanager
 def _set(settings: Any, mode: str) -> Iterator[None]:
-    """Change one of torch's global switches for a moment: 1 µs."""
+    """Set one of torch's global switches for a block: 1 µs."""
     before = settings.fp32_precision
     settings.fp32_precision = mode
     try:
@@ -59,6 +59,6 @@ def _set(settings: Any, mode: str) -> Iterator[None]:
 
 
 def _rounds(product: Callable[[Array, Array], Array]) -> bool:
-    """Return whether this processor multiplies bfloat16: where it does not, torch multiplies float32 all the same."""
+    """Return whether this processor multiplies bfloat16; where it does not, torch silently multiplies float32."""
     ones = torch.full((128, 128), 1.0 + 2.0**-10)
     return bool((product(ones, ones) == 128.0).all())

@@ -1,4 +1,4 @@
-"""What the two recordings of PyTorch have in common, on the CPU and on a GPU: how tensors are copied and compared."""
+"""Tensors copied and compared, for captured steps of PyTorch on the CPU and on a GPU."""
 
 from __future__ import annotations
 

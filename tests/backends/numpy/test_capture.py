@@ -290,7 +290,7 @@ def test_what_cannot_be_recorded_runs_as_it_is_written(step, reasons, lab, name)
 
 
 def test_large_steps_are_left_alone(lab, monkeypatch):
-    monkeypatch.setattr(sys.modules[lab.recording.__module__], "ROOM", 100)
+    monkeypatch.setattr(sys.modules[lab.recording.__module__], "RESULTS", 100)
     replay = lab.agree(lambda state, data: State(state.w + data + data + data + data, state.total))
     assert not replay.plays
     assert "results take more" in replay.reason

@@ -135,13 +135,13 @@ mean_squared_error, mean_absolute_error and huber fit any output"""
 def check_loss_fits(model: Sequential, out_shape: Shape, loss: Loss) -> None:
     """Raise unless the loss can be computed from what the last layer returns."""
     where = f"{WHERE}(loss={type(loss).__name__})"
-    if len(out_shape) != 1:
+    if not out_shape:
         raise InvalidValueError(
             where,
-            "the loss takes one row of outputs per sample",
+            "the loss takes at least one row of outputs per sample",
             code="E013",
-            got=f"output shape {out_shape}",
-            fix="nn.Flatten() and a dense layer at the end",
+            got="output shape ()",
+            fix="a dense layer at the end",
         )
     last = model.layers[-1]
     applied = last if isinstance(last, Activation) else getattr(last, "activation", None)
@@ -155,7 +155,7 @@ def check_loss_fits(model: Sequential, out_shape: Shape, loss: Loss) -> None:
             expected=FITS,
             fix="output='identity', and net.predict_proba",
         )
-    if loss.targets == "classes" and out_shape[0] == 1:
+    if loss.targets == "classes" and out_shape[-1] == 1:
         raise InvalidValueError(
             where,
             "softmax over 1 class is constant",

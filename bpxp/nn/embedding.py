@@ -84,7 +84,7 @@ class Embedding:
         inside = xp.minimum(xp.maximum(named, low), high)
         index = xp.reshape(xp.astype(inside, xp.int32), (-1,))
         y = xp.reshape(xp.take(params.W, index, axis=0), (*x.shape, self.dim))
-        y += xp.expand_dims(xp.where(named == inside, xp.zeros_like(x), xp.nan), axis=-1)
+        y += xp.expand_dims(xp.where(named == inside, low, xp.nan), axis=-1)
         return y, (x, index)
 
     def backward(

@@ -35,9 +35,8 @@ class BinaryCrossEntropy:
     max(z, 0) - z y + log(1 + e^(-|z|)). σ(z) and σ(-z) are both computed from e^(-|z|), so J and delta keep their
     relative accuracy for labels that are nearly certain, and no probability is clipped.
 
-    `y` is (batch, n_out), or (batch,) for a single output, with 0 and 1 or anything between. A NaN is a label that
-    nobody knows: it contributes nothing to J nor to delta. It is the one number that differs from itself, and so the
-    bracket in the equations is 0.
+    `y` is (batch, …, n_out), or (batch, …) for a single output, with 0 and 1 or anything between. NaN marks a missing
+    label, which contributes nothing to J and delta: NaN differs from itself, so the bracket in the equations is 0.
 
     References
     ----------
@@ -83,7 +82,7 @@ class BinaryCrossEntropy:
         less += log
         less *= on
         more += less
-        each = xp.sum(more, axis=1, keepdims=True)
+        each = xp.sum(more, axis=-1, keepdims=True)
         # σ(z) is the larger of e and [z > 0], over 1 + e; σ(-z) has the other mask.
         off *= xp.maximum(e, above)
         on *= xp.maximum(e, 1.0 - above)
@@ -98,8 +97,8 @@ class BinaryCrossEntropy:
 
     def _masses(self, logits: Array, y: Array, xp: Namespace) -> tuple[Array, Array]:
         """Return p y and 1 - y as new arrays, both 0 where the label is missing."""
-        if y.ndim == 1 and logits.shape[1] == 1:
-            y = xp.expand_dims(y, axis=1)
+        if y.ndim == logits.ndim - 1 and logits.shape[-1] == 1:
+            y = xp.expand_dims(y, axis=-1)
         may_miss = xp.isdtype(y.dtype, "real floating")
         y = targets_like(logits, y, "BinaryCrossEntropy", xp)
         if may_miss:
@@ -120,13 +119,13 @@ class BinaryCrossEntropy:
     def _pos_weights(self, logits: Array, xp: Namespace) -> Array | float:
         if not isinstance(self.pos_weight, tuple):
             return self.pos_weight
-        if len(self.pos_weight) != logits.shape[1]:
+        if len(self.pos_weight) != logits.shape[-1]:
             raise InvalidValueError(
                 "BinaryCrossEntropy(pos_weight=…)",
                 "one weight per label is needed",
                 code="E044",
                 got=f"{len(self.pos_weight)} weights",
-                expected=f"{logits.shape[1]}, or one number for all labels",
+                expected=f"{logits.shape[-1]}, or one number for all labels",
             )
         # Fills, not a copy of host data: those may be recorded in a CUDA graph.
         return xp.concat([xp.full((1,), p, dtype=logits.dtype) for p in self.pos_weight])

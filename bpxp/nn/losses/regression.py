@@ -26,8 +26,8 @@ class Regression:
         y = targets_like(logits, y, type(self).__name__, xp)
         scale = sample_weights(logits, weight, xp)
         each, delta = self.elementwise(logits, y, xp)
-        delta *= scale / logits.shape[1]
-        return weighted_mean(xp.mean(each, axis=1, keepdims=True), scale, xp), delta
+        delta *= scale / logits.shape[-1]
+        return weighted_mean(xp.mean(each, axis=-1, keepdims=True), scale, xp), delta
 
     def elementwise(self, z: Array, y: Array, xp: Namespace) -> tuple[Array, Array]:
         """Return the loss of each element and its derivative with respect to z: two new arrays."""

@@ -12,9 +12,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from bpxp.core.checks import named, positive_int
+from bpxp.core.checks import resolve, set_counts
 from bpxp.core.typing import Array, Namespace
-from bpxp.errors import InvalidTypeError, InvalidValueError
+from bpxp.errors import InvalidValueError
 from bpxp.nn.leading_axes import as_rows
 from bpxp.nn.losses import Loss, one_hot
 
@@ -87,7 +87,7 @@ class TopK:
     k: int = 5
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "k", positive_int(self.k, "TopK(k=…)"))
+        set_counts(self, "k")
 
     @property
     def name(self) -> str:
@@ -243,17 +243,7 @@ def get_metric(metric: Any) -> Metric:
     InvalidTypeError
         Neither a name nor a `Metric`.
     """
-    if isinstance(metric, Metric) and not isinstance(metric, type):
-        return metric
-    if not isinstance(metric, str):
-        raise InvalidTypeError(
-            "metrics",
-            "neither a name nor a Metric",
-            code="E004",
-            got=f"{type(metric).__name__} {metric!r}",
-            fix="metrics=['accuracy']",
-        )
-    return named(metric, "metrics", METRICS)
+    return resolve(metric, Metric, METRICS, "metrics", fix="metrics=['accuracy']")
 
 
 def default_metrics(loss: Loss, /) -> tuple[Metric, ...]:

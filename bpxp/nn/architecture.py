@@ -33,7 +33,7 @@ def build_model(
     init : str or Initializer
         Of the layers that leave it open.
     """
-    entries = _checked_entries(layers)
+    entries = _validate_entries(layers)
     first = "layers"
     if input_shape is None:
         if len(entries) < 2 and all(isinstance(entry, int) for entry in entries):
@@ -55,7 +55,7 @@ def build_model(
         entries = entries[1:]
         first = "sizes"
     else:
-        in_shape = _checked_shape(input_shape)
+        in_shape = _validate_shape(input_shape)
         if not entries:
             raise InvalidValueError(
                 f"{WHERE}({first}=…)", "no layers", code="E010", got="[]", fix="Network([30, 10], …)"
@@ -66,7 +66,7 @@ def build_model(
     return Sequential(tuple(filled)), in_shape
 
 
-def _checked_entries(layers: Any) -> list[int | Layer]:
+def _validate_entries(layers: Any) -> list[int | Layer]:
     if isinstance(layers, (str, bytes)) or not isinstance(layers, Sequence):
         raise InvalidTypeError(
             f"{WHERE}(layers=…)",
@@ -93,7 +93,7 @@ def _checked_entries(layers: Any) -> list[int | Layer]:
     return entries
 
 
-def _checked_shape(input_shape: Any) -> Shape:
+def _validate_shape(input_shape: Any) -> Shape:
     shape = (input_shape,) if isinstance(input_shape, numbers.Integral) else input_shape
     if not isinstance(shape, (tuple, list)) or not shape:
         raise InvalidTypeError(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
-from bpxp.core.checks import fits_in_memory, positive_int
+from bpxp.core.checks import fits_in_memory, set_counts, set_field
 from bpxp.core.random import HostRandom
 from bpxp.core.typing import Array, Namespace, Shape
 from bpxp.equations.notation import Equations
@@ -105,15 +105,14 @@ class Conv2D:
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "filters", positive_int(self.filters, "Conv2D(filters=…)"))
-        object.__setattr__(self, "groups", positive_int(self.groups, "Conv2D(groups=…)"))
+        set_counts(self, "filters", "groups")
         for name in ("kernel", "stride", "dilation"):
-            object.__setattr__(self, name, windows.pair(getattr(self, name), f"Conv2D({name}=…)"))
-        object.__setattr__(self, "padding", windows.padding(self.padding, "Conv2D(padding=…)"))
+            set_field(self, name, windows.pair(getattr(self, name), f"Conv2D({name}=…)"))
+        set_field(self, "padding", windows.padding(self.padding, "Conv2D(padding=…)"))
         if self.activation is not None:
-            object.__setattr__(self, "activation", get_activation(self.activation))
+            set_field(self, "activation", get_activation(self.activation))
         if self.initializer is not None:
-            object.__setattr__(self, "initializer", get_initializer(self.initializer))
+            set_field(self, "initializer", get_initializer(self.initializer))
         if self.filters % self.groups:
             fix = f"filters={-(-self.filters // self.groups) * self.groups}"
             raise self._indivisible("filters", self.filters, fix)
@@ -137,7 +136,7 @@ class Conv2D:
         _, _, channels = windows.image_shape(in_shape, where)
         if channels % self.groups:
             raise self._indivisible("channels", channels, "groups=1")
-        grid = windows.checked(self.grid(in_shape), where)
+        grid = windows.validate(self.grid(in_shape), where)
         taps, seen = _taps(grid), channels // self.groups
         fits_in_memory(taps * seen * self.filters, where)
         initializer = get_initializer("glorot_uniform" if self.initializer is None else self.initializer)

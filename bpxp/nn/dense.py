@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from bpxp.core.checks import fits_in_memory, positive_int
+from bpxp.core.checks import fits_in_memory, set_counts, set_field
 from bpxp.core.random import HostRandom
 from bpxp.core.typing import Array, Namespace, Shape
 from bpxp.equations.notation import Equations
@@ -67,11 +67,11 @@ class Dense:
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "units", positive_int(self.units, "Dense(units=…)"))
+        set_counts(self, "units")
         if self.activation is not None:
-            object.__setattr__(self, "activation", get_activation(self.activation))
+            set_field(self, "activation", get_activation(self.activation))
         if self.initializer is not None:
-            object.__setattr__(self, "initializer", get_initializer(self.initializer))
+            set_field(self, "initializer", get_initializer(self.initializer))
 
     def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[DenseParams, Shape]:
         if not in_shape:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
+from bpxp.core.checks import set_field
 from bpxp.core.random import HostRandom
 from bpxp.core.typing import Array, Namespace, Shape
 from bpxp.equations.notation import Equations
@@ -28,9 +29,9 @@ class _Pool2D:
         pool = windows.pair(self.pool, f"{name}(pool=…)")
         stride = pool if self.stride is None else windows.pair(self.stride, f"{name}(stride=…)")
         padding = windows.padding(self.padding, f"{name}(padding=…)")
-        object.__setattr__(self, "pool", pool)
-        object.__setattr__(self, "stride", stride)
-        object.__setattr__(self, "padding", padding)
+        set_field(self, "pool", pool)
+        set_field(self, "stride", stride)
+        set_field(self, "padding", padding)
         if not isinstance(padding, str):
             for k, ends in ((pool[0], padding[0]), (pool[1], padding[1])):
                 if 2 * max(ends) > k:
@@ -51,7 +52,7 @@ class _Pool2D:
     def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[tuple[()], Shape]:
         where = f"{type(self).__name__}({self.pool})"
         _, _, channels = windows.image_shape(in_shape, where)
-        grid = windows.checked(self.grid(in_shape), where)
+        grid = windows.validate(self.grid(in_shape), where)
         return (), (grid.rows.out, grid.columns.out, channels)
 
 

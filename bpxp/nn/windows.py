@@ -97,7 +97,7 @@ def _axis(n: int, kernel: int, stride: int, dilation: int, padding: str | Pair) 
     return Axis(n, kernel, stride, dilation, before, after, (n + before + after - reach) // stride + 1)
 
 
-def checked(grid: Grid, where: str) -> Grid:
+def validate(grid: Grid, where: str) -> Grid:
     """Return the grid.
 
     Raises

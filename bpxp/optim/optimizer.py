@@ -13,7 +13,7 @@ from dataclasses import KW_ONLY, dataclass
 from itertools import repeat
 from typing import Any, NamedTuple
 
-from bpxp.core.checks import number
+from bpxp.core.checks import set_numbers
 from bpxp.core.tree import leaves, tree_map, unflatten
 from bpxp.core.typing import Array, Namespace, Params
 from bpxp.equations.notation import Equations
@@ -113,19 +113,13 @@ class Optimizer:
 
     def __post_init__(self) -> None:
         if not isinstance(self.learning_rate, Schedule):
-            self._check("learning_rate", low_open=True)
-        for name in ("l1", "l2", "weight_decay"):
-            self._check(name)
+            set_numbers(self, "learning_rate", low=0.0, low_open=True)
+        set_numbers(self, "l1", "l2", "weight_decay", low=0.0)
         for name in ("clip_norm", "clip_value"):
             if getattr(self, name) is not None:
-                self._check(name, low_open=True)
+                set_numbers(self, name, low=0.0, low_open=True)
         if self.average is not None:
-            self._check("average", high=1.0, low_open=True, high_open=True)
-
-    def _check(self, name: str, **bounds: Any) -> None:
-        """Check a hyper-parameter (>= 0 unless said otherwise) and keep it as a Python float, which widens no array."""
-        where = f"{type(self).__name__}({name}=…)"
-        object.__setattr__(self, name, number(getattr(self, name), where, **{"low": 0.0, **bounds}))
+            set_numbers(self, "average", low=0.0, high=1.0, low_open=True, high_open=True)
 
     def slots(self, params: Params, /, *, xp: Namespace) -> tuple[Any, ...]:
         """Return the initial slots: a tuple of trees like `params`. Most simple rules keep none."""

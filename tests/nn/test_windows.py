@@ -78,10 +78,10 @@ def test_what_is_no_padding_is_refused(value, error):
 )
 def test_padding_that_lacks_is_told(axis, lacking):
     fits = Axis(9, 3, 1, 1, 0, 0, 7)
-    assert windows.checked(Grid(fits, fits), "here") == Grid(fits, fits)
+    assert windows.validate(Grid(fits, fits), "here") == Grid(fits, fits)
     for name, grid in {"height": Grid(axis, fits), "width": Grid(fits, axis)}.items():
         with pytest.raises(InvalidValueError, match=f"^here: .*: {name} out = .*, or {lacking} more pixels of padding"):
-            windows.checked(grid, "here")
+            windows.validate(grid, "here")
 
 
 def test_a_sample_is_an_image():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from bpxp.core.checks import set_field
 from bpxp.core.typing import Array, Namespace
 from bpxp.equations.notation import Equations
 from bpxp.errors import InvalidValueError
@@ -129,7 +130,7 @@ class GELU(Activation):
                 fix="GELU(approximate='tanh')",
             )
         if self.approximate == "tanh":
-            object.__setattr__(self, "equations", TANH_FORM)
+            set_field(self, "equations", TANH_FORM)
 
     def forward(self, params: tuple[()], z: Array, /, *, xp: Namespace) -> tuple[Array, tuple[Array, ...]]:
         if self.approximate == "tanh":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bpxp.core.checks import number
+from bpxp.core.checks import number, set_field, set_numbers
 from bpxp.core.typing import Array, Namespace
 from bpxp.equations.notation import Equations
 from bpxp.errors import InvalidValueError
@@ -57,16 +57,12 @@ class BinaryCrossEntropy:
     )
 
     def __post_init__(self) -> None:
-        smoothing = number(
-            self.label_smoothing, f"{type(self).__name__}(label_smoothing=…)", low=0.0, high=1.0, high_open=True
-        )
-        object.__setattr__(self, "label_smoothing", smoothing)
-        where = f"{type(self).__name__}(pos_weight=…)"
+        set_numbers(self, "label_smoothing", low=0.0, high=1.0, high_open=True)
         if isinstance(self.pos_weight, (tuple, list)):
-            each = tuple(number(p, where, low=0.0, low_open=True) for p in self.pos_weight)
-            object.__setattr__(self, "pos_weight", each)
+            where = f"{type(self).__name__}(pos_weight=…)"
+            set_field(self, "pos_weight", tuple(number(p, where, low=0.0, low_open=True) for p in self.pos_weight))
         else:
-            object.__setattr__(self, "pos_weight", number(self.pos_weight, where, low=0.0, low_open=True))
+            set_numbers(self, "pos_weight", low=0.0, low_open=True)
 
     def __call__(
         self, logits: Array, y: Array, weight: Array | None = None, /, *, xp: Namespace

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bpxp.core.checks import number
+from bpxp.core.checks import set_numbers
 from bpxp.core.typing import Array, Namespace
 from bpxp.equations.notation import Equations
 from bpxp.errors import InvalidValueError
@@ -51,10 +51,7 @@ class SoftmaxCrossEntropy:
     )
 
     def __post_init__(self) -> None:
-        checked = number(
-            self.label_smoothing, f"{type(self).__name__}(label_smoothing=…)", low=0.0, high=1.0, high_open=True
-        )
-        object.__setattr__(self, "label_smoothing", checked)
+        set_numbers(self, "label_smoothing", low=0.0, high=1.0, high_open=True)
 
     def __call__(
         self, logits: Array, y: Array, weight: Array | None = None, /, *, xp: Namespace

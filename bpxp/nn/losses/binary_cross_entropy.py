@@ -8,7 +8,7 @@ from bpxp.core.checks import number, set_field, set_numbers
 from bpxp.core.typing import Array, Namespace
 from bpxp.equations.notation import Equations
 from bpxp.errors import InvalidValueError
-from bpxp.nn.functions import constant, decay, logistic, positive
+from bpxp.nn.functions import decay, logistic, logistic_numerators, softplus_pair
 from bpxp.nn.losses.loss import sample_weights, targets_like, weighted_mean
 
 
@@ -67,26 +67,24 @@ class BinaryCrossEntropy:
     def __call__(
         self, logits: Array, y: Array, weight: Array | None = None, /, *, xp: Namespace
     ) -> tuple[Array, Array]:
-        on, off = self._masses(logits, y, xp)
-        scale = sample_weights(logits, weight, xp)
-        e, above = decay(logits, xp=xp), positive(logits, xp=xp)
-        more = xp.maximum(logits, constant(0.0, logits, xp=xp))  # max(z, 0)
-        less = more - logits  # max(-z, 0), exactly
-        log = xp.log1p(e)
-        more += log
-        more *= off
-        less += log
-        less *= on
-        more += less
-        each = xp.sum(more, axis=-1, keepdims=True)
-        # σ(z) is the larger of e and [z > 0], over 1 + e; σ(-z) has the other mask.
-        off *= xp.maximum(e, above)
-        on *= xp.maximum(e, 1.0 - above)
-        off -= on
+        on, off = self._masses(logits, y, xp)  # p y and 1 - y
+        scale, e = sample_weights(logits, weight, xp), decay(logits, xp=xp)  # e^(-|z|)
+        # J = Σ_k p y softplus(-z) + (1 - y) softplus(z)
+        plus, minus = softplus_pair(logits, e, xp=xp)
+        plus *= off
+        minus *= on
+        plus += minus
+        each = xp.sum(plus, axis=-1, keepdims=True)
+        # delta = ((1 - y) σ(z) - p y σ(-z)) scale, where σ(z) and σ(-z) are quotients by 1 + e
+        above, below = logistic_numerators(logits, e, xp=xp)
         e += 1.0
-        off /= e
-        off *= scale
-        return weighted_mean(each, scale, xp), off
+        delta = off
+        delta *= above
+        on *= below
+        delta -= on
+        delta /= e
+        delta *= scale
+        return weighted_mean(each, scale, xp), delta
 
     def activate(self, logits: Array, /, *, xp: Namespace) -> Array:
         return logistic(logits, xp=xp)

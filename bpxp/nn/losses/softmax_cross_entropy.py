@@ -100,7 +100,7 @@ def one_hot(y: Array, classes: int, /, *, dtype: object, xp: Namespace) -> Array
     """
     # Not every library compares every kind of integer, and uint8 cannot count past 255.
     y = xp.astype(y, xp.int32, copy=False)
-    return xp.astype(xp.expand_dims(y, axis=-1) == xp.arange(classes, dtype=xp.int32), dtype)
+    return xp.astype(xp.expand_dims(y, axis=y.ndim) == xp.arange(classes, dtype=xp.int32), dtype)
 
 
 def log_softmax(z: Array, /, *, xp: Namespace) -> Array:

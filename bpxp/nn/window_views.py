@@ -36,7 +36,7 @@ def padded_along(x: Array, axis: int, along: Axis, value: float, /, *, xp: Names
 
 
 def blocks(batch: int, numbers: int, dtype: Any, /, *, xp: Namespace) -> list[slice]:
-    """Return the batch in slices of at least one sample, as many as fit the workspace: of each, `numbers` are copied."""
+    """Return the batch in slices of at least one sample, as many as fit the workspace with `numbers` each."""
     workspace: int = getattr(xp, "workspace", WORKSPACE)
     size = max(1, workspace // (numbers * xp.finfo(dtype).bits // 8))
     return [slice(i, min(i + size, batch)) for i in range(0, batch, size)]

@@ -104,9 +104,10 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check the type hints of the package, strictly."""
+    """Check the type hints of the package, strictly, and the programs of users with them: by mypy and by pyright."""
     session.install("-e", ".", *group("types"))
     session.run("mypy")
+    session.run("python", "tests/typing/check.py")
 
 
 @nox.session(default=False)

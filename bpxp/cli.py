@@ -245,7 +245,7 @@ def evaluate(options: argparse.Namespace) -> int:
     per_class = [bpxp.metrics.PrecisionRecallF1(per_class=True)] if options.per_class else []
     found = net.evaluate(test, metrics=["accuracy", *per_class])
     if options.per_class:
-        names = test.classes or [str(k) for k in range(net.output_shape[0])]
+        names = test.classes or [str(k) for k in range(net.output_shape[-1])]
         width = max(len(name) for name in ("class", *names))
         print(f"{'class':<{width}}  precision  recall      f1")
         for k, name in enumerate(names):

@@ -1,7 +1,8 @@
 """Metrics: counts that are summed where the step runs, and the shares that the host makes of them at the end.
 
 A metric counts samples, each once, whatever its weight: a sample of weight 0 (padding, say) is left out, all others
-are equal. The counts are int32, exact up to 2^31 - 1 of them, where float32 would stop counting at 2^24.
+are equal. Where the network answers at several positions of a sample, (batch, time, n_out) say, each position counts.
+The counts are int32, exact up to 2^31 - 1 of them, where float32 would stop counting at 2^24.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from bpxp.core.checks import named, positive_int
+from bpxp.core.checks import resolve, set_counts
 from bpxp.core.typing import Array, Namespace
-from bpxp.errors import InvalidTypeError, InvalidValueError
+from bpxp.errors import InvalidValueError
+from bpxp.nn.leading_axes import as_rows
 from bpxp.nn.losses import Loss, one_hot
 
 Counts = tuple[Array, ...]
@@ -36,8 +38,8 @@ class Metric(Protocol):
         Parameters
         ----------
         counts : tuple of array
-        logits : array, (batch, n_out)
-        y : array, (batch,) or (batch, n_out)
+        logits : array, (batch, …, n_out)
+        y : array, (batch, …) or (batch, …, n_out)
             Class indices or one-hot rows; for labels 0, 1 and NaN for a missing one.
         weight : array, (batch,), or None
             Only whether it is 0 matters.
@@ -57,6 +59,7 @@ class Accuracy:
         return _zeros(xp, 1, 1)
 
     def update(self, counts: Counts, logits: Array, y: Array, weight: Array | None, /, *, xp: Namespace) -> Counts:
+        logits, y, weight = _rows(logits, y, weight, xp)
         guess = xp.astype(xp.argmax(logits, axis=1), xp.int32)
         right = xp.astype(guess == class_indices(y, xp=xp), xp.int32)
         counted = _counted(logits, weight, xp)
@@ -84,7 +87,7 @@ class TopK:
     k: int = 5
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "k", positive_int(self.k, "TopK(k=…)"))
+        set_counts(self, "k")
 
     @property
     def name(self) -> str:
@@ -94,6 +97,7 @@ class TopK:
         return _zeros(xp, 1, 1)
 
     def update(self, counts: Counts, logits: Array, y: Array, weight: Array | None, /, *, xp: Namespace) -> Counts:
+        logits, y, weight = _rows(logits, y, weight, xp)
         n_out = logits.shape[1]
         chosen = one_hot(class_indices(y, xp=xp), n_out, dtype=xp.bool, xp=xp)
         own = xp.sum(xp.where(chosen, logits, 0.0), axis=1, keepdims=True)
@@ -133,6 +137,7 @@ class PrecisionRecallF1:
         return _zeros(xp, n_out, n_out, n_out)
 
     def update(self, counts: Counts, logits: Array, y: Array, weight: Array | None, /, *, xp: Namespace) -> Counts:
+        logits, y, weight = _rows(logits, y, weight, xp)
         n_out = logits.shape[1]
         counted = xp.expand_dims(_counted(logits, weight, xp), axis=1)
         guess = one_hot(xp.argmax(logits, axis=1), n_out, dtype=xp.int32, xp=xp) * counted
@@ -238,17 +243,7 @@ def get_metric(metric: Any) -> Metric:
     InvalidTypeError
         Neither a name nor a `Metric`.
     """
-    if isinstance(metric, Metric) and not isinstance(metric, type):
-        return metric
-    if not isinstance(metric, str):
-        raise InvalidTypeError(
-            "metrics",
-            "neither a name nor a Metric",
-            code="E004",
-            got=f"{type(metric).__name__} {metric!r}",
-            fix="metrics=['accuracy']",
-        )
-    return named(metric, "metrics", METRICS)
+    return resolve(metric, Metric, METRICS, "metrics", fix="metrics=['accuracy']")
 
 
 def default_metrics(loss: Loss, /) -> tuple[Metric, ...]:
@@ -264,8 +259,21 @@ def class_indices(y: Array, /, *, xp: Namespace) -> Array:
     return xp.astype(y if y.ndim == 1 else xp.argmax(y, axis=1), xp.int32, copy=False)
 
 
+def _rows(logits: Array, y: Array, weight: Array | None, xp: Namespace) -> tuple[Array, Array, Array | None]:
+    """Return all three with one row for each position of each sample: of a matrix of logits, as they are."""
+    if logits.ndim == 2:
+        return logits, y, weight
+    leading = logits.shape[:-1]
+    if weight is not None:
+        column = xp.reshape(weight, (leading[0], *(1 for _ in leading[1:])))
+        weight = xp.reshape(xp.broadcast_to(column, leading), (-1,))
+    y = xp.reshape(y, (-1,)) if y.ndim < logits.ndim else as_rows(y, xp=xp)
+    return as_rows(logits, xp=xp), y, weight
+
+
 def _labels(logits: Array, y: Array, weight: Array | None, xp: Namespace) -> tuple[Array, Array, Array]:
-    """Return prediction, truth and whether a label counts, as 0 and 1, int32, (batch, n_out)."""
+    """Return prediction, truth and whether a label counts, as 0 and 1, int32, (batch · …, n_out)."""
+    logits, y, weight = _rows(logits, y, weight, xp)
     if y.ndim == 1 and logits.shape[1] == 1:
         y = xp.expand_dims(y, axis=1)
     if y.shape != logits.shape:

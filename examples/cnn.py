@@ -35,7 +35,7 @@ def convolution(filters: int, kernel: int, *between: nn.Layer) -> list[nn.Layer]
 
 
 train, test = bpxp.data.mnist()
-layers = [
+layers: list[int | nn.Layer] = [
     *convolution(24, 5, nn.MaxPool2D(2)),
     *convolution(48, 3),
     *convolution(48, 3, nn.MaxPool2D(2)),

@@ -22,7 +22,7 @@ EPOCHS, SEED = (int(word) for word in (*sys.argv[1:], *("12", "0")[len(sys.argv)
 BATCH = 100
 
 train, test = bpxp.data.mnist()
-layers = [
+layers: list[int | nn.Layer] = [
     nn.Conv2D(12, 5, padding="same"),
     nn.MaxPool2D(2),
     nn.Conv2D(32, 5),

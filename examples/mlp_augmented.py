@@ -21,8 +21,7 @@ from bpxp.data import augment
 EPOCHS, BATCH, IMAGE = int(sys.argv[1]) if len(sys.argv) > 1 else 40, 128, (28, 28, 1)
 
 train, test = bpxp.data.mnist()
-layers = [784, 1024, nn.Dropout(0.3), 1024, nn.Dropout(0.3), 10]
-net = bpxp.Network(layers, hidden="relu", init="he", seed=0)
+net = bpxp.Network([784, 1024, nn.Dropout(0.3), 1024, nn.Dropout(0.3), 10], hidden="relu", init="he", seed=0)
 
 rate = optim.OneCycle(0.15, steps=EPOCHS * -(-len(train) // BATCH))
 trainer = bpxp.Trainer(net, optim.SGD(rate, momentum=0.9, nesterov=True, l2=1e-5))

@@ -26,7 +26,7 @@ samples = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
 train, test = bpxp.data.digits()
 
 
-def enlarged(digits, rng):
+def enlarged(digits: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return the 8x8 pictures as 28x28, at random places, with noise."""
     large = rng.integers(0, 40, (len(digits), 28, 28), dtype=np.uint8)
     shown = np.kron(digits.reshape(-1, 8, 8), np.ones((3, 3), np.uint8))

@@ -68,6 +68,23 @@ def _range(low: float, high: float, low_open: bool, high_open: bool) -> str:
     return f"a number in {'(' if low_open else '['}{low:g}, {high:g}{')' if high_open else ']'}"
 
 
+def set_numbers(thing: Any, *names: str, **bounds: Any) -> None:
+    """Validate fields of a frozen dataclass, and keep each as a Python float, which widens no array."""
+    for name in names:
+        set_field(thing, name, number(getattr(thing, name), f"{type(thing).__name__}({name}=…)", **bounds))
+
+
+def set_counts(thing: Any, *names: str) -> None:
+    """Validate fields of a frozen dataclass that are ints >= 1."""
+    for name in names:
+        set_field(thing, name, positive_int(getattr(thing, name), f"{type(thing).__name__}({name}=…)"))
+
+
+def set_field(thing: Any, name: str, value: Any) -> None:
+    """Write a field of a frozen dataclass, in its `__post_init__`."""
+    object.__setattr__(thing, name, value)
+
+
 def as_path(value: Any, where: str) -> Path:
     """Return `value` as a path; what is neither text nor a path is refused: an int would be the number of a file."""
     if not isinstance(value, (str, os.PathLike)):
@@ -75,24 +92,26 @@ def as_path(value: Any, where: str) -> Path:
     return Path(value)
 
 
-def named(name: str, where: str, table: Mapping[str, T]) -> T:
-    """Return ``table[name]``.
+def resolve(value: Any, kind: type[Any], table: Mapping[str, T], where: str, *, fix: str) -> T:
+    """Return the object that a name stands for, or the object itself.
 
     Raises
     ------
     InvalidValueError
-        If there is none of this name; the message lists those that there are, and the nearest.
+        Unknown name; the message lists the known ones, and the nearest.
+    InvalidTypeError
+        Neither a name nor of this kind.
     """
-    if name not in table:
-        raise InvalidValueError(
-            where,
-            "unknown name",
-            code="E003",
-            got=repr(name),
-            expected=f"one of {', '.join(table)}",
-            first=suggestion(name, table),
-        )
-    return table[name]
+    if isinstance(value, kind) and not isinstance(value, type):
+        found: T = value
+        return found
+    if not isinstance(value, str):
+        what = f"neither a name nor {'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}"
+        raise InvalidTypeError(where, what, code="E004", got=f"{type(value).__name__} {value!r}", fix=fix)
+    if value not in table:
+        known, nearest = f"one of {', '.join(table)}", suggestion(value, table)
+        raise InvalidValueError(where, "unknown name", code="E003", got=repr(value), expected=known, first=nearest)
+    return table[value]
 
 
 def fits_in_memory(parameters: int, where: str) -> None:

@@ -81,9 +81,9 @@ class Rows:
 
 
 class OneHot(Rows):
-    """Class indices, (N,), read as one-hot rows."""
+    """Class indices, (N, …), read as one-hot rows."""
 
     def take(self, rows: np.ndarray, out: np.ndarray) -> None:
         classes = self.a[rows if self.index is None else self.index[rows]]
         out[...] = 0.0
-        out[np.arange(len(rows)), classes] = 1.0
+        np.put_along_axis(out, classes[..., None], 1.0, axis=-1)

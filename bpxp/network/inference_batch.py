@@ -8,7 +8,7 @@ from bpxp.core.tree import tree_map
 from bpxp.core.typing import Namespace, Params
 from bpxp.network.step import evaluation
 from bpxp.nn.spec import Spec
-from bpxp.nn.windows import WORKSPACE
+from bpxp.nn.window_views import WORKSPACE
 
 CHUNK = 1000  # at most
 WORKSPACES = 32  # and no more images than need so many times the workspace

@@ -190,7 +190,7 @@ class Network:
         Parameters
         ----------
         x : array_like, (batch, \*input_shape)
-        y : array_like, (batch,) or (batch, n_out)
+        y : array_like, (batch, …) or (batch, …, n_out)
         weight : array_like, (batch,), optional
             Weight of each sample; the mean is weighted.
 
@@ -223,22 +223,22 @@ class Network:
         self._params, self._plain, self.stats, self.key = run((self._params, opt, self.stats, self.key), arrays)
 
     def logits(self, x: Any) -> Array:
-        """Return the outputs of the last layer, (n, n_out): what the loss takes."""
+        """Return the outputs of the last layer, (n, …, n_out): what the loss takes."""
         return self._forward(x, "logits")
 
     def predict_proba(self, x: Any) -> Array:
-        """Return the outputs as the loss reads them, (n, n_out): probabilities, rates or values."""
+        """Return the outputs as the loss reads them, (n, …, n_out): probabilities, rates or values."""
         return self.loss.activate(self._forward(x, "predict_proba"), xp=self.xp)
 
     def predict(self, x: Any) -> Array:
         """Return the prediction for each sample.
 
-        Class indices (n,) for a categorical loss; 0 or 1 per label (n, n_out) for a multi-label loss; values
-        (n, n_out) otherwise.
+        Class indices (n, …) for a categorical loss; 0 or 1 per label (n, …, n_out) for a multi-label loss; values
+        (n, …, n_out) otherwise. Outputs (n, time, n_out), say, have an answer at each time.
         """
         xp, logits = self.xp, self._forward(x, "predict")
         if self.loss.targets == "classes":
-            return xp.argmax(logits, axis=1)
+            return xp.argmax(logits, axis=-1)
         if self.loss.targets == "labels":
             return xp.astype(logits > 0.0, xp.int32)
         return self.loss.activate(logits, xp=xp)

@@ -231,18 +231,19 @@ def _start(
 ) -> tuple[State, Data]:
     """Return state and data as the trainer makes them, without numbers."""
     xp = step.xp
-    kind, n_out = getattr(xp, net.dtype), net.output_shape[0]
+    kind, out = getattr(xp, net.dtype), net.output_shape
     key = net.key or (net._key_at(0) if step.augment else ())
     params, stats, key = tree_map(lambda a: shape_of(a, meter), (net.params, net.stats, key))
     classes, samples = net.loss.targets == "classes", n
     if step.samples is not None:
         each = 8 if net.dtype == "float64" else 4
-        width = (1 if pixels else each) * math.prod(net.input_shape) + (4 if classes else each * n_out)
+        labels = 4 * math.prod(out[:-1]) if classes else each * math.prod(out)
+        width = (1 if pixels else each) * math.prod(net.input_shape) + labels
         n = 2 * batch * batches_of_a_piece(net.backend, width + each * weighted, samples, batch)
     x = xp.empty((n, *net.input_shape), dtype=xp.uint8 if pixels else kind)
-    y = xp.empty((n,) if classes else (n, n_out), dtype=xp.int32 if classes else kind)
+    y = xp.empty((n, *(out[:-1] if classes else out)), dtype=xp.int32 if classes else kind)
     if classes and any(getattr(transform, "mixes", False) for transform in step.augment):
-        y = one_hot(y, n_out, dtype=kind, xp=xp)
+        y = one_hot(y, out[-1], dtype=kind, xp=xp)
     weight = xp.empty((n,), dtype=kind) if weighted else None
     position, loss, total = xp.empty((1,), dtype=xp.int32), xp.empty((1,), dtype=kind), xp.empty((1,), dtype=kind)
     order = xp.empty((-(-samples // batch) * batch if step.samples is None else 1,), dtype=xp.int32)

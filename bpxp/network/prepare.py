@@ -62,7 +62,7 @@ def prepare(spec: Spec, backend: Backend, data: Any, weight: Any, class_weight: 
     x, y, weight = _parts(data, weight, where)
     x = inputs.as_inputs(_as_vectors(spec, data, x), spec.input_shape, backend, spec.dtype, f"{where}: x")
     n_out, kind = spec.n_out, spec.loss.targets
-    y = targets.as_targets(y, kind, int(x.shape[0]), n_out, backend, spec.dtype, f"{where}: y")
+    y = targets.as_targets(y, kind, int(x.shape[0]), spec.output_shape, backend, spec.dtype, f"{where}: y")
     if weight is None and class_weight is None:
         return x, y, None
     return x, y, targets.as_weights(weight, class_weight, y, n_out, backend, spec.dtype, where)
@@ -78,8 +78,8 @@ def prepare_or_stream(
         return prepare(spec, backend, data, weight, class_weight, where)
     x = host_inputs(spec, data, x, f"{where}: x")
     n_out, kind, numpy = spec.n_out, spec.loss.targets, get_backend("numpy")
-    host = targets.host_targets(y, kind, len(x), n_out, backend, f"{where}: y")
-    labels = Rows(host, np.dtype(np.int32 if host.ndim == 1 else spec.dtype))
+    host = targets.host_targets(y, kind, len(x), spec.output_shape, backend, f"{where}: y")
+    labels = Rows(host, np.dtype(np.int32 if host.ndim == len(spec.output_shape) else spec.dtype))
     weights: Rows | None = None
     if weight is not None or class_weight is not None:
         if not is_host_array(weight):
@@ -129,9 +129,10 @@ def stays(spec: Spec, backend: Backend, data: Any, x: Any) -> bool:
 
 
 def _check_class_weight(spec: Spec, class_weight: Any, where: str) -> None:
-    """Raise for weights of classes where targets are no classes."""
-    if class_weight is not None and spec.loss.targets not in ("classes", "labels"):
-        what = f"{type(spec.loss).__name__} knows no classes"
+    """Raise for weights of classes where targets are no classes, or a sample has several."""
+    several = len(spec.output_shape) > 1
+    if class_weight is not None and (several or spec.loss.targets not in ("classes", "labels")):
+        what = "a sample has several classes" if several else f"{type(spec.loss).__name__} knows no classes"
         raise InvalidValueError(f"{where}: class_weight", what, code="E048", fix="weight=…, one for each sample")
 
 

@@ -27,7 +27,7 @@ class Data(NamedTuple):
     ----------
     x : array, (n, *in_shape)
         In the network's dtype, or uint8: pixels, scaled to [0, 1] batch by batch.
-    y : array, (n,) or (n, n_out)
+    y : array, (n, …) or (n, …, n_out)
         Targets.
     weight : array, (n,), or None
         Weight of each sample.

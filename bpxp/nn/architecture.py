@@ -33,7 +33,7 @@ def build_model(
     init : str or Initializer
         Of the layers that leave it open.
     """
-    entries = _checked_entries(layers)
+    entries = _validate_entries(layers)
     first = "layers"
     if input_shape is None:
         if len(entries) < 2 and all(isinstance(entry, int) for entry in entries):
@@ -55,7 +55,7 @@ def build_model(
         entries = entries[1:]
         first = "sizes"
     else:
-        in_shape = _checked_shape(input_shape)
+        in_shape = _validate_shape(input_shape)
         if not entries:
             raise InvalidValueError(
                 f"{WHERE}({first}=…)", "no layers", code="E010", got="[]", fix="Network([30, 10], …)"
@@ -66,7 +66,7 @@ def build_model(
     return Sequential(tuple(filled)), in_shape
 
 
-def _checked_entries(layers: Any) -> list[int | Layer]:
+def _validate_entries(layers: Any) -> list[int | Layer]:
     if isinstance(layers, (str, bytes)) or not isinstance(layers, Sequence):
         raise InvalidTypeError(
             f"{WHERE}(layers=…)",
@@ -93,7 +93,7 @@ def _checked_entries(layers: Any) -> list[int | Layer]:
     return entries
 
 
-def _checked_shape(input_shape: Any) -> Shape:
+def _validate_shape(input_shape: Any) -> Shape:
     shape = (input_shape,) if isinstance(input_shape, numbers.Integral) else input_shape
     if not isinstance(shape, (tuple, list)) or not shape:
         raise InvalidTypeError(
@@ -135,13 +135,13 @@ mean_squared_error, mean_absolute_error and huber fit any output"""
 def check_loss_fits(model: Sequential, out_shape: Shape, loss: Loss) -> None:
     """Raise unless the loss can be computed from what the last layer returns."""
     where = f"{WHERE}(loss={type(loss).__name__})"
-    if len(out_shape) != 1:
+    if not out_shape:
         raise InvalidValueError(
             where,
-            "the loss takes one row of outputs per sample",
+            "the loss takes at least one row of outputs per sample",
             code="E013",
-            got=f"output shape {out_shape}",
-            fix="nn.Flatten() and a dense layer at the end",
+            got="output shape ()",
+            fix="a dense layer at the end",
         )
     last = model.layers[-1]
     applied = last if isinstance(last, Activation) else getattr(last, "activation", None)
@@ -155,7 +155,7 @@ def check_loss_fits(model: Sequential, out_shape: Shape, loss: Loss) -> None:
             expected=FITS,
             fix="output='identity', and net.predict_proba",
         )
-    if loss.targets == "classes" and out_shape[0] == 1:
+    if loss.targets == "classes" and out_shape[-1] == 1:
         raise InvalidValueError(
             where,
             "softmax over 1 class is constant",

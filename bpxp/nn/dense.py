@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from bpxp.core.checks import fits_in_memory, positive_int
+from bpxp.core.checks import fits_in_memory, set_counts, set_field
 from bpxp.core.random import HostRandom
 from bpxp.core.typing import Array, Namespace, Shape
 from bpxp.equations.notation import Equations
 from bpxp.errors import InvalidValueError
 from bpxp.nn.activations import Activation, get_activation
 from bpxp.nn.initializers import Initializer, get_initializer
+from bpxp.nn.leading_axes import as_before, as_rows
 
 
 class DenseParams(NamedTuple):
@@ -38,7 +39,8 @@ class Dense:
 
     Notes
     -----
-    x is (batch, n_in), z and delta = ∂J/∂z are (batch, n_out); the equations stand below, in index notation.
+    x is (batch, …, n_in), z and delta = ∂J/∂z are (batch, …, n_out): the layer acts on the last axis, with the same W
+    and b everywhere. In the equations below n runs over all leading axes.
 
     References
     ----------
@@ -65,39 +67,40 @@ class Dense:
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "units", positive_int(self.units, "Dense(units=…)"))
+        set_counts(self, "units")
         if self.activation is not None:
-            object.__setattr__(self, "activation", get_activation(self.activation))
+            set_field(self, "activation", get_activation(self.activation))
         if self.initializer is not None:
-            object.__setattr__(self, "initializer", get_initializer(self.initializer))
+            set_field(self, "initializer", get_initializer(self.initializer))
 
     def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[DenseParams, Shape]:
-        if len(in_shape) != 1:
+        if not in_shape:
             raise InvalidValueError(
                 "Dense",
-                "in z[n,j] = Σ_i x[n,i] W[i,j] a sample is a vector, with the one axis i",
+                "in z[n,j] = Σ_i x[n,i] W[i,j] a sample has at least one axis, i",
                 code="E014",
-                got=f"samples of shape {in_shape}",
-                expected="(n_in,)",
-                fix="put nn.Flatten() before it",
+                got="samples of shape ()",
+                expected="(n_in,) or (…, n_in)",
+                fix="nn.Reshape((1,)) before it",
             )
         initializer = get_initializer("glorot_uniform" if self.initializer is None else self.initializer)
-        (n_in,) = in_shape
+        *positions, n_in = in_shape
         fits_in_memory(n_in * self.units, f"Dense({self.units})")
         W = initializer.draw(rng.at(0), (n_in, self.units), fan_in=n_in, fan_out=self.units)
         b = initializer.bias(rng.at(1), (self.units,))
-        return DenseParams(W, b), (self.units,)
+        return DenseParams(W, b), (*positions, self.units)
 
     def forward(self, params: DenseParams, x: Array, /, *, xp: Namespace) -> tuple[Array, Array]:
-        z = xp.matmul(x, params.W)
+        z = xp.matmul(as_rows(x, xp=xp), params.W)
         z += params.b
-        return z, x
+        return as_before(z, x, xp=xp), x
 
     def backward(self, params: DenseParams, x: Array, delta: Array, /, *, xp: Namespace) -> tuple[Array, DenseParams]:
-        dx = xp.matmul(delta, xp.matrix_transpose(params.W))
-        return dx, self.gradients(params, x, delta, xp=xp)
+        dx = xp.matmul(as_rows(delta, xp=xp), xp.matrix_transpose(params.W))
+        return as_before(dx, x, xp=xp), self.gradients(params, x, delta, xp=xp)
 
     def gradients(self, params: DenseParams, x: Array, delta: Array, /, *, xp: Namespace) -> DenseParams:
+        x, delta = as_rows(x, xp=xp), as_rows(delta, xp=xp)
         dW = xp.matmul(xp.matrix_transpose(x), delta)
         db = xp.sum(delta, axis=0)
         return DenseParams(dW, db)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bpxp.core.checks import number
+from bpxp.core.checks import number, set_numbers
 from bpxp.core.random import HostRandom
 from bpxp.core.threefry import LEVELS, Key, bernoulli, level
 from bpxp.core.typing import Array, Namespace, Shape
@@ -54,7 +54,7 @@ class Dropout:
             raise InvalidValueError(
                 where, "1.0 would drop everything", code="E002", got=repr(self.rate), expected="a number in [0, 1)"
             )
-        number(self.rate, where, low=0.0, high=1.0, high_open=True)
+        set_numbers(self, "rate", low=0.0, high=1.0, high_open=True)
 
     def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[tuple[()], Shape]:
         return (), in_shape

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from bpxp.core.checks import fits_in_memory, positive_int
+from bpxp.core.checks import fits_in_memory, set_counts, set_field
 from bpxp.core.random import HostRandom
 from bpxp.core.typing import Array, Namespace, Shape
 from bpxp.equations.notation import Equations
@@ -60,9 +60,8 @@ class Embedding:
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "count", positive_int(self.count, "Embedding(count=…)"))
-        object.__setattr__(self, "dim", positive_int(self.dim, "Embedding(dim=…)"))
-        object.__setattr__(self, "initializer", get_initializer(self.initializer))
+        set_counts(self, "count", "dim")
+        set_field(self, "initializer", get_initializer(self.initializer))
         if self.count > EXACT:
             raise InvalidValueError(
                 "Embedding(count=…)",
@@ -84,7 +83,7 @@ class Embedding:
         inside = xp.minimum(xp.maximum(named, low), high)
         index = xp.reshape(xp.astype(inside, xp.int32), (-1,))
         y = xp.reshape(xp.take(params.W, index, axis=0), (*x.shape, self.dim))
-        y += xp.expand_dims(xp.where(named == inside, xp.zeros_like(x), xp.nan), axis=-1)
+        y += xp.expand_dims(xp.where(named == inside, low, xp.nan), axis=-1)
         return y, (x, index)
 
     def backward(

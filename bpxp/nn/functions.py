@@ -87,10 +87,16 @@ def logistic(z: Array, /, *, xp: Namespace) -> Array:
     return a
 
 
+def logistic_numerators(z: Array, e: Array, /, *, xp: Namespace) -> tuple[Array, Array]:
+    """Return σ(z) and σ(-z) times their common denominator 1 + e, where e = e^(-|z|): two new arrays."""
+    above = positive(z, xp=xp)
+    return xp.maximum(e, above), xp.maximum(e, 1.0 - above)
+
+
 def logistic_pair(z: Array, /, *, xp: Namespace) -> tuple[Array, Array]:
     """Return σ(z) and 1 - σ(z) = σ(-z), neither by a difference that cancels."""
-    e, above = decay(z, xp=xp), positive(z, xp=xp)
-    a, rest = xp.maximum(e, above), xp.maximum(e, 1.0 - above)
+    e = decay(z, xp=xp)
+    a, rest = logistic_numerators(z, e, xp=xp)
     e += 1.0
     a /= e
     rest /= e
@@ -102,6 +108,31 @@ def softplus(z: Array, /, *, xp: Namespace) -> Array:
     a = xp.log1p(decay(z, xp=xp))
     a += xp.maximum(z, constant(0.0, z, xp=xp))
     return a
+
+
+def softplus_pair(z: Array, e: Array, /, *, xp: Namespace) -> tuple[Array, Array]:
+    """Return softplus(z) and softplus(-z) = max(-z, 0) + log1p(e), where e = e^(-|z|): two new arrays."""
+    plus = xp.maximum(z, constant(0.0, z, xp=xp))
+    minus = plus - z  # max(-z, 0), exactly
+    log = xp.log1p(e)
+    plus += log
+    minus += log
+    return plus, minus
+
+
+def tanh_softplus(z: Array, /, *, xp: Namespace) -> Array:
+    """Return tanh(log(1 + e^z)) = p/(p + 2q): one exponential, no logarithm, and the tail keeps its relative accuracy.
+
+    With n = e^(-|z|), p = n² + 2n and q = 1 for z <= 0, p = 1 + 2n and q = n² for z > 0.
+    """
+    p = decay(z, xp=xp)  # n
+    square, above = p * p, positive(z, xp=xp)
+    p *= 2.0
+    p += xp.maximum(square, above)
+    t = xp.maximum(square, 1.0 - above)  # q
+    t *= 2.0
+    t += p
+    return p / t
 
 
 def normal_tail(u: Array, /, *, xp: Namespace) -> tuple[Array, Array]:

@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from bpxp.core.checks import named, number
+from bpxp.core.checks import resolve, set_numbers
 from bpxp.core.random import HostRandom
 from bpxp.core.typing import Shape
-from bpxp.errors import InvalidTypeError
 
 
 class Initializer:
@@ -61,7 +60,7 @@ class Normal(Initializer):
     std: float = 1.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "std", number(self.std, "Normal(std=…)", low=0.0, low_open=True))
+        set_numbers(self, "std", low=0.0, low_open=True)
 
     def draw(self, rng: HostRandom, shape: Shape, /, *, fan_in: int, fan_out: int) -> np.ndarray:
         return self.std * rng.normal(shape)
@@ -193,7 +192,7 @@ class Orthogonal(Initializer):
     gain: float = 1.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "gain", number(self.gain, "Orthogonal(gain=…)", low=0.0, low_open=True))
+        set_numbers(self, "gain", low=0.0, low_open=True)
 
     def draw(self, rng: HostRandom, shape: Shape, /, *, fan_in: int, fan_out: int) -> np.ndarray:
         rows, columns = math.prod(shape[:-1]), shape[-1]
@@ -230,14 +229,4 @@ INITIALIZERS: dict[str, Initializer] = {
 
 def get_initializer(initializer: Any) -> Initializer:
     """Return an initialiser by its name, or the given object; errors as in `get_activation`."""
-    if isinstance(initializer, Initializer):
-        return initializer
-    if not isinstance(initializer, str):
-        raise InvalidTypeError(
-            "init",
-            "neither a name nor an Initializer",
-            code="E004",
-            got=f"{type(initializer).__name__} {initializer!r}",
-            fix="init='he'",
-        )
-    return named(initializer, "init", INITIALIZERS)
+    return resolve(initializer, Initializer, INITIALIZERS, "init", fix="init='he'")

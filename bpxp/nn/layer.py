@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Protocol, runtime_checkable
 
 from bpxp.core.random import HostRandom
-from bpxp.core.typing import Array, Namespace, Params, Shape
+from bpxp.core.typing import Array, Namespace, Shape
 
 Cache = Any  # what forward keeps for backward; never written
 
@@ -48,8 +48,8 @@ class Layer(Protocol):
         into them.
     """
 
-    def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[Params, Shape]:
-        """Draw the parameters on the host (float64 NumPy arrays) and say the shape of the output.
+    def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[Any, Shape]:
+        """Draw the parameters on the host, a (named) tuple of float64 NumPy arrays, and return the output's shape.
 
         Raises
         ------
@@ -57,8 +57,10 @@ class Layer(Protocol):
             If no input of `in_shape` can pass through the layer.
         """
 
-    def forward(self, params: Params, x: Array, /, *, xp: Namespace) -> tuple[Array, Cache]:
-        r"""Map x, (batch, \*in_shape), to the output, and keep what backward will need."""
+    # Parameters and caches are Any: each layer has a tuple type of its own for them.
 
-    def backward(self, params: Params, cache: Cache, dy: Array, /, *, xp: Namespace) -> tuple[Array, Params]:
+    def forward(self, params: Any, x: Array, /, *, xp: Namespace) -> tuple[Array, Any]:
+        r"""Map x, (batch, \*in_shape), to (output, cache); the cache is what backward needs, and is only read."""
+
+    def backward(self, params: Any, cache: Any, dy: Array, /, *, xp: Namespace) -> tuple[Array, Any]:
         """Map ∂J/∂output to (∂J/∂x, ∂J/∂params). Inputs are only read; the results are new arrays."""

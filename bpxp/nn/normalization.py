@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from bpxp.core.checks import fits_in_memory, number
+from bpxp.core.checks import fits_in_memory, set_numbers
 from bpxp.core.random import HostRandom
 from bpxp.core.typing import Array, Namespace, Shape
 from bpxp.equations.notation import Equations
@@ -107,8 +107,8 @@ class BatchNorm:
     )
 
     def __post_init__(self) -> None:
-        number(self.momentum, "BatchNorm(momentum=…)", low=0.0, high=1.0, low_open=True)
-        number(self.epsilon, "BatchNorm(epsilon=…)", low=0.0, low_open=True)
+        set_numbers(self, "momentum", low=0.0, high=1.0, low_open=True)
+        set_numbers(self, "epsilon", low=0.0, low_open=True)
 
     def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[NormParams, Shape]:
         return _ones_and_zeros(rng, in_shape, "BatchNorm"), in_shape
@@ -253,7 +253,7 @@ class LayerNorm:
     )
 
     def __post_init__(self) -> None:
-        number(self.epsilon, "LayerNorm(epsilon=…)", low=0.0, low_open=True)
+        set_numbers(self, "epsilon", low=0.0, low_open=True)
 
     def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[NormParams, Shape]:
         return _ones_and_zeros(rng, in_shape, "LayerNorm"), in_shape

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
+from bpxp.core.checks import set_field
 from bpxp.core.random import HostRandom
 from bpxp.core.typing import Array, Namespace, Shape
 from bpxp.equations.notation import Equations
 from bpxp.errors import InvalidValueError
-from bpxp.nn import windows
+from bpxp.nn import window_tables, window_views, windows
 from bpxp.nn.windows import Axis, Grid, Pair
 
 
@@ -28,9 +29,9 @@ class _Pool2D:
         pool = windows.pair(self.pool, f"{name}(pool=…)")
         stride = pool if self.stride is None else windows.pair(self.stride, f"{name}(stride=…)")
         padding = windows.padding(self.padding, f"{name}(padding=…)")
-        object.__setattr__(self, "pool", pool)
-        object.__setattr__(self, "stride", stride)
-        object.__setattr__(self, "padding", padding)
+        set_field(self, "pool", pool)
+        set_field(self, "stride", stride)
+        set_field(self, "padding", padding)
         if not isinstance(padding, str):
             for k, ends in ((pool[0], padding[0]), (pool[1], padding[1])):
                 if 2 * max(ends) > k:
@@ -51,12 +52,12 @@ class _Pool2D:
     def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[tuple[()], Shape]:
         where = f"{type(self).__name__}({self.pool})"
         _, _, channels = windows.image_shape(in_shape, where)
-        grid = windows.checked(self.grid(in_shape), where)
+        grid = windows.validate(self.grid(in_shape), where)
         return (), (grid.rows.out, grid.columns.out, channels)
 
 
 class MaxPoolCache(NamedTuple):
-    """What `MaxPool2D` keeps: who won, a byte for each tap of each window, and no number.
+    """What `MaxPool2D` keeps: the winners, a byte for each tap of each window, and none of the values.
 
     Attributes
     ----------
@@ -102,36 +103,14 @@ class MaxPool2D(_Pool2D):
     takes_largest = True  # so a function that never decreases may as well be applied after it, to fewer numbers
 
     def forward(self, params: tuple[()], x: Array, /, *, xp: Namespace) -> tuple[Array, MaxPoolCache]:
-        rows, columns = self.grid(x.shape[1:])
-        # First along the rows, then down the columns: k + k comparisons in place of k², and the first winner among
-        # the winners of the rows is the first of all, row by row.
-        narrow, across = _largest(_taps(x, 2, columns, -xp.inf, xp), xp)
-        y, down = _largest(_taps(narrow, 1, rows, -xp.inf, xp), xp)
-        in_row = [_taps(first, 1, rows, False, xp) for first in _firsts(across, narrow, xp)]
-        first = [xp.logical_and(a, taps[i]) for i, a in enumerate(_firsts(down, y, xp)) for taps in in_row]
-        batch, height, width, channels = y.shape
-        winners = xp.reshape(xp.stack(first, axis=1), (batch, len(first), height * width, channels))
-        return y, MaxPoolCache(winners, _shape_of(x, xp))
+        y, first = _window_maxima(x, self.grid(x.shape[1:]), xp)
+        return y, MaxPoolCache(first, _shape_of(x, xp))
 
     def backward(
         self, params: tuple[()], cache: MaxPoolCache, dy: Array, /, *, xp: Namespace
     ) -> tuple[Array, tuple[()]]:
-        _, height, width, channels = cache.like.shape
-        grid = self.grid((height, width))
-        batch, _, count, _ = cache.first.shape
-        dy, first = xp.reshape(dy, (batch, 1, count, channels)), cache.first
-        if not windows.tiling(grid):
-            dy, first = (windows.with_zeros(a, xp=xp) for a in (dy, first))
-        ways, parts = windows.seers_by_tap(grid, xp=xp), []
-        blocks = [slice(None)]
-        if len(ways) > 1:  # where windows overlap, they give back more numbers than dx has
-            blocks = windows.blocks(batch, math.prod(first.shape[1:]), dy.dtype, xp=xp)
-        for block in blocks:
-            given = xp.astype(first[block, ...], dy.dtype)
-            given *= dy[block, ...]
-            given = xp.reshape(given, (given.shape[0], -1, channels))
-            parts.append(windows.gathered(given, ways, xp=xp))
-        return xp.reshape(windows.joined(parts, xp=xp), (batch, height, width, channels)), ()
+        dx = _to_winners(dy, cache.first, self.grid(cache.like.shape[1:]), xp)
+        return xp.reshape(dx, (dy.shape[0], *cache.like.shape[1:])), ()
 
 
 @dataclass(frozen=True)
@@ -175,8 +154,8 @@ class AvgPool2D(_Pool2D):
         each = dy * (1.0 / (grid.rows.kernel * grid.columns.kernel))
         each = xp.reshape(each, (dy.shape[0], -1, channels))
         if not windows.tiling(grid):
-            each = windows.with_zeros(each, xp=xp)
-        dx = windows.gathered(each, windows.windows_of(grid, xp=xp), xp=xp)
+            each = window_tables.with_zeros(each, xp=xp)
+        dx = window_tables.sum_of_gathers(each, window_tables.windows_of_pixels(grid, xp=xp), xp=xp)
         return xp.reshape(dx, (-1, height, width, channels)), ()
 
 
@@ -210,9 +189,42 @@ class GlobalAvgPool2D:
         return xp.tile(each, (1, height, width, 1)), ()
 
 
+def _window_maxima(x: Array, grid: Grid, xp: Namespace) -> tuple[Array, Array]:
+    """Return the maximum of each window, and which tap is the first to have it, (batch, taps, windows, channels), bool.
+
+    Along the rows first, then down the columns: k + k comparisons in place of k², and the first winner among the
+    winners of the rows is the first of all, row by row.
+    """
+    rows, columns = grid
+    narrow, across = _largest(_taps(x, 2, columns, -xp.inf, xp), xp)
+    y, down = _largest(_taps(narrow, 1, rows, -xp.inf, xp), xp)
+    in_row = [_taps(first, 1, rows, False, xp) for first in _firsts(across, narrow, xp)]
+    first = [xp.logical_and(a, taps[i]) for i, a in enumerate(_firsts(down, y, xp)) for taps in in_row]
+    batch, height, width, channels = y.shape
+    return y, xp.reshape(xp.stack(first, axis=1), (batch, len(first), height * width, channels))
+
+
+def _to_winners(dy: Array, first: Array, grid: Grid, xp: Namespace) -> Array:
+    """Return for each pixel the sum of dy over the windows whose first maximum it is, (batch, pixels, channels)."""
+    batch, _, count, channels = first.shape
+    dy = xp.reshape(dy, (batch, 1, count, channels))
+    if not windows.tiling(grid):
+        dy, first = (window_tables.with_zeros(a, xp=xp) for a in (dy, first))
+    tables, parts = window_tables.inverse_windows_by_tap(grid, xp=xp), []
+    blocks = [slice(None)]
+    if len(tables) > 1:  # where windows overlap, they give back more numbers than dx has
+        blocks = window_views.blocks(batch, math.prod(first.shape[1:]), dy.dtype, xp=xp)
+    for block in blocks:
+        given = xp.astype(first[block, ...], dy.dtype)
+        given *= dy[block, ...]
+        given = xp.reshape(given, (given.shape[0], -1, channels))
+        parts.append(window_tables.sum_of_gathers(given, tables, xp=xp))
+    return window_views.joined(parts, xp=xp)
+
+
 def _taps(x: Array, axis: int, along: Axis, value: float, xp: Namespace) -> list[Array]:
     """Return what the windows along an axis see through each tap, with `value` in the padding."""
-    return windows.views(windows.padded_along(x, axis, along, value, xp=xp), axis, along)
+    return window_views.views(window_views.padded_along(x, axis, along, value, xp=xp), axis, along)
 
 
 def _largest(taps: list[Array], xp: Namespace) -> tuple[Array, tuple[Array, ...]]:

@@ -11,6 +11,7 @@ import numbers
 from dataclasses import dataclass
 from typing import Any
 
+from bpxp.core.checks import set_field
 from bpxp.core.random import HostRandom
 from bpxp.core.typing import Array, Namespace, Shape
 from bpxp.equations.notation import Equations
@@ -78,7 +79,7 @@ class Reshape:
         if not sizes or any(n < 1 and n != -1 for n in sizes) or list(sizes).count(-1) > 1:
             expected = "sizes >= 1, of which one may be -1"
             raise InvalidValueError(where, "not a shape", code="E002", got=repr(self.shape), expected=expected)
-        object.__setattr__(self, "shape", tuple(int(n) for n in sizes))
+        set_field(self, "shape", tuple(int(n) for n in sizes))
 
     def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[tuple[()], Shape]:
         return (), self._out_shape(in_shape)

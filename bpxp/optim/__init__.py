@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from bpxp.core.checks import named
-from bpxp.errors import InvalidTypeError
+from bpxp.core.checks import resolve
 from bpxp.optim.adagrad import Adagrad
 from bpxp.optim.adam import Adam
 from bpxp.optim.adamw import AdamW
@@ -68,14 +67,5 @@ def get_optimizer(optimizer: Any, learning_rate: float | Schedule | None = None)
     InvalidTypeError
         For anything that is neither.
     """
-    if isinstance(optimizer, str):
-        optimizer = named(optimizer, "optimizer", OPTIMIZERS)
-    if not isinstance(optimizer, Optimizer):
-        raise InvalidTypeError(
-            "optimizer",
-            "neither a name nor an Optimizer",
-            code="E004",
-            got=f"{type(optimizer).__name__} {optimizer!r}",
-            fix="optimizer=bpxp.optim.Adam(0.001)",
-        )
-    return optimizer if learning_rate is None else dataclasses.replace(optimizer, learning_rate=learning_rate)
+    found: Optimizer = resolve(optimizer, Optimizer, OPTIMIZERS, "optimizer", fix="optimizer=bpxp.optim.Adam(0.001)")
+    return found if learning_rate is None else dataclasses.replace(found, learning_rate=learning_rate)

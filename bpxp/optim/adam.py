@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from bpxp.core.checks import set_numbers
 from bpxp.core.tree import tree_map
 from bpxp.core.typing import Array, Namespace, Params
 from bpxp.equations.notation import Equations
@@ -61,9 +62,8 @@ class Adam(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check("beta1", high=1.0, high_open=True)
-        self._check("beta2", high=1.0, high_open=True)
-        self._check("epsilon", low_open=True)
+        set_numbers(self, "beta1", "beta2", low=0.0, high=1.0, high_open=True)
+        set_numbers(self, "epsilon", low=0.0, low_open=True)
 
     def slots(self, params: Params, /, *, xp: Namespace) -> tuple[Any, ...]:
         """Return the means of g and of g²."""

@@ -6,22 +6,17 @@ An optimizer is a frozen dataclass of hyper-parameters; whatever changes from st
 
 from __future__ import annotations
 
-import math
-import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
-from itertools import repeat
 from typing import Any, NamedTuple
 
-from bpxp.core.checks import number
+from bpxp.core.checks import set_numbers
 from bpxp.core.tree import leaves, tree_map, unflatten
 from bpxp.core.typing import Array, Namespace, Params
 from bpxp.equations.notation import Equations
-from bpxp.errors import InvalidValueError
+from bpxp.optim.blocking import update_leaves
 from bpxp.optim.clipping import clip_by_norm, clip_by_value
 from bpxp.optim.schedules import Constant, Schedule, ScheduleState, as_schedule
-
-SHARE = 8  # a rule works on up to six arrays: each may take this part of what a core has near it
 
 
 class OptState(NamedTuple):
@@ -73,9 +68,8 @@ class Optimizer:
     One update is, in this order: gradient of the penalties, clipping by norm, by value, learning rate of step t,
     decoupled decay, the rule, average, t ← t + 1. An option that is off costs nothing.
 
-    A subclass whose rule acts on each number by itself says ``elementwise = True``: of a leaf that is larger than what
-    a core has near it the rule then gets some rows at a time, where the backend says how much that is. Who writes
-    another `rule` says it again, or gets whole leaves.
+    A subclass whose rule acts on each number by itself declares ``elementwise = True``: it may then get a large leaf a
+    block of rows at a time (see `bpxp.optim.blocking`). A subclass with a `rule` of its own has to declare it again.
 
     In the equations i runs over all parameters, and d[i] is 1 for those on which penalties and decay act. `before`
     says what comes before the rule, which then takes c in the place of g and r in that of p; `after` what follows. A
@@ -113,19 +107,13 @@ class Optimizer:
 
     def __post_init__(self) -> None:
         if not isinstance(self.learning_rate, Schedule):
-            self._check("learning_rate", low_open=True)
-        for name in ("l1", "l2", "weight_decay"):
-            self._check(name)
+            set_numbers(self, "learning_rate", low=0.0, low_open=True)
+        set_numbers(self, "l1", "l2", "weight_decay", low=0.0)
         for name in ("clip_norm", "clip_value"):
             if getattr(self, name) is not None:
-                self._check(name, low_open=True)
+                set_numbers(self, name, low=0.0, low_open=True)
         if self.average is not None:
-            self._check("average", high=1.0, low_open=True, high_open=True)
-
-    def _check(self, name: str, **bounds: Any) -> None:
-        """Check a hyper-parameter (>= 0 unless said otherwise) and keep it as a Python float, which widens no array."""
-        where = f"{type(self).__name__}({name}=…)"
-        object.__setattr__(self, name, number(getattr(self, name), where, **{"low": 0.0, **bounds}))
+            set_numbers(self, "average", low=0.0, high=1.0, low_open=True, high_open=True)
 
     def slots(self, params: Params, /, *, xp: Namespace) -> tuple[Any, ...]:
         """Return the initial slots: a tuple of trees like `params`. Most simple rules keep none."""
@@ -173,7 +161,7 @@ class Optimizer:
     def update(self, params: Params, grads: Params, state: OptState, /, *, xp: Namespace) -> tuple[Params, OptState]:
         """Do one step: return the new parameters and the new state.
 
-        All three arguments are given away: their buffers are written, and after the call only the results may be used.
+        All three arguments are donated: their buffers are written, and after the call only the results may be used.
 
         Raises
         ------
@@ -190,27 +178,14 @@ class Optimizer:
         if self.weight_decay:
             params = self._decay(params, lr)
         t += 1
-        factors = self.factors(lr, t, xp=xp)
-        old, slots = leaves(params), [leaves(slot) for slot in state.slots]
-        new, new_slots = [], []
-        of_leaf: Any = zip(*slots, strict=True) if slots else repeat((), len(old))
-        for p, g, kept in zip(old, leaves(grads), of_leaf, strict=True):
-            if p.shape != g.shape:
-                raise _shapes_differ(type(self).__name__, p, g)
-            p, kept = self._ruled(p, g, kept, factors, xp)
-            new.append(p)
-            new_slots.append(kept)
-        params = _refill(params, old, new)
-        if slots and old:
-            trees = zip(state.slots, slots, zip(*new_slots, strict=True), strict=True)
-            state = state._replace(slots=tuple([_refill(*tree) for tree in trees]))
+        params, slots = self._apply_rule(params, grads, state.slots, self.factors(lr, t, xp=xp), xp)
         average = state.average if self.average is None else tree_map(self._follow, state.average, params)
-        return params, OptState(t, lr, state.slots, state.schedule, average)
+        return params, OptState(t, lr, slots, state.schedule, average)
 
     def observe(self, state: OptState, metric: Array, /, *, xp: Namespace) -> OptState:
         """Show the schedule the metric of an epoch, shape (1,), lower is better; only `Plateau` takes notice.
 
-        The state is given away, as in `update`.
+        The state is donated, as in `update`.
         """
         seen = as_schedule(self.learning_rate).observe(state.schedule, metric, xp=xp)
         return state._replace(schedule=tree_map(_overwrite, state.schedule, seen))
@@ -261,33 +236,20 @@ class Optimizer:
                 ps[i] = p
         return unflatten(params, ps)
 
-    def _ruled(self, p: Array, g: Array, slots: tuple[Array, ...], factors: Any, xp: Namespace) -> Any:
-        """Return what the rule makes of a leaf: of a large one some rows at a time, where the namespace says how many.
+    def _apply_rule(
+        self, params: Params, grads: Params, slots: tuple[Any, ...], factors: Any, xp: Namespace
+    ) -> tuple[Params, tuple[Any, ...]]:
+        def rule(p: Array, g: Array, own: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
+            return self.rule(p, g, own, factors, xp=xp)
 
-        All operations are then done with numbers that are near the core, before the next ones come from memory.
-        """
-        rows = rows_at_a_time(p, xp=xp) if self.elementwise else p.shape[0]
-        if rows >= p.shape[0]:
-            return self.rule(p, g, slots, factors, xp=xp)
-        for i in range(0, p.shape[0], rows):
-            part = slice(i, i + rows), ...
-            self.rule(p[part], g[part], tuple([a[part] for a in slots]), factors, xp=xp)
-        return p, slots
+        where = f"{type(self).__name__}.update"
+        return update_leaves(rule, params, grads, slots, elementwise=self.elementwise, where=where, xp=xp)
 
     def _follow(self, mean: Array, p: Array) -> Array:
         assert self.average is not None
         mean *= self.average
         mean += (1.0 - self.average) * p
         return mean
-
-
-def rows_at_a_time(p: Array, /, *, xp: Namespace) -> int:
-    """Return how many rows of p an update works on at a time: all, unless they are more than the `workspace`."""
-    room: int | None = getattr(xp, "workspace", None)
-    size: int = math.prod(p.shape) * xp.finfo(p.dtype).bits // 8
-    if room is None or size <= room:
-        return int(p.shape[0])
-    return max(1, int(p.shape[0]) * room // (SHARE * size))
 
 
 def _overwrite(a: Array, value: Array) -> Array:
@@ -297,21 +259,6 @@ def _overwrite(a: Array, value: Array) -> Array:
     a *= 0
     a += value
     return a
-
-
-def _shapes_differ(name: str, p: Array, g: Array) -> InvalidValueError:
-    return InvalidValueError(
-        f"{name}.update",
-        "a gradient has another shape than its parameter",
-        code="E017",
-        got=f"gradient {tuple(g.shape)}",
-        expected=f"{tuple(p.shape)}",
-    )
-
-
-def _refill(tree: Params, old: list[Array], new: Sequence[Array]) -> Params:
-    """Return `tree` with its leaves `old` replaced by `new`: itself, where they were written in place."""
-    return tree if all(map(operator.is_, old, new)) else unflatten(tree, new)
 
 
 def weights(tree: Any, /) -> Iterator[bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bpxp.core.checks import set_counts, set_numbers
 from bpxp.core.typing import Array, Namespace
 from bpxp.equations.notation import Equations
 from bpxp.optim.schedules import Schedule, ScheduleState
@@ -51,11 +52,11 @@ class Plateau(Schedule):
     )
 
     def __post_init__(self) -> None:
-        self._check("learning_rate")
-        self._check("factor", high=1.0, high_open=True)
-        self._check_steps("patience")
-        self._check("min_delta", low_open=False)
-        self._check("floor", low_open=False, high=self.learning_rate)
+        set_numbers(self, "learning_rate", low=0.0, low_open=True)
+        set_numbers(self, "factor", low=0.0, low_open=True, high=1.0, high_open=True)
+        set_counts(self, "patience")
+        set_numbers(self, "min_delta", low=0.0)
+        set_numbers(self, "floor", low=0.0, high=self.learning_rate)
 
     def init(self, like: Array, /, *, xp: Namespace) -> ScheduleState:
         """Return (best, wait, rate), each of shape (1,); the best is the largest number before there is one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from bpxp.core.checks import set_numbers
 from bpxp.core.tree import tree_map
 from bpxp.core.typing import Array, Namespace, Params
 from bpxp.equations.notation import Equations
@@ -53,8 +54,8 @@ class RMSprop(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check("alpha", high=1.0, high_open=True)
-        self._check("epsilon", low_open=True)
+        set_numbers(self, "alpha", low=0.0, high=1.0, high_open=True)
+        set_numbers(self, "epsilon", low=0.0, low_open=True)
 
     def slots(self, params: Params, /, *, xp: Namespace) -> tuple[Any, ...]:
         """Return the mean of g²."""

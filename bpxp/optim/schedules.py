@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from bpxp.core.checks import number, positive_int
+from bpxp.core.checks import number, set_counts, set_field, set_numbers
 from bpxp.core.typing import Array, Namespace
 from bpxp.equations.notation import Equations
 from bpxp.errors import InvalidTypeError, InvalidValueError, suggestion
@@ -33,14 +33,6 @@ class Schedule:
         """Take notice of the metric of an epoch, shape (1,), lower is better: most do nothing."""
         return state
 
-    def _check(self, name: str, **bounds: Any) -> None:
-        """Check a number (> 0 unless said otherwise) and keep it as a Python float, which widens no array."""
-        where = f"{type(self).__name__}({name}=…)"
-        object.__setattr__(self, name, number(getattr(self, name), where, **{"low": 0.0, "low_open": True, **bounds}))
-
-    def _check_steps(self, name: str) -> None:
-        object.__setattr__(self, name, positive_int(getattr(self, name), f"{type(self).__name__}({name}=…)"))
-
 
 @dataclass(frozen=True)
 class Constant(Schedule):
@@ -51,7 +43,7 @@ class Constant(Schedule):
     equations = Equations(rate="eta[t] = learning_rate")
 
     def __post_init__(self) -> None:
-        self._check("learning_rate")
+        set_numbers(self, "learning_rate", low=0.0, low_open=True)
 
     def at(self, t: Array, state: ScheduleState, /, *, xp: Namespace) -> Array:
         return xp.full((1,), self.learning_rate, dtype=t.dtype)
@@ -78,9 +70,9 @@ class StepDecay(Schedule):
     equations = Equations(rate="eta[t] = learning_rate*factor^floor(t/every)")
 
     def __post_init__(self) -> None:
-        self._check("learning_rate")
-        self._check_steps("every")
-        self._check("factor", high=1.0)
+        set_numbers(self, "learning_rate", low=0.0, low_open=True)
+        set_counts(self, "every")
+        set_numbers(self, "factor", low=0.0, low_open=True, high=1.0)
 
     def at(self, t: Array, state: ScheduleState, /, *, xp: Namespace) -> Array:
         # Half a step later the quotient is never a whole number, so that no rounding ends on the wrong stair: on a GPU
@@ -107,8 +99,8 @@ class ExponentialDecay(Schedule):
     equations = Equations(rate="eta[t] = learning_rate*decay^t")
 
     def __post_init__(self) -> None:
-        self._check("learning_rate")
-        self._check("decay", high=1.0)
+        set_numbers(self, "learning_rate", low=0.0, low_open=True)
+        set_numbers(self, "decay", low=0.0, low_open=True, high=1.0)
 
     def at(self, t: Array, state: ScheduleState, /, *, xp: Namespace) -> Array:
         # The logarithm in double precision: float32(0.9999)^t would be wrong by 3e-8 t.
@@ -140,9 +132,9 @@ class CosineDecay(Schedule):
     equations = Equations(rate="eta[t] = floor + (learning_rate - floor)*(1 + cos(pi*min(t/steps, 1)))/2")
 
     def __post_init__(self) -> None:
-        self._check("learning_rate")
-        self._check_steps("steps")
-        self._check("floor", low_open=False, high=self.learning_rate)
+        set_numbers(self, "learning_rate", low=0.0, low_open=True)
+        set_counts(self, "steps")
+        set_numbers(self, "floor", low=0.0, high=self.learning_rate)
 
     def at(self, t: Array, state: ScheduleState, /, *, xp: Namespace) -> Array:
         way = xp.minimum(t / self.steps, xp.ones((1,), dtype=t.dtype))
@@ -198,11 +190,10 @@ class OneCycle(Schedule):
         return self.shape == "linear"
 
     def __post_init__(self) -> None:
-        self._check("learning_rate")
-        self._check_steps("steps")
-        self._check("rise", high=1.0, high_open=True)
-        self._check("start", low=1.0, low_open=False)
-        self._check("end", low=1.0, low_open=False)
+        set_numbers(self, "learning_rate", low=0.0, low_open=True)
+        set_counts(self, "steps")
+        set_numbers(self, "rise", low=0.0, low_open=True, high=1.0, high_open=True)
+        set_numbers(self, "start", "end", low=1.0)
         if self.shape not in ("cosine", "linear"):
             raise InvalidValueError(
                 "OneCycle(shape=…)",
@@ -262,8 +253,8 @@ class WarmUp(Schedule):
     equations = Equations(rate="eta[t] = min(1, (t + 1)/(steps + 1))*schedule[max(0, t - steps)]")
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "schedule", as_schedule(self.schedule, "WarmUp(schedule=…)"))
-        self._check_steps("steps")
+        set_field(self, "schedule", as_schedule(self.schedule, "WarmUp(schedule=…)"))
+        set_counts(self, "steps")
 
     def init(self, like: Array, /, *, xp: Namespace) -> ScheduleState:
         return as_schedule(self.schedule).init(like, xp=xp)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from bpxp.core.checks import set_numbers
 from bpxp.core.tree import tree_map
 from bpxp.core.typing import Array, Namespace, Params
 from bpxp.equations.notation import Equations
@@ -55,7 +56,7 @@ class SGD(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check("momentum", high=1.0, high_open=True)
+        set_numbers(self, "momentum", low=0.0, high=1.0, high_open=True)
         if self.nesterov and not self.momentum:
             raise InvalidValueError(
                 "SGD(nesterov=…)",

@@ -147,11 +147,11 @@ def training_feed(net: Network, transforms: tuple[Any, ...], train: Batch | Host
     mixed = any(getattr(transform, "mixes", False) for transform in transforms)
     if isinstance(train, HostSamples):
         rows = train.y
-        if mixed and rows.a.ndim == 1:
-            rows = OneHot(rows.a, np.dtype(net.dtype), (classes,), rows.index)
+        if mixed and rows.a.ndim == len(net.output_shape):
+            rows = OneHot(rows.a, np.dtype(net.dtype), net.output_shape, rows.index)
         return Stream(net.backend, train.x, rows, train.weight, size)
     x, y, weight = train
-    if mixed and y.ndim == 1:
+    if mixed and y.ndim == len(net.output_shape):
         y = one_hot(y, classes, dtype=getattr(xp, net.dtype), xp=xp)
     return Resident(net.backend, Data(x, y, weight, xp.arange(size, dtype=xp.int32)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -85,12 +86,47 @@ def test_what_is_no_path(value):
         checks.as_path(value, "save(path)")
 
 
+class Unit:
+    """What the names of the next test stand for."""
+
+
 def test_a_name_stands_for_what_is_in_the_table():
-    table = {"one": 1, "two": 2}
-    assert checks.named("two", "f(name)", table) == 2
+    table = {"one": Unit(), "two": Unit()}
+
+    def resolve(value):
+        return checks.resolve(value, Unit, table, "f(name)", fix="name='one'")
+
+    assert resolve("two") is table["two"]
+    own = Unit()
+    assert resolve(own) is own
     says = r"f\(name\): unknown name: got 'tow', expected one of one, two.*Did you mean 'two'\?"
     with pytest.raises(InvalidValueError, match=says):
-        checks.named("tow", "f(name)", table)
+        resolve("tow")
+    for wrong, shown in ((3, "int 3"), (None, "NoneType None"), (Unit, "type <class")):
+        with pytest.raises(
+            InvalidTypeError, match=rf"f\(name\): neither a name nor an? Unit: got {shown}.*Fix: name='one'"
+        ):
+            resolve(wrong)
+
+
+def test_fields_of_a_frozen_dataclass_are_kept_as_python_numbers():
+    @dataclass(frozen=True)
+    class Thing:
+        rate: float
+        count: int = 1
+
+        def __post_init__(self):
+            checks.set_numbers(self, "rate", low=0.0)
+            checks.set_counts(self, "count")
+
+    thing = Thing(np.float64(0.5), np.int64(3))
+    assert (type(thing.rate), type(thing.count)) == (float, int)
+    with pytest.raises(
+        InvalidValueError, match=r"Thing\(rate=…\): out of range: got -1.0, expected a finite number >= 0"
+    ):
+        Thing(-1.0)
+    with pytest.raises(InvalidValueError, match=r"Thing\(count=…\): must be >= 1"):
+        Thing(1.0, 0)
 
 
 def test_parameters_fit_or_do_not_fit_into_what_is_free(monkeypatch):

@@ -123,7 +123,6 @@ _option(15, {"matmul": "tf23", "backend": "numpy"}, ValueError, "E024", "unknown
     "Did you mean 'tf32'?")
 _option(15, {"input_shape": (2, 0)}, ValueError, "E002", "input_shape[1] must be >= 1", "got 0")
 _option(15, {"input_shape": "8"}, TypeError, "E001", "got '8'", "a tuple of ints")
-_option(15, {"input_shape": (2, 2)}, ValueError, "E014", "samples of shape (2, 2)", "nn.Flatten()")
 _option(16, {"output": "relu"}, ValueError, "E013", "output ReLU", "take logits", "mean_squared_error",
     "fit any output")
 _option(16, {"output": "sigmoid", "loss": "binary_cross_entropy"}, ValueError, "E013", "twice",

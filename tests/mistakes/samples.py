@@ -197,6 +197,19 @@ _target(55, "mean_squared_error", np.zeros(20), "E044", "y has shape (20,), the 
     outputs=1)
 
 
+@row(55, ValueError, "E044", "y has shape (20,), the network has 3 outputs at each of 2 positions",
+    "expected (n, 2) or (n, 2, 3). Fix: nn.Flatten() before the last dense layer", kind="backend")
+def one_label_for_several_positions(c):
+    bpxp.Network([4, 3], input_shape=(2, 2), backend=c.backend, seed=0).evaluate(np.ones((20, 2, 2)), np.zeros(20, int))
+
+
+@row(59, ValueError, "E048", "fit: class_weight: a sample has several classes", "Fix: weight=…", kind="backend")
+def weights_of_classes_where_a_sample_has_several(c):
+    net = bpxp.Network([4, 3], input_shape=(2, 2), backend=c.backend, seed=0)
+    data = np.ones((20, 2, 2)), np.zeros((20, 2), int)
+    bpxp.Trainer(net, progress=False).fit(data, epochs=1, class_weight="balanced")
+
+
 @row(59, ValueError, "E048", "fit: class_weight: MeanSquaredError knows no classes", "Fix: weight=…", kind="backend")
 def weights_of_classes_where_there_are_none(c):
     net = bpxp.Network([4, 1], loss="mean_squared_error", backend=c.backend, seed=0)

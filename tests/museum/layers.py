@@ -6,7 +6,7 @@ from typing import Any
 
 from museum.exhibit import CROSS_ENTROPY, Exhibit, own_cross_entropy
 
-from bpxp.nn import BatchNorm, Identity, LeakyReLU, MaxPool2D, Sigmoid, pooling, windows
+from bpxp.nn import BatchNorm, Identity, LeakyReLU, MaxPool2D, Sigmoid, pooling, window_tables
 from bpxp.nn.losses import softmax_cross_entropy
 from bpxp.nn.normalization import NormParams
 
@@ -105,12 +105,12 @@ def first_window_only(right: Any) -> Any:
 
 
 def off_by_the_rest(right: Any) -> Any:
-    def seers_along(axis, /, *, xp):
+    def inverse_along(axis, /, *, xp):
         reach = axis.dilation * (axis.kernel - 1) + 1
         rest = (axis.n + axis.before + axis.after - reach) % axis.stride
         return right(axis._replace(before=axis.before + rest), xp=xp)
 
-    return seers_along
+    return inverse_along
 
 
 IMAGES = "images"
@@ -179,7 +179,7 @@ EXHIBITS = [
         BatchNorm,
         "gradients",
         wrong_beyond_vectors,
-        here="Losses of bpxp take matrices only; batch normalisation takes images as well as vectors.",
+        here="Shown on batch normalisation, which takes images as well as vectors.",
         training=IMAGES,
     ),
     Exhibit(
@@ -209,8 +209,8 @@ EXHIBITS = [
         "",
         "Overlapping windows overwrite each other's gradients, = instead of +=. The test had stride = kernel.",
         "0809zheng/CS231n-assignment2019#19; FluxML/Flux.jl#1197",
-        windows,
-        "gathered",
+        window_tables,
+        "sum_of_gathers",
         overwrites,
         training="overlapping windows",
     ),
@@ -231,8 +231,8 @@ EXHIBITS = [
         "In the backward pass windows are off by some pixels if stride and padding leave a remainder, (H - k + 2p) mod s != 0.",
         "PKUFlyingPig/CMU10-714#6; tensorflow/tensorflow#11092; ravin-d-27/PyDeepFlow#85; "
         "Kulbear/deep-learning-coursera#34; LLNL/lbann#1022",
-        windows,
-        "seers_along",
+        window_tables,
+        "inverse_along",
         off_by_the_rest,
         training="overlapping windows",
     ),

@@ -31,5 +31,5 @@ def test_what_cannot_work_is_refused_by_name():
         Dense(0)
     with pytest.raises(ParameterMemoryError, match=r"^Dense\(1000000000\)"):
         Dense(10**9).init(HostRandom(0), (10**9,))
-    with pytest.raises(InvalidValueError, match=r"^Dense: .*one axis i.*got samples of shape \(4, 5\)"):
-        Dense(3).init(HostRandom(0), (4, 5))
+    with pytest.raises(InvalidValueError, match=r"^Dense: .*at least one axis, i: got samples of shape \(\)"):
+        Dense(3).init(HostRandom(0), ())

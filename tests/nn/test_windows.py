@@ -10,7 +10,7 @@ import pytest
 
 import bpxp.backends
 from bpxp.errors import InvalidTypeError, InvalidValueError
-from bpxp.nn import windows
+from bpxp.nn import window_tables, window_views, windows
 from bpxp.nn.windows import Axis, Grid
 
 XP = bpxp.backends.get_backend("numpy").xp
@@ -78,10 +78,10 @@ def test_what_is_no_padding_is_refused(value, error):
 )
 def test_padding_that_lacks_is_told(axis, lacking):
     fits = Axis(9, 3, 1, 1, 0, 0, 7)
-    assert windows.checked(Grid(fits, fits), "here") == Grid(fits, fits)
+    assert windows.validate(Grid(fits, fits), "here") == Grid(fits, fits)
     for name, grid in {"height": Grid(axis, fits), "width": Grid(fits, axis)}.items():
         with pytest.raises(InvalidValueError, match=f"^here: .*: {name} out = .*, or {lacking} more pixels of padding"):
-            windows.checked(grid, "here")
+            windows.validate(grid, "here")
 
 
 def test_a_sample_is_an_image():
@@ -127,9 +127,9 @@ def sight(axis):
 def test_the_tables_say_who_sees_whom(grid, memo):
     rows, columns = grid
     xp = namespace(memo={}) if memo else namespace()
-    seen, seers = windows.seen(grid, xp=xp), windows.seers(grid, xp=xp)
+    seen, inverse = window_tables.pixels_of_windows(grid, xp=xp), window_tables.inverse_windows(grid, xp=xp)
     assert seen.dtype == np.int32
-    assert {way.dtype for way in seers} == {np.dtype(np.int32)}
+    assert {way.dtype for way in inverse} == {np.dtype(np.int32)}
     taps, count = rows.kernel * columns.kernel, rows.out * columns.out
     nobody = count * taps
     own, back = np.full(nobody, rows.n * columns.n), [set() for _ in range(rows.n * columns.n)]
@@ -139,7 +139,7 @@ def test_the_tables_say_who_sees_whom(grid, memo):
             own[place] = h * columns.n + w
             back[h * columns.n + w].add(place)
     np.testing.assert_array_equal(seen, own)
-    found = np.stack(seers)
+    found = np.stack(inverse)
     ways = [a.kernel if a.dilation > 1 else -(-a.kernel // a.stride) for a in grid]
     assert found.shape == (ways[0] * ways[1], rows.n * columns.n)  # as few gathers as there can be
     for pixel, places in enumerate(back):
@@ -149,13 +149,18 @@ def test_the_tables_say_who_sees_whom(grid, memo):
     assert windows.tiling(grid) == (len(found) == 1 and nobody not in found)
     window, tap = found // taps, found % taps
     in_a_row = count if windows.tiling(grid) else count + 1
-    np.testing.assert_array_equal(np.stack(windows.windows_of(grid, xp=xp)), window)
-    np.testing.assert_array_equal(np.stack(windows.seers_by_tap(grid, xp=xp)), tap * in_a_row + window)
+    np.testing.assert_array_equal(np.stack(window_tables.windows_of_pixels(grid, xp=xp)), window)
+    np.testing.assert_array_equal(np.stack(window_tables.inverse_windows_by_tap(grid, xp=xp)), tap * in_a_row + window)
 
 
 def test_a_table_is_made_once_where_there_is_a_memo():
     xp, plain = namespace(memo={}), namespace()
-    tables = windows.seen, windows.seers, windows.seers_by_tap, windows.windows_of
+    tables = (
+        window_tables.pixels_of_windows,
+        window_tables.inverse_windows,
+        window_tables.inverse_windows_by_tap,
+        window_tables.windows_of_pixels,
+    )
     for table, grid in itertools.product(tables, GRIDS):
         assert table(grid, xp=xp) is table(grid, xp=xp)
         assert table(grid, xp=plain) is not table(grid, xp=plain)
@@ -170,10 +175,10 @@ def test_a_table_is_made_with_another_namespace_where_one_is_told():
         return XP.arange(*args, **options)
 
     xp = namespace(memo={}, tables=namespace(arange=arange))
-    first = windows.seen(GRIDS[0], xp=xp)
+    first = window_tables.pixels_of_windows(GRIDS[0], xp=xp)
     assert asked
     asked.clear()
-    assert windows.seen(GRIDS[0], xp=xp) is first
+    assert window_tables.pixels_of_windows(GRIDS[0], xp=xp) is first
     assert not asked
 
 
@@ -187,22 +192,25 @@ def test_what_windows_give_back_is_gathered_by_the_pixels(grid, rng):
         if h is not None and w is not None:
             expected[:, h, w, :] += given[:, o * columns.out + p, i * columns.kernel + j, :]
     flat = given.reshape(2, -1, 3)
-    found = windows.gathered(flat, windows.seers(grid, xp=xp), xp=xp)
+    found = window_tables.sum_of_gathers(flat, window_tables.inverse_windows(grid, xp=xp), xp=xp)
     np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=1e-13, atol=1e-14)
-    assert windows.gathered(flat.astype(np.float32), windows.seers(grid, xp=xp), xp=xp).dtype == np.float32
+    assert (
+        window_tables.sum_of_gathers(flat.astype(np.float32), window_tables.inverse_windows(grid, xp=xp), xp=xp).dtype
+        == np.float32
+    )
 
 
-def test_windows_turned_round_twice_are_what_they_were():
+def test_windows_rotated_twice_are_what_they_were():
     for grid in GRIDS:
         if all(axis.stride == 1 for axis in grid):
-            turned = windows.turned_round(grid)
-            assert [(axis.n, axis.out) for axis in turned] == [(axis.out, axis.n) for axis in grid]
-            assert windows.turned_round(turned) == grid
+            rotated = windows.rotated(grid)
+            assert [(axis.n, axis.out) for axis in rotated] == [(axis.out, axis.n) for axis in grid]
+            assert windows.rotated(rotated) == grid
 
 
 def test_a_row_of_zeros_stands_behind_the_last(rng):
     rows = rng.standard_normal((2, 3, 4)).astype(np.float32)
-    found = windows.with_zeros(rows, xp=XP)
+    found = window_tables.with_zeros(rows, xp=XP)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, np.concatenate([rows, np.zeros((2, 1, 4))], axis=1))
 
@@ -227,11 +235,11 @@ def test_a_row_of_zeros_stands_behind_the_last(rng):
 )
 def test_a_block_is_as_many_samples_as_fit(workspace, numbers, dtype, size):
     xp = namespace() if workspace is None else namespace(workspace=workspace)
-    found = windows.blocks(7, numbers, getattr(np, dtype), xp=xp)
+    found = window_views.blocks(7, numbers, getattr(np, dtype), xp=xp)
     assert [(block.start, block.stop) for block in found] == [(i, min(i + size, 7)) for i in range(0, 7, size)]
 
 
 def test_blocks_are_joined_in_their_order(rng):
     batch = rng.standard_normal((5, 2))
     for cuts in ([], [2], [1, 4]):
-        np.testing.assert_array_equal(windows.joined(np.split(batch, cuts), xp=XP), batch)
+        np.testing.assert_array_equal(window_views.joined(np.split(batch, cuts), xp=XP), batch)

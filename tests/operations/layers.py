@@ -36,10 +36,10 @@ DENSE = OfLayer(
     "Dense",
     nn.Dense(3),
     names=("DenseParams", "Layer"),
-    shapes=((1,), (3,), (8,)),
+    shapes=((1,), (3,), (8,), (2, 3), (2, 1, 3)),
     options={"units": (2,), "activation": ("tanh",), "initializer": ("he", "scaled_normal")},
     bad={"units": COUNTS, "activation": ("rel", "softmax", 3, nn.ReLU), "initializer": ("hee", 3)},
-    refuses=fitting(nn.Dense(3), (), (2, 3)),
+    refuses=fitting(nn.Dense(3), ()),
 )
 
 CONV = OfLayer(

@@ -40,11 +40,11 @@ class Mixup:
         object.__setattr__(self, "alpha", number(self.alpha, "Mixup(alpha=…)", low=0.0, low_open=True))
 
     def __call__(self, x: Array, y: Array, key: Key, /, *, xp: Namespace) -> tuple[Array, Array]:
-        if len(y.shape) != 2:
+        if len(y.shape) < 2 or not xp.isdtype(y.dtype, "real floating"):
             what = "class indices cannot be mixed"
             got = f"y of shape {tuple(y.shape)}"
             fix = "one_hot(y, classes, dtype=x.dtype, xp=xp)"
-            raise InvalidTypeError("Mixup", what, code="E056", got=got, expected="rows (batch, n_out)", fix=fix)
+            raise InvalidTypeError("Mixup", what, code="E056", got=got, expected="rows (batch, …, n_out)", fix=fix)
         batch = x.shape[0]
         share = symmetric_beta(key.at(0), self.alpha, batch, dtype=x.dtype, xp=xp)
         turn = xp.floor(uniform(key.at(1), (1,), dtype=x.dtype, xp=xp) * float(batch - 1))

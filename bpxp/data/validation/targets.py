@@ -6,6 +6,7 @@ range, each in its own way.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,13 +14,14 @@ import numpy as np
 
 from bpxp.backends import Array, Backend
 from bpxp.backends.dlpack import is_host_array
+from bpxp.core.typing import Shape
 from bpxp.data.validation.inputs import BLOCK, adopt, as_host
 from bpxp.errors import InvalidTypeError, InvalidValueError, warn
 from bpxp.nn.losses.weights import class_weights_to_sample_weights
 
 
-def as_targets(y: Any, kind: str, samples: int, n_out: int, backend: Backend, dtype: str, where: str) -> Array:
-    """Return y on the backend: int32 class indices (n,), or (n, n_out) in the network's dtype.
+def as_targets(y: Any, kind: str, samples: int, out: Shape, backend: Backend, dtype: str, where: str) -> Array:
+    """Return y on the backend: int32 class indices (n, …), or (n, …, n_out) in the network's dtype.
 
     Parameters
     ----------
@@ -28,15 +30,15 @@ def as_targets(y: Any, kind: str, samples: int, n_out: int, backend: Backend, dt
         What the loss takes: ``"classes"``, ``"labels"``, ``"values"`` or ``"counts"``; see `bpxp.nn.Loss`.
     samples : int
         Length of x.
-    n_out : int
-        Outputs of the network.
+    out : tuple of int
+        What the network returns for a sample: (n_out,), or (…, n_out) where it answers at several positions.
     """
-    host = host_targets(y, kind, samples, n_out, backend, where)
-    return backend.asarray(host if host.ndim == 1 else host.astype(dtype))
+    host = host_targets(y, kind, samples, out, backend, where)
+    return backend.asarray(host if host.ndim == len(out) else host.astype(dtype))
 
 
-def host_targets(y: Any, kind: str, samples: int, n_out: int, backend: Backend, where: str) -> np.ndarray:
-    """Return validated y on the host: int32 class indices (n,), or (n, n_out) as given."""
+def host_targets(y: Any, kind: str, samples: int, out: Shape, backend: Backend, where: str) -> np.ndarray:
+    """Return validated y on the host: int32 class indices (n, …), or (n, …, n_out) as given."""
     if not is_host_array(y):
         y = backend.to_numpy(adopt(y, backend, where))
     host = as_host(y, where) if not _is_text(y) else _refuse_text(y, where)
@@ -44,9 +46,10 @@ def host_targets(y: Any, kind: str, samples: int, n_out: int, backend: Backend, 
         raise InvalidTypeError(where, "a single number", code="E030", expected=f"{samples} targets")
     if len(host) != samples:
         raise InvalidValueError(where, f"{samples} samples but {len(host)} labels", code="E040")
-    if kind == "classes" and (host.ndim == 1 or (host.ndim == 2 and host.shape[1] == 1 and n_out > 1)):
-        return _class_indices(host, n_out, where)
-    return _rows(host, kind, n_out, where)
+    column = (*out[:-1], 1)
+    if kind == "classes" and host.shape[1:] in (out[:-1], column) and out != column:
+        return _class_indices(host, out[-1], len(out), where)
+    return _rows(host, kind, out, where)
 
 
 def _is_text(y: Any) -> bool:
@@ -65,49 +68,40 @@ def _refuse_text(y: Any, where: str) -> np.ndarray:
     )
 
 
-def _class_indices(host: np.ndarray, classes: int, where: str) -> np.ndarray:
-    """Return labels as int32, each in 0 … classes - 1."""
-    if host.ndim == 2:
-        warn(where, f"y is a column vector of shape {host.shape}; using y[:, 0]", code="W001")
-        host = host[:, 0]
+def _class_indices(host: np.ndarray, classes: int, axes: int, where: str) -> np.ndarray:
+    """Return labels as int32, with so many axes, each in 0 … classes - 1."""
+    if host.ndim > axes:
+        pick = ":, " * (axes - 1) + ":, 0"
+        warn(where, f"y is a column vector of shape {host.shape}; using y[{pick}]", code="W001")
+        host = host[..., 0]
     if host.dtype.kind == "f":
-        bad = np.flatnonzero(np.isnan(host))
+        bad = np.argwhere(np.isnan(host))
         if bad.size:
-            raise InvalidValueError(where, f"{bad.size} NaN labels", code="E045", first=f"First at [{bad[0]}]")
-        bad = np.flatnonzero(host != np.floor(host))
+            first = f"First at {bad[0].tolist()}"
+            raise InvalidValueError(where, f"{len(bad)} NaN labels", code="E045", first=first)
+        bad = np.argwhere(host != np.floor(host))
         if bad.size:
-            raise InvalidTypeError(
-                where,
-                "integer class ids are expected",
-                code="E042",
-                first=f"y[{bad[0]}] = {host[bad[0]]:g}, {bad.size} in all",
-            )
-    bad = np.flatnonzero((host < 0) | (host >= classes))
+            first = f"y{bad[0].tolist()} = {host[tuple(bad[0])]:g}, {len(bad)} in all"
+            raise InvalidTypeError(where, "integer class ids are expected", code="E042", first=first)
+    bad = np.argwhere((host < 0) | (host >= classes))
     if bad.size:
         hint = "Labels 1..n? Use y - 1" if host.min() == 1 and host.max() == classes else ""
         raise InvalidValueError(
             where,
-            f"y[{bad[0]}] = {host[bad[0]]:g}, but {classes} classes need 0..{classes - 1}",
+            f"y{bad[0].tolist()} = {host[tuple(bad[0])]:g}, but {classes} classes need 0..{classes - 1}",
             code="E041",
-            first=f"{bad.size} of {len(host)} labels are out of range",
+            first=f"{len(bad)} of {host.size} labels are out of range",
             fix=hint,
         )
     return host.astype(np.int32)
 
 
-def _rows(host: np.ndarray, kind: str, n_out: int, where: str) -> np.ndarray:
-    """Check targets with one row of n_out numbers per sample."""
-    if host.ndim == 1 and n_out == 1:
-        what = f"y has shape {host.shape}, the predictions ({len(host)}, 1)"
-        raise InvalidValueError(where, what, code="E044", fix="np.reshape(y, (-1, 1))")
-    if host.ndim != 2 or host.shape[1] != n_out:
-        fix = ""
-        if kind == "labels" and host.ndim == 1:
-            fix = "one column of 0/1 per label; for one class per sample use loss='softmax_cross_entropy'"
-        what = f"y has shape {host.shape}, the network has {n_out} outputs"
-        raise InvalidValueError(where, what, code="E044", expected=f"(n, {n_out})", fix=fix)
+def _rows(host: np.ndarray, kind: str, out: Shape, where: str) -> np.ndarray:
+    """Check targets with as many numbers per sample as the network has outputs."""
+    if host.shape[1:] != out:
+        raise _misshapen(host, kind, out, where)
     found: dict[str, tuple[int, list[int]]] = {}  # count and first index of each kind
-    for begin in range(0, len(host), rows := max(1, BLOCK // n_out)):
+    for begin in range(0, len(host), rows := max(1, BLOCK // math.prod(out))):
         for what, bad in _mistakes(host[begin : begin + rows].astype(np.float64), kind):
             if bad.any():
                 row, *column = (int(i) for i in np.argwhere(bad)[0])
@@ -117,6 +111,25 @@ def _rows(host: np.ndarray, kind: str, n_out: int, where: str) -> np.ndarray:
         what = min(found, key=MISTAKES.index)
         raise _mistaken(host, what, *found[what], where)
     return host
+
+
+def _misshapen(host: np.ndarray, kind: str, out: Shape, where: str) -> InvalidValueError:
+    """Return the error for targets of another shape than the outputs, with the likeliest cause as its fix."""
+    if (*host.shape[1:], 1) == out:
+        fix = f"np.reshape(y, {(-1, *out[:-1], 1)})"
+        what = f"y has shape {host.shape}, the predictions {(len(host), *out)}"
+        return InvalidValueError(where, what, code="E044", fix=fix)
+    fix, outputs, expected = "", f"{out[-1]} outputs", str((*out,)).replace("(", "(n, ", 1).replace(",)", ")")
+    if len(out) > 1:
+        outputs += f" at each of {' · '.join(map(str, out[:-1]))} positions"
+        if kind == "classes":
+            expected = f"{expected.rpartition(',')[0]}) or {expected}"
+        if host.ndim <= 2:
+            fix = "nn.Flatten() before the last dense layer, if a sample has one answer"
+    elif kind == "labels" and host.ndim == 1:
+        fix = "one column of 0/1 per label; for one class per sample use loss='softmax_cross_entropy'"
+    what = f"y has shape {host.shape}, the network has {outputs}"
+    return InvalidValueError(where, what, code="E044", expected=expected, fix=fix)
 
 
 MISTAKES = NAN, INFINITE, OUTSIDE, NEGATIVE, SUM = "NaN", "infinite", "outside [0, 1]", "negative", "sum"
@@ -133,14 +146,14 @@ def _mistakes(values: np.ndarray, kind: str) -> Iterator[tuple[str, np.ndarray]]
         yield NEGATIVE, values < 0.0
     if kind == "classes":
         with np.errstate(invalid="ignore"):
-            yield SUM, np.abs(values.sum(axis=1) - 1.0) > 1e-3
+            yield SUM, np.abs(values.sum(axis=-1) - 1.0) > 1e-3
 
 
 def _mistaken(host: np.ndarray, what: str, count: int, first: list[int], where: str) -> InvalidValueError:
     if what == SUM:
         return InvalidValueError(
             where,
-            f"row {first[0]} sums to {host[first[0]].astype(np.float64).sum():g}",
+            f"row {', '.join(map(str, first))} sums to {host[tuple(first)].astype(np.float64).sum():g}",
             code="E046",
             expected="one-hot or soft rows that sum to 1",
             first=f"{count} such rows",

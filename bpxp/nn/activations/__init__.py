@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bpxp.core.checks import named
-from bpxp.errors import InvalidTypeError, InvalidValueError
+from bpxp.core.checks import resolve
+from bpxp.errors import InvalidValueError
 from bpxp.nn.activations.activation import Activation, Identity
 from bpxp.nn.activations.gated import GELU, Mish, SiLU
 from bpxp.nn.activations.rectifying import ELU, SELU, LeakyReLU, ReLU, Softplus
@@ -62,17 +62,7 @@ def get_activation(activation: Any) -> Activation:
     InvalidTypeError
         Neither a name nor an `Activation`.
     """
-    if isinstance(activation, Activation):
-        return activation
-    if not isinstance(activation, str):
-        raise InvalidTypeError(
-            "activation",
-            "neither a name nor an Activation",
-            code="E004",
-            got=f"{type(activation).__name__} {activation!r}",
-            fix="activation='relu'",
-        )
-    if activation.lower() in ("softmax", "log_softmax"):
+    if isinstance(activation, str) and activation.lower() in ("softmax", "log_softmax"):
         raise InvalidValueError(
             "activation",
             "a softmax layer before the loss would apply softmax twice: losses take logits",
@@ -81,4 +71,4 @@ def get_activation(activation: Any) -> Activation:
             expected="none on the last layer",
             fix="leave it out; predict_proba(x), or nn.softmax(logits, xp=xp), reads the logits out",
         )
-    return named(activation, "activation", ACTIVATIONS)
+    return resolve(activation, Activation, ACTIVATIONS, "activation", fix="activation='relu'")

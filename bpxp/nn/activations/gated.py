@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from bpxp.core.checks import set_field
 from bpxp.core.typing import Array, Namespace
 from bpxp.equations.notation import Equations
 from bpxp.errors import InvalidValueError
 from bpxp.nn.activations.activation import Activation
-from bpxp.nn.functions import constant, decay, logistic, logistic_pair, normal_tail, positive
+from bpxp.nn.functions import constant, logistic, logistic_pair, normal_tail, positive, tanh_softplus
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,6 @@ class SiLU(Activation):
 class Mish(Activation):
     """a = z t with t = tanh(log(1 + e^z)), dz = da (t + z (1 - t²) σ(z)).
 
-    Notes
-    -----
-    With n = e^(-|z|), t = p/(p + 2q), where p = n² + 2n and q = 1 for z <= 0, p = 1 + 2n and q = n² for z > 0: one
-    exponential, no logarithm, and the tail of t keeps its relative accuracy.
-
     References
     ----------
     D. Misra, *Mish: a self regularized non-monotonic activation function*, BMVC 2020.
@@ -64,24 +60,17 @@ class Mish(Activation):
     )
 
     def forward(self, params: tuple[()], z: Array, /, *, xp: Namespace) -> tuple[Array, tuple[Array, Array]]:
-        n = decay(z, xp=xp)
-        square, above = n * n, positive(z, xp=xp)
-        n *= 2.0
-        n += xp.maximum(square, above)  # p
-        gate = xp.maximum(square, 1.0 - above)  # q
-        gate *= 2.0
-        gate += n
-        gate = n / gate
-        return z * gate, (z, gate)
+        t = tanh_softplus(z, xp=xp)
+        return z * t, (z, t)
 
     def backward(
         self, params: tuple[()], cache: tuple[Array, Array], da: Array, /, *, xp: Namespace
     ) -> tuple[Array, tuple[()]]:
-        z, gate = cache
-        dz = 1.0 - gate * gate
+        z, t = cache
+        dz = 1.0 - t * t
         dz *= z
         dz *= logistic(z, xp=xp)
-        dz += gate
+        dz += t
         dz *= da
         return dz, ()
 
@@ -129,7 +118,7 @@ class GELU(Activation):
                 fix="GELU(approximate='tanh')",
             )
         if self.approximate == "tanh":
-            object.__setattr__(self, "equations", TANH_FORM)
+            set_field(self, "equations", TANH_FORM)
 
     def forward(self, params: tuple[()], z: Array, /, *, xp: Namespace) -> tuple[Array, tuple[Array, ...]]:
         if self.approximate == "tanh":

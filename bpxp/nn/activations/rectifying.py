@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bpxp.core.checks import number
+from bpxp.core.checks import set_numbers
 from bpxp.core.typing import Array, Namespace
 from bpxp.equations.notation import Equations
 from bpxp.nn.activations.activation import Activation
@@ -59,7 +59,7 @@ class LeakyReLU(Activation):
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "slope", number(self.slope, "LeakyReLU(slope=…)", low=0.0, high=1.0))
+        set_numbers(self, "slope", low=0.0, high=1.0)
 
     def forward(self, params: tuple[()], z: Array, /, *, xp: Namespace) -> tuple[Array, Array]:
         a = xp.maximum(z, z * self.slope)
@@ -94,7 +94,7 @@ class ELU(Activation):
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "alpha", number(self.alpha, "ELU(alpha=…)", low=0.0))
+        set_numbers(self, "alpha", low=0.0)
 
     def forward(self, params: tuple[()], z: Array, /, *, xp: Namespace) -> tuple[Array, Array]:
         a = exponential_linear(z, 1.0, self.alpha, xp)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bpxp.core.checks import named
-from bpxp.errors import InvalidTypeError
+from bpxp.core.checks import resolve
 from bpxp.nn.losses.binary_cross_entropy import BinaryCrossEntropy
 from bpxp.nn.losses.loss import Loss
 from bpxp.nn.losses.regression import Huber, MeanAbsoluteError, MeanSquaredError, Poisson
@@ -41,14 +40,4 @@ LOSSES: dict[str, Loss] = {
 
 def get_loss(loss: Any) -> Loss:
     """Return a loss by its name, or the given object; errors as in `get_activation`."""
-    if isinstance(loss, Loss) and not isinstance(loss, type):
-        return loss
-    if not isinstance(loss, str):
-        raise InvalidTypeError(
-            "loss",
-            "neither a name nor a Loss",
-            code="E004",
-            got=f"{type(loss).__name__} {loss!r}",
-            fix="loss='softmax_cross_entropy'",
-        )
-    return named(loss, "loss", LOSSES)
+    return resolve(loss, Loss, LOSSES, "loss", fix="loss='softmax_cross_entropy'")

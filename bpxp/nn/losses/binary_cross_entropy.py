@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bpxp.core.checks import number
+from bpxp.core.checks import number, set_field, set_numbers
 from bpxp.core.typing import Array, Namespace
 from bpxp.equations.notation import Equations
 from bpxp.errors import InvalidValueError
-from bpxp.nn.functions import constant, decay, logistic, positive
+from bpxp.nn.functions import decay, logistic, logistic_numerators, softplus_pair
 from bpxp.nn.losses.loss import sample_weights, targets_like, weighted_mean
 
 
@@ -35,9 +35,8 @@ class BinaryCrossEntropy:
     max(z, 0) - z y + log(1 + e^(-|z|)). σ(z) and σ(-z) are both computed from e^(-|z|), so J and delta keep their
     relative accuracy for labels that are nearly certain, and no probability is clipped.
 
-    `y` is (batch, n_out), or (batch,) for a single output, with 0 and 1 or anything between. A NaN is a label that
-    nobody knows: it contributes nothing to J nor to delta. It is the one number that differs from itself, and so the
-    bracket in the equations is 0.
+    `y` is (batch, …, n_out), or (batch, …) for a single output, with 0 and 1 or anything between. NaN marks a missing
+    label, which contributes nothing to J and delta: NaN differs from itself, so the bracket in the equations is 0.
 
     References
     ----------
@@ -58,48 +57,42 @@ class BinaryCrossEntropy:
     )
 
     def __post_init__(self) -> None:
-        smoothing = number(
-            self.label_smoothing, f"{type(self).__name__}(label_smoothing=…)", low=0.0, high=1.0, high_open=True
-        )
-        object.__setattr__(self, "label_smoothing", smoothing)
-        where = f"{type(self).__name__}(pos_weight=…)"
+        set_numbers(self, "label_smoothing", low=0.0, high=1.0, high_open=True)
         if isinstance(self.pos_weight, (tuple, list)):
-            each = tuple(number(p, where, low=0.0, low_open=True) for p in self.pos_weight)
-            object.__setattr__(self, "pos_weight", each)
+            where = f"{type(self).__name__}(pos_weight=…)"
+            set_field(self, "pos_weight", tuple(number(p, where, low=0.0, low_open=True) for p in self.pos_weight))
         else:
-            object.__setattr__(self, "pos_weight", number(self.pos_weight, where, low=0.0, low_open=True))
+            set_numbers(self, "pos_weight", low=0.0, low_open=True)
 
     def __call__(
         self, logits: Array, y: Array, weight: Array | None = None, /, *, xp: Namespace
     ) -> tuple[Array, Array]:
-        on, off = self._masses(logits, y, xp)
-        scale = sample_weights(logits, weight, xp)
-        e, above = decay(logits, xp=xp), positive(logits, xp=xp)
-        more = xp.maximum(logits, constant(0.0, logits, xp=xp))  # max(z, 0)
-        less = more - logits  # max(-z, 0), exactly
-        log = xp.log1p(e)
-        more += log
-        more *= off
-        less += log
-        less *= on
-        more += less
-        each = xp.sum(more, axis=1, keepdims=True)
-        # σ(z) is the larger of e and [z > 0], over 1 + e; σ(-z) has the other mask.
-        off *= xp.maximum(e, above)
-        on *= xp.maximum(e, 1.0 - above)
-        off -= on
+        on, off = self._masses(logits, y, xp)  # p y and 1 - y
+        scale, e = sample_weights(logits, weight, xp), decay(logits, xp=xp)  # e^(-|z|)
+        # J = Σ_k p y softplus(-z) + (1 - y) softplus(z)
+        plus, minus = softplus_pair(logits, e, xp=xp)
+        plus *= off
+        minus *= on
+        plus += minus
+        each = xp.sum(plus, axis=-1, keepdims=True)
+        # delta = ((1 - y) σ(z) - p y σ(-z)) scale, where σ(z) and σ(-z) are quotients by 1 + e
+        above, below = logistic_numerators(logits, e, xp=xp)
         e += 1.0
-        off /= e
-        off *= scale
-        return weighted_mean(each, scale, xp), off
+        delta = off
+        delta *= above
+        on *= below
+        delta -= on
+        delta /= e
+        delta *= scale
+        return weighted_mean(each, scale, xp), delta
 
     def activate(self, logits: Array, /, *, xp: Namespace) -> Array:
         return logistic(logits, xp=xp)
 
     def _masses(self, logits: Array, y: Array, xp: Namespace) -> tuple[Array, Array]:
         """Return p y and 1 - y as new arrays, both 0 where the label is missing."""
-        if y.ndim == 1 and logits.shape[1] == 1:
-            y = xp.expand_dims(y, axis=1)
+        if y.ndim == logits.ndim - 1 and logits.shape[-1] == 1:
+            y = xp.expand_dims(y, axis=-1)
         may_miss = xp.isdtype(y.dtype, "real floating")
         y = targets_like(logits, y, "BinaryCrossEntropy", xp)
         if may_miss:
@@ -120,13 +113,13 @@ class BinaryCrossEntropy:
     def _pos_weights(self, logits: Array, xp: Namespace) -> Array | float:
         if not isinstance(self.pos_weight, tuple):
             return self.pos_weight
-        if len(self.pos_weight) != logits.shape[1]:
+        if len(self.pos_weight) != logits.shape[-1]:
             raise InvalidValueError(
                 "BinaryCrossEntropy(pos_weight=…)",
                 "one weight per label is needed",
                 code="E044",
                 got=f"{len(self.pos_weight)} weights",
-                expected=f"{logits.shape[1]}, or one number for all labels",
+                expected=f"{logits.shape[-1]}, or one number for all labels",
             )
         # Fills, not a copy of host data: those may be recorded in a CUDA graph.
         return xp.concat([xp.full((1,), p, dtype=logits.dtype) for p in self.pos_weight])

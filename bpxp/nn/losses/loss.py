@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol, runtime_checkable
 
 from bpxp.core.typing import Array, Namespace
 from bpxp.errors import InvalidValueError
+from bpxp.nn.leading_axes import as_rows
 
 
 @runtime_checkable
@@ -29,9 +31,11 @@ class Loss(Protocol):
 
         Parameters
         ----------
-        logits : array, (batch, n_out)
+        logits : array, (batch, …, n_out)
+            A sample with several positions, (time, n_out) say, has the mean over them as its loss J_n: it counts once,
+            however many positions it has.
         y : array
-            Targets.
+            Targets, like the logits; or class indices, (batch, …).
         weight : array, (batch,), optional
             Weight of each sample, >= 0. J = Σ w_n J_n / Σ w_n; a batch of zero weight has J = 0.
 
@@ -39,7 +43,7 @@ class Loss(Protocol):
         -------
         J : array, (1,)
             Of one dimension, since NumPy would make a scalar of a 0-d array.
-        delta : array, (batch, n_out)
+        delta : array, like the logits
             Both have the dtype of the logits, and share memory with nothing.
 
         Raises
@@ -53,20 +57,24 @@ class Loss(Protocol):
 
 
 def sample_weights(logits: Array, weight: Array | None, xp: Namespace) -> Array | float:
-    """Return w_n / Σ w_n: the factor 1/batch without weights, an array (batch, 1) with them."""
+    """Return the share of each position in J, w_n / (positions Σ w_n): a number without weights, else (batch, …, 1)."""
+    batch, *positions, _ = logits.shape
+    count = math.prod(positions)
     if weight is None:
-        return 1.0 / logits.shape[0]
+        return 1.0 / (batch * count)
     weight = xp.astype(weight, logits.dtype, copy=False)
     # A batch that holds nothing but padding has zero weight: it is divided by something that is not zero.
     least = xp.full((1,), float(xp.finfo(weight.dtype).smallest_normal), dtype=weight.dtype)
     total = xp.maximum(xp.sum(weight, axis=0, keepdims=True), least)
-    return xp.expand_dims(weight / total, axis=1)
+    if count > 1:
+        total *= count
+    return xp.reshape(weight / total, (batch, *(1 for _ in positions), 1))
 
 
 def weighted_mean(each: Array, scale: Array | float, xp: Namespace) -> Array:
-    """Return J = Σ_n scale_n J_n, shape (1,), from J_n, shape (batch, 1), which is overwritten."""
+    """Return J = Σ scale J_n, shape (1,), from the loss of each position, (batch, …, 1), which is overwritten."""
     each *= scale
-    return xp.sum(each, axis=0)
+    return xp.sum(as_rows(each, xp=xp), axis=0)
 
 
 def targets_like(logits: Array, y: Array, where: str, xp: Namespace) -> Array:

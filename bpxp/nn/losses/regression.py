@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bpxp.core.checks import number
+from bpxp.core.checks import set_numbers
 from bpxp.core.typing import Array, Namespace
 from bpxp.equations.notation import Equations
 from bpxp.nn.functions import constant, sign
@@ -26,8 +26,8 @@ class Regression:
         y = targets_like(logits, y, type(self).__name__, xp)
         scale = sample_weights(logits, weight, xp)
         each, delta = self.elementwise(logits, y, xp)
-        delta *= scale / logits.shape[1]
-        return weighted_mean(xp.mean(each, axis=1, keepdims=True), scale, xp), delta
+        delta *= scale / logits.shape[-1]
+        return weighted_mean(xp.mean(each, axis=-1, keepdims=True), scale, xp), delta
 
     def elementwise(self, z: Array, y: Array, xp: Namespace) -> tuple[Array, Array]:
         """Return the loss of each element and its derivative with respect to z: two new arrays."""
@@ -105,7 +105,7 @@ class Huber(Regression):
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "threshold", number(self.threshold, "Huber(threshold=…)", low=0.0, low_open=True))
+        set_numbers(self, "threshold", low=0.0, low_open=True)
 
     def elementwise(self, z: Array, y: Array, xp: Namespace) -> tuple[Array, Array]:
         difference = z - y

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bpxp.core.checks import number
+from bpxp.core.checks import set_numbers
 from bpxp.core.typing import Array, Namespace
 from bpxp.equations.notation import Equations
 from bpxp.errors import InvalidValueError
@@ -30,7 +30,7 @@ class SoftmaxCrossEntropy:
     (times w_n/Σw, or 1/batch). z stands for z - max z, which changes neither: no overflow for any logits whose
     differences are finite numbers, and no probability is clipped, so J grows with z without bound as it should.
 
-    `y` is an integer array (batch,) of class indices, or (batch, n_out) with rows that sum to 1 (one-hot or soft).
+    `y` is an integer array (batch, …) of class indices, or (batch, …, n_out) with rows that sum to 1 (one-hot or soft).
 
     References
     ----------
@@ -51,41 +51,38 @@ class SoftmaxCrossEntropy:
     )
 
     def __post_init__(self) -> None:
-        checked = number(
-            self.label_smoothing, f"{type(self).__name__}(label_smoothing=…)", low=0.0, high=1.0, high_open=True
-        )
-        object.__setattr__(self, "label_smoothing", checked)
+        set_numbers(self, "label_smoothing", low=0.0, high=1.0, high_open=True)
 
     def __call__(
         self, logits: Array, y: Array, weight: Array | None = None, /, *, xp: Namespace
     ) -> tuple[Array, Array]:
         y = self._rows(logits, y, xp)
         scale = sample_weights(logits, weight, xp)
-        z = logits - xp.max(logits, axis=1, keepdims=True)
+        z = logits - xp.max(logits, axis=-1, keepdims=True)
         delta = xp.exp(z)
-        total = xp.sum(delta, axis=1, keepdims=True)
+        total = xp.sum(delta, axis=-1, keepdims=True)
         delta /= total  # a
         delta -= y
         delta *= scale
         z *= y
         each = xp.log(total)
-        each -= xp.sum(z, axis=1, keepdims=True)
+        each -= xp.sum(z, axis=-1, keepdims=True)
         return weighted_mean(each, scale, xp), delta
 
     def activate(self, logits: Array, /, *, xp: Namespace) -> Array:
         return softmax(logits, xp=xp)
 
     def _rows(self, logits: Array, y: Array, xp: Namespace) -> Array:
-        """Return the target distribution of each sample, (batch, n_out), in the dtype of the logits."""
-        classes = logits.shape[1]
-        if y.ndim == 1:
-            if y.shape[0] != logits.shape[0]:
+        """Return the target distributions, in shape and dtype of the logits."""
+        classes = logits.shape[-1]
+        if y.ndim == logits.ndim - 1:
+            if y.shape != logits.shape[:-1]:
                 raise InvalidValueError(
                     "SoftmaxCrossEntropy",
                     "one class index per sample is needed",
                     code="E044",
                     got=f"y of shape {tuple(y.shape)}",
-                    expected=f"({logits.shape[0]},)",
+                    expected=f"{tuple(logits.shape[:-1])}",
                 )
             y = one_hot(y, classes, dtype=logits.dtype, xp=xp)
         else:
@@ -99,11 +96,11 @@ class SoftmaxCrossEntropy:
 def one_hot(y: Array, classes: int, /, *, dtype: object, xp: Namespace) -> Array:
     """Return rows with a 1 in place y[n], by comparison: no scatter, and valid under any compiler.
 
-    An index outside 0 … classes-1 gives a row of zeros; (batch,) to (batch, classes).
+    An index outside 0 … classes-1 gives a row of zeros; (…) to (…, classes).
     """
     # Not every library compares every kind of integer, and uint8 cannot count past 255.
     y = xp.astype(y, xp.int32, copy=False)
-    return xp.astype(xp.expand_dims(y, axis=1) == xp.arange(classes, dtype=xp.int32), dtype)
+    return xp.astype(xp.expand_dims(y, axis=y.ndim) == xp.arange(classes, dtype=xp.int32), dtype)
 
 
 def log_softmax(z: Array, /, *, xp: Namespace) -> Array:

@@ -45,7 +45,8 @@ def check_equations(
         With an attribute `equations`; of a network, or of layers in a row, each part that has them.
     x : tuple of int, or array, optional
         For a layer the shape (batch, …) of a random input, or the input. Keep it small: loops are slow. Without it, a
-        small copy of the layer gets an input that fits. For a schedule ``(count,)``: the steps from 0 on.
+        small copy of the layer gets an input that fits. For a loss the shape of the logits, (4, 3) without it. For a
+        schedule ``(count,)``: the steps from 0 on.
     given : mapping, optional
         Values of further names in the equations. A name that is neither given nor computed is an attribute of the
         thing: a hyper-parameter.
@@ -109,7 +110,7 @@ def check_equations(
     elif isinstance(thing, Schedule):
         compare_schedule(case, *(x or ()))
     elif isinstance(thing, Loss):
-        compare_loss(case)
+        compare_loss(case, x or (4, 3))
     else:
         compare_layer(case, x, None if context is None else dict(context))
     return case.report()

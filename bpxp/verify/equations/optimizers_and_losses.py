@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,20 +28,24 @@ class _Leaves(NamedTuple):
     b: Any
 
 
-def compare_loss(case: Comparison) -> None:
-    """Compare value, delta and the reading of a loss, with and without weights of the samples."""
+def compare_loss(case: Comparison, shape: tuple[int, ...] = (4, 3)) -> None:
+    """Compare value, delta and the reading of a loss of logits of a shape, with and without weights of the samples.
+
+    In the equations n runs over all positions of all samples, and w[n] is the weight of the sample.
+    """
     loss, xp = case.thing, case.xp
-    z, u = case.normal(0, (4, 3)), case.rng.at(1).uniform((4, 3))
+    z, u = case.normal(0, shape), case.rng.at(1).uniform(shape)
     y = {
-        "classes": u / np.sum(u, axis=1, keepdims=True),
+        "classes": u / np.sum(u, axis=-1, keepdims=True),
         "labels": u,
-        "values": case.normal(2, (4, 3)),
+        "values": case.normal(2, shape),
         "counts": np.floor(4.0 * u),
     }[loss.targets]
+    positions = math.prod(shape[1:-1])
     targets = [(y, case.put(y))]
     if loss.targets == "classes":
-        index = np.array([2, 0, 1, 2], dtype=np.int32)
-        targets.append((one_hot(index, 3, dtype=np.float64, xp=np), case.backend.asarray(index)))
+        index = np.floor(shape[-1] * case.rng.at(2).uniform(shape[:-1])).astype(np.int32)
+        targets.append((one_hot(index, shape[-1], dtype=np.float64, xp=np), case.backend.asarray(index)))
     if loss.targets == "labels":
         unknown = np.where(u < 0.4, np.nan, u)
         targets.append((unknown, case.put(unknown)))
@@ -51,11 +56,11 @@ def compare_loss(case: Comparison) -> None:
         return xp.reshape(J, ()), delta, loss.activate(z, xp=xp)
 
     run = case.backend.compile(compute)
-    for w in (case.rng.at(3).uniform((4,)), None):
-        weight = () if w is None else (case.put(w),)
+    for w in (case.rng.at(3).uniform(shape[:1]), np.ones(shape[0])):
+        weight = () if np.all(w == 1.0) else (case.put(w),)
         for as_rows, as_given in targets:
             results = dict(zip(("J", "delta", "a"), run((), (case.put(z), as_given, weight)), strict=True))
-            case.compare(loss.equations, {"z": z, "y": as_rows, "w": np.ones(4) if w is None else w}, results)
+            case.compare(loss.equations, {"z": z, "y": as_rows, "w": np.repeat(w, positions)}, results)
 
 
 def compare_schedule(case: Comparison, count: int = RATES) -> None:

@@ -82,12 +82,11 @@ def samples(net: Network, count: int, seed: int = 2) -> tuple[np.ndarray, np.nda
     first = next(layer for _, layer in walk(net.model) if not getattr(layer, "children", ()))
     if isinstance(first, Embedding):
         x = np.floor(first.count * rng.at(0).uniform(x.shape))
-    n_out = net.output_shape[0]
-    u = rng.at(1).uniform((count, n_out))
+    u = rng.at(1).uniform((count, *net.output_shape))
     y = {
-        "classes": np.argmax(u, axis=1),
+        "classes": np.argmax(u, axis=-1),
         "labels": (u > 0.5).astype(np.float64),
-        "values": rng.at(2).normal((count, n_out)),
+        "values": rng.at(2).normal(u.shape),
         "counts": np.floor(4.0 * u),
     }[net.loss.targets]
     return x, y

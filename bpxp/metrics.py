@@ -277,14 +277,10 @@ def _labels(logits: Array, y: Array, weight: Array | None, xp: Namespace) -> tup
     if y.ndim == 1 and logits.shape[1] == 1:
         y = xp.expand_dims(y, axis=1)
     if y.shape != logits.shape:
-        raise InvalidValueError(
-            "metrics",
-            "this metric takes labels, one column for each output",
-            code="E044",
-            got=f"y of shape {tuple(y.shape)}",
-            expected=f"{tuple(logits.shape)}",
-            fix="metrics=['accuracy'] for classes",
-        )
+        what = "this metric takes labels, one column for each output"
+        got = f"y of shape {tuple(y.shape)}"
+        fix = "metrics=['accuracy'] for classes"
+        raise InvalidValueError("metrics", what, code="E044", got=got, expected=f"{tuple(logits.shape)}", fix=fix)
     y = xp.astype(y, logits.dtype, copy=False)
     known = xp.astype(y == y, xp.int32)  # NaN differs from itself
     known *= xp.expand_dims(_counted(logits, weight, xp), axis=1)

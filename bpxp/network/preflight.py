@@ -156,7 +156,7 @@ def preflight(
 
     Notes
     -----
-    These are the costs of the step on NumPy, CuPy and eager PyTorch. JAX fuses operations, so its launches and bytes are
+    These are the costs of the step on NumPy, CuPy and eager PyTorch. JAX fuses operations: its launches and bytes are
     fewer. FLOPs are the same everywhere.
 
     Examples

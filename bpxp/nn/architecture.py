@@ -37,20 +37,12 @@ def build_model(
     first = "layers"
     if input_shape is None:
         if len(entries) < 2 and all(isinstance(entry, int) for entry in entries):
-            raise InvalidValueError(
-                WHERE,
-                f"needs at least 2 sizes (input, output), got {len(entries)}: {entries!r}",
-                code="E010",
-                fix="Network([784, 30, 10])",
-            )
+            what = f"needs at least 2 sizes (input, output), got {len(entries)}: {entries!r}"
+            raise InvalidValueError(WHERE, what, code="E010", fix="Network([784, 30, 10])")
         if not isinstance(entries[0], int):
-            raise InvalidValueError(
-                f"{WHERE}(input_shape=…)",
-                "the list begins with a layer, so the shape of one sample is needed",
-                code="E010",
-                got="input_shape=None",
-                fix="input_shape=(28, 28, 1)",
-            )
+            what = "the list begins with a layer, so the shape of one sample is needed"
+            fix = "input_shape=(28, 28, 1)"
+            raise InvalidValueError(f"{WHERE}(input_shape=…)", what, code="E010", got="input_shape=None", fix=fix)
         in_shape: Shape = (entries[0],)
         entries = entries[1:]
         first = "sizes"
@@ -96,22 +88,15 @@ def _validate_entries(layers: Any) -> list[int | Layer]:
 def _validate_shape(input_shape: Any) -> Shape:
     shape = (input_shape,) if isinstance(input_shape, numbers.Integral) else input_shape
     if not isinstance(shape, (tuple, list)) or not shape:
+        expected = "an int or a tuple of ints"
+        fix = "input_shape=(28, 28, 1)"
         raise InvalidTypeError(
-            f"{WHERE}(input_shape=…)",
-            "not a shape",
-            code="E001",
-            got=repr(input_shape),
-            expected="an int or a tuple of ints",
-            fix="input_shape=(28, 28, 1)",
+            f"{WHERE}(input_shape=…)", "not a shape", code="E001", got=repr(input_shape), expected=expected, fix=fix
         )
     for i, n in enumerate(shape):
         if isinstance(n, bool) or not isinstance(n, numbers.Integral):
-            raise InvalidTypeError(
-                f"{WHERE}(input_shape=…)",
-                f"input_shape[{i}] must be an int",
-                code="E001",
-                got=f"{type(n).__name__} {n!r}",
-            )
+            what = f"input_shape[{i}] must be an int"
+            raise InvalidTypeError(f"{WHERE}(input_shape=…)", what, code="E001", got=f"{type(n).__name__} {n!r}")
         if n < 1:
             raise InvalidValueError(
                 f"{WHERE}(input_shape=…)", f"input_shape[{i}] must be >= 1", code="E002", got=str(n)
@@ -136,30 +121,16 @@ def check_loss_fits(model: Sequential, out_shape: Shape, loss: Loss) -> None:
     """Raise unless the loss can be computed from what the last layer returns."""
     where = f"{WHERE}(loss={type(loss).__name__})"
     if not out_shape:
-        raise InvalidValueError(
-            where,
-            "the loss takes at least one row of outputs per sample",
-            code="E013",
-            got="output shape ()",
-            fix="a dense layer at the end",
-        )
+        what = "the loss takes at least one row of outputs per sample"
+        raise InvalidValueError(where, what, code="E013", got="output shape ()", fix="a dense layer at the end")
     last = model.layers[-1]
     applied = last if isinstance(last, Activation) else getattr(last, "activation", None)
     takes_logits = loss.targets in ("classes", "labels", "counts")
     if takes_logits and isinstance(applied, Activation) and not isinstance(applied, Identity):
-        raise InvalidValueError(
-            where,
-            "the loss applies its own output function to logits, and would do so twice",
-            code="E013",
-            got=f"output {type(applied).__name__}",
-            expected=FITS,
-            fix="output='identity', and net.predict_proba",
-        )
+        what = "the loss applies its own output function to logits, and would do so twice"
+        got = f"output {type(applied).__name__}"
+        fix = "output='identity', and net.predict_proba"
+        raise InvalidValueError(where, what, code="E013", got=got, expected=FITS, fix=fix)
     if loss.targets == "classes" and out_shape[-1] == 1:
-        raise InvalidValueError(
-            where,
-            "softmax over 1 class is constant",
-            code="E013",
-            got="1 output",
-            fix="2 outputs, or loss='binary_cross_entropy'",
-        )
+        fix = "2 outputs, or loss='binary_cross_entropy'"
+        raise InvalidValueError(where, "softmax over 1 class is constant", code="E013", got="1 output", fix=fix)

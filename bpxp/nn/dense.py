@@ -75,14 +75,10 @@ class Dense:
 
     def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[DenseParams, Shape]:
         if not in_shape:
-            raise InvalidValueError(
-                "Dense",
-                "in z[n,j] = Σ_i x[n,i] W[i,j] a sample has at least one axis, i",
-                code="E014",
-                got="samples of shape ()",
-                expected="(n_in,) or (…, n_in)",
-                fix="nn.Reshape((1,)) before it",
-            )
+            what = "in z[n,j] = Σ_i x[n,i] W[i,j] a sample has at least one axis, i"
+            got = "samples of shape ()"
+            fix = "nn.Reshape((1,)) before it"
+            raise InvalidValueError("Dense", what, code="E014", got=got, expected="(n_in,) or (…, n_in)", fix=fix)
         initializer = get_initializer("glorot_uniform" if self.initializer is None else self.initializer)
         *positions, n_in = in_shape
         fits_in_memory(n_in * self.units, f"Dense({self.units})")

@@ -63,13 +63,8 @@ class Embedding:
         set_counts(self, "count", "dim")
         set_field(self, "initializer", get_initializer(self.initializer))
         if self.count > EXACT:
-            raise InvalidValueError(
-                "Embedding(count=…)",
-                "float32 cannot tell so many numbers",
-                code="E002",
-                got=str(self.count),
-                expected="<= 2**24",
-            )
+            what = "float32 cannot tell so many numbers"
+            raise InvalidValueError("Embedding(count=…)", what, code="E002", got=str(self.count), expected="<= 2**24")
 
     def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[EmbeddingParams, Shape]:
         fits_in_memory(self.count * self.dim, f"Embedding({self.count}, {self.dim})")

@@ -151,13 +151,11 @@ class BatchNorm:
         """Return mean, biased variance, count, and x - mean: a new array, in lanes."""
         count: Array | float = float(math.prod(x.shape[:-1]))
         if count <= 1.0:
+            what = "one value per channel has no variance"
+            got = f"a training batch of shape {tuple(x.shape)}"
+            expected = "at least two values per channel"
             raise InvalidValueError(
-                "BatchNorm",
-                "one value per channel has no variance",
-                code="E015",
-                got=f"a training batch of shape {tuple(x.shape)}",
-                expected="at least two values per channel",
-                fix="a larger batch_size, or nn.LayerNorm()",
+                "BatchNorm", what, code="E015", got=got, expected=expected, fix="a larger batch_size, or nn.LayerNorm()"
             )
         weight = None
         if present is not None:

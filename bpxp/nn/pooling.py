@@ -35,13 +35,10 @@ class _Pool2D:
         if not isinstance(padding, str):
             for k, ends in ((pool[0], padding[0]), (pool[1], padding[1])):
                 if 2 * max(ends) > k:
+                    what = "a window would see padding and no pixel"
+                    got = f"2 p = {2 * max(ends)} > k = {k}"
                     raise InvalidValueError(
-                        f"{name}(padding=…)",
-                        "a window would see padding and no pixel",
-                        code="E005",
-                        got=f"2 p = {2 * max(ends)} > k = {k}",
-                        expected="2 p <= k",
-                        fix=f"padding={k // 2}",
+                        f"{name}(padding=…)", what, code="E005", got=got, expected="2 p <= k", fix=f"padding={k // 2}"
                     )
 
     def grid(self, shape: Sequence[int]) -> Grid:

@@ -88,13 +88,10 @@ class Reshape:
         count, known = math.prod(in_shape), math.prod(n for n in self.shape if n != -1)
         whole = count % known == 0 if -1 in self.shape else count == known
         if not whole:
-            raise InvalidValueError(
-                f"Reshape({self.shape})",
-                f"{_product(in_shape)} numbers do not fill {_product(self.shape)}",
-                code="E014",
-                got=f"a sample of shape {in_shape}",
-                fix="Reshape((-1,)), or sizes with that product",
-            )
+            what = f"{_product(in_shape)} numbers do not fill {_product(self.shape)}"
+            got = f"a sample of shape {in_shape}"
+            fix = "Reshape((-1,)), or sizes with that product"
+            raise InvalidValueError(f"Reshape({self.shape})", what, code="E014", got=got, fix=fix)
         return tuple(count // known if n == -1 else n for n in self.shape)
 
     def forward(self, params: tuple[()], x: Array, /, *, xp: Namespace) -> tuple[Array, Array]:

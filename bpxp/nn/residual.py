@@ -53,14 +53,10 @@ class Residual:
         layers = tuple(self.branch) if isinstance(self.branch, Sequence) else (self.branch,)
         wrong = [layer for layer in layers if isinstance(layer, type) or not isinstance(layer, Layer)]
         if wrong or not layers:
-            raise InvalidTypeError(
-                "Residual(branch=…)",
-                "not layers",
-                code="E004",
-                got=repr(wrong[0]) if wrong else "[]",
-                expected="a layer, or a list of layers",
-                fix="Residual([nn.Dense(8, 'relu'), nn.Dense(8)])",
-            )
+            got = repr(wrong[0]) if wrong else "[]"
+            expected = "a layer, or a list of layers"
+            fix = "Residual([nn.Dense(8, 'relu'), nn.Dense(8)])"
+            raise InvalidTypeError("Residual(branch=…)", "not layers", code="E004", got=got, expected=expected, fix=fix)
         object.__setattr__(self, "branch", Sequential(layers))
 
     @property
@@ -124,12 +120,6 @@ def _does_not_add_up(in_shape: Shape, out_shape: Shape) -> InvalidValueError:
             if last
             else "padding='same' and stride 1 in the branch"
         )
-    return InvalidValueError(
-        "Residual",
-        "y = x + branch(x) does not add up",
-        code="E014",
-        got=f"x {in_shape} and branch(x) {out_shape}",
-        expected="equal shapes",
-        first=where,
-        fix=fix,
-    )
+    what = "y = x + branch(x) does not add up"
+    got = f"x {in_shape} and branch(x) {out_shape}"
+    return InvalidValueError("Residual", what, code="E014", got=got, expected="equal shapes", first=where, fix=fix)

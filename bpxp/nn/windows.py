@@ -124,14 +124,10 @@ def image_shape(in_shape: Shape, where: str) -> tuple[int, int, int]:
         If a sample is no image.
     """
     if len(in_shape) != 3:
-        raise InvalidValueError(
-            where,
-            "a sample is an image",
-            code="E014",
-            got=f"shape {in_shape}",
-            expected="(height, width, channels)",
-            fix="nn.Reshape((height, width, channels)) before it, or input_shape=(28, 28, 1)",
-        )
+        what = "a sample is an image"
+        got = f"shape {in_shape}"
+        fix = "nn.Reshape((height, width, channels)) before it, or input_shape=(28, 28, 1)"
+        raise InvalidValueError(where, what, code="E014", got=got, expected="(height, width, channels)", fix=fix)
     height, width, channels = in_shape
     return height, width, channels
 

@@ -79,10 +79,5 @@ def _refill(tree: Params, old: list[Array], new: Sequence[Array]) -> Params:
 
 
 def _shapes_differ(where: str, p: Array, g: Array) -> InvalidValueError:
-    return InvalidValueError(
-        where,
-        "a gradient has another shape than its parameter",
-        code="E017",
-        got=f"gradient {tuple(g.shape)}",
-        expected=f"{tuple(p.shape)}",
-    )
+    what = "a gradient has another shape than its parameter"
+    return InvalidValueError(where, what, code="E017", got=f"gradient {tuple(g.shape)}", expected=f"{tuple(p.shape)}")

@@ -195,23 +195,16 @@ class OneCycle(Schedule):
         set_numbers(self, "rise", low=0.0, low_open=True, high=1.0, high_open=True)
         set_numbers(self, "start", "end", low=1.0)
         if self.shape not in ("cosine", "linear"):
+            got = repr(self.shape)
+            first = suggestion(str(self.shape), ["cosine", "linear"])
             raise InvalidValueError(
-                "OneCycle(shape=…)",
-                "unknown shape",
-                code="E003",
-                got=repr(self.shape),
-                expected="'cosine' or 'linear'",
-                first=suggestion(str(self.shape), ["cosine", "linear"]),
+                "OneCycle(shape=…)", "unknown shape", code="E003", got=got, expected="'cosine' or 'linear'", first=first
             )
         if self.rise * self.steps <= 1.0:
-            raise InvalidValueError(
-                "OneCycle(steps=…)",
-                "too few steps for a way up",
-                code="E005",
-                got=f"rise * steps = {self.rise * self.steps:g}",
-                expected="> 1",
-                fix=f"steps={math.floor(1.0 / self.rise) + 1}",
-            )
+            what = "too few steps for a way up"
+            got = f"rise * steps = {self.rise * self.steps:g}"
+            fix = f"steps={math.floor(1.0 / self.rise) + 1}"
+            raise InvalidValueError("OneCycle(steps=…)", what, code="E005", got=got, expected="> 1", fix=fix)
 
     def at(self, t: Array, state: ScheduleState, /, *, xp: Namespace) -> Array:
         top, last = self.rise * self.steps - 1.0, self.steps - 1.0
@@ -278,11 +271,6 @@ def as_schedule(learning_rate: Schedule | float, where: str = "learning_rate") -
     if isinstance(learning_rate, Schedule):
         return learning_rate
     if isinstance(learning_rate, type) and issubclass(learning_rate, Schedule):
-        raise InvalidTypeError(
-            where,
-            "a class, not a schedule",
-            code="E004",
-            got=learning_rate.__name__,
-            fix=f"{learning_rate.__name__}(…)",
-        )
+        what = "a class, not a schedule"
+        raise InvalidTypeError(where, what, code="E004", got=learning_rate.__name__, fix=f"{learning_rate.__name__}(…)")
     return Constant(number(learning_rate, where, low=0.0, low_open=True))

@@ -58,14 +58,10 @@ class SGD(Optimizer):
         super().__post_init__()
         set_numbers(self, "momentum", low=0.0, high=1.0, high_open=True)
         if self.nesterov and not self.momentum:
-            raise InvalidValueError(
-                "SGD(nesterov=…)",
-                "Nesterov's step looks ahead along a velocity",
-                code="E005",
-                got="momentum 0",
-                expected="momentum in (0, 1)",
-                fix="SGD(…, momentum=0.9, nesterov=True)",
-            )
+            what = "Nesterov's step looks ahead along a velocity"
+            expected = "momentum in (0, 1)"
+            fix = "SGD(…, momentum=0.9, nesterov=True)"
+            raise InvalidValueError("SGD(nesterov=…)", what, code="E005", got="momentum 0", expected=expected, fix=fix)
 
     def slots(self, params: Params, /, *, xp: Namespace) -> tuple[Any, ...]:
         """Return the velocity, if there is momentum."""

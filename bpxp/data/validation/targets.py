@@ -59,13 +59,8 @@ def _is_text(y: Any) -> bool:
 
 
 def _refuse_text(y: Any, where: str) -> np.ndarray:
-    raise InvalidTypeError(
-        where,
-        "text labels",
-        code="E043",
-        expected="class indices 0 … n-1",
-        fix="names, y = np.unique(y, return_inverse=True)",
-    )
+    fix = "names, y = np.unique(y, return_inverse=True)"
+    raise InvalidTypeError(where, "text labels", code="E043", expected="class indices 0 … n-1", fix=fix)
 
 
 def _class_indices(host: np.ndarray, classes: int, axes: int, where: str) -> np.ndarray:
@@ -86,12 +81,9 @@ def _class_indices(host: np.ndarray, classes: int, axes: int, where: str) -> np.
     bad = np.argwhere((host < 0) | (host >= classes))
     if bad.size:
         hint = "Labels 1..n? Use y - 1" if host.min() == 1 and host.max() == classes else ""
+        what = f"y{bad[0].tolist()} = {host[tuple(bad[0])]:g}, but {classes} classes need 0..{classes - 1}"
         raise InvalidValueError(
-            where,
-            f"y{bad[0].tolist()} = {host[tuple(bad[0])]:g}, but {classes} classes need 0..{classes - 1}",
-            code="E041",
-            first=f"{len(bad)} of {host.size} labels are out of range",
-            fix=hint,
+            where, what, code="E041", first=f"{len(bad)} of {host.size} labels are out of range", fix=hint
         )
     return host.astype(np.int32)
 
@@ -195,12 +187,8 @@ def as_weights(
             )
         bad = np.flatnonzero(~(host >= 0) | np.isinf(host))
         if bad.size:
-            raise InvalidValueError(
-                f"{where}: weight",
-                "weights are finite and >= 0",
-                code="E047",
-                first=f"weight[{bad[0]}] = {host[bad[0]]:g}, {bad.size} in all",
-            )
+            first = f"weight[{bad[0]}] = {host[bad[0]]:g}, {bad.size} in all"
+            raise InvalidValueError(f"{where}: weight", "weights are finite and >= 0", code="E047", first=first)
         if not host.any():
             raise InvalidValueError(
                 f"{where}: weight", "all weights are zero", code="E047", expected="at least one > 0"
@@ -220,13 +208,8 @@ def _in_dtype(weights: np.ndarray, dtype: str, where: str) -> np.ndarray:
         cast = weights.astype(dtype)
         whole = float(cast.sum(dtype=dtype))
     if not 0.0 < whole < np.inf:
-        raise InvalidValueError(
-            where,
-            f"the sum of the weights has to be a number > 0 in {dtype}",
-            code="E047",
-            got=f"{float(weights.sum()):g}",
-            fix="weight / weight.mean()",
-        )
+        what = f"the sum of the weights has to be a number > 0 in {dtype}"
+        raise InvalidValueError(where, what, code="E047", got=f"{float(weights.sum()):g}", fix="weight / weight.mean()")
     return cast
 
 

@@ -63,12 +63,8 @@ def get_activation(activation: Any) -> Activation:
         Neither a name nor an `Activation`.
     """
     if isinstance(activation, str) and activation.lower() in ("softmax", "log_softmax"):
-        raise InvalidValueError(
-            "activation",
-            "a softmax layer before the loss would apply softmax twice: losses take logits",
-            code="E013",
-            got=repr(activation),
-            expected="none on the last layer",
-            fix="leave it out; predict_proba(x), or nn.softmax(logits, xp=xp), reads the logits out",
-        )
+        what = "a softmax layer before the loss would apply softmax twice: losses take logits"
+        got = repr(activation)
+        fix = "leave it out; predict_proba(x), or nn.softmax(logits, xp=xp), reads the logits out"
+        raise InvalidValueError("activation", what, code="E013", got=got, expected="none on the last layer", fix=fix)
     return resolve(activation, Activation, ACTIVATIONS, "activation", fix="activation='relu'")

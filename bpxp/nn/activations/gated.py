@@ -109,13 +109,10 @@ class GELU(Activation):
 
     def __post_init__(self) -> None:
         if not isinstance(self.approximate, str) or self.approximate not in ("none", "tanh"):
+            got = repr(self.approximate)
+            fix = "GELU(approximate='tanh')"
             raise InvalidValueError(
-                "GELU(approximate=…)",
-                "unknown form",
-                code="E003",
-                got=repr(self.approximate),
-                expected="'none' or 'tanh'",
-                fix="GELU(approximate='tanh')",
+                "GELU(approximate=…)", "unknown form", code="E003", got=got, expected="'none' or 'tanh'", fix=fix
             )
         if self.approximate == "tanh":
             set_field(self, "equations", TANH_FORM)

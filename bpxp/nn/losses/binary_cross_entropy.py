@@ -114,12 +114,9 @@ class BinaryCrossEntropy:
         if not isinstance(self.pos_weight, tuple):
             return self.pos_weight
         if len(self.pos_weight) != logits.shape[-1]:
-            raise InvalidValueError(
-                "BinaryCrossEntropy(pos_weight=…)",
-                "one weight per label is needed",
-                code="E044",
-                got=f"{len(self.pos_weight)} weights",
-                expected=f"{logits.shape[-1]}, or one number for all labels",
-            )
+            what = "one weight per label is needed"
+            got = f"{len(self.pos_weight)} weights"
+            expected = f"{logits.shape[-1]}, or one number for all labels"
+            raise InvalidValueError("BinaryCrossEntropy(pos_weight=…)", what, code="E044", got=got, expected=expected)
         # Fills, not a copy of host data: those may be recorded in a CUDA graph.
         return xp.concat([xp.full((1,), p, dtype=logits.dtype) for p in self.pos_weight])

@@ -81,12 +81,7 @@ def targets_like(logits: Array, y: Array, where: str, xp: Namespace) -> Array:
     """Return y in the dtype of the logits, after its shape was compared with theirs; y itself if it fits already."""
     if y.shape != logits.shape:
         fix = "y[:, None]" if (*y.shape, 1) == logits.shape else ""
-        raise InvalidValueError(
-            where,
-            "the shape of the targets is not that of the outputs",
-            code="E044",
-            got=f"y of shape {tuple(y.shape)}",
-            expected=f"{tuple(logits.shape)}",
-            fix=fix,
-        )
+        what = "the shape of the targets is not that of the outputs"
+        got = f"y of shape {tuple(y.shape)}"
+        raise InvalidValueError(where, what, code="E044", got=got, expected=f"{tuple(logits.shape)}", fix=fix)
     return xp.astype(y, logits.dtype, copy=False)

@@ -77,13 +77,10 @@ class SoftmaxCrossEntropy:
         classes = logits.shape[-1]
         if y.ndim == logits.ndim - 1:
             if y.shape != logits.shape[:-1]:
-                raise InvalidValueError(
-                    "SoftmaxCrossEntropy",
-                    "one class index per sample is needed",
-                    code="E044",
-                    got=f"y of shape {tuple(y.shape)}",
-                    expected=f"{tuple(logits.shape[:-1])}",
-                )
+                what = "one class index per sample is needed"
+                got = f"y of shape {tuple(y.shape)}"
+                expected = f"{tuple(logits.shape[:-1])}"
+                raise InvalidValueError("SoftmaxCrossEntropy", what, code="E044", got=got, expected=expected)
             y = one_hot(y, classes, dtype=logits.dtype, xp=xp)
         else:
             y = targets_like(logits, y, "SoftmaxCrossEntropy", xp)

@@ -2,12 +2,20 @@
 
 It shows ``loss="binary_cross_entropy"``: ten independent sigmoids, one per digit, instead of one softmax. A picture
 is 8 by 16 pixels, two of the bundled handwritten digits side by side; test pictures contain test digits only. "exact
-match" means that all ten labels of a picture are right. Run: python examples/multi_label.py (a few seconds, no
-download) Printed: (2 CPU cores, NumPy 2.4.6) epoch 1/10 loss 2.3015 0.3 s … epoch 10/10 loss 0.1861 0.3 s test: F1
-micro 0.9513, F1 macro 0.9514, exact match 0.8420 picture 0: {2, 6}, predicted {2, 6} (most probable 6: 1.000, 2:
-0.933, 1: 0.007) picture 1: {3, 6}, predicted {3, 6} (most probable 6: 1.000, 3: 0.984, 9: 0.016) picture 2: {8, 9},
-predicted {8, 9} (most probable 8: 0.999, 9: 0.999, 3: 0.169) picture 3: {1, 9}, predicted {9} (most probable 9:
-0.929, 8: 0.225, 1: 0.109) picture 4: {2, 9}, predicted {2, 9} (most probable 9: 0.998, 2: 0.986, 3: 0.048)
+match" means that all ten labels of a picture are right.
+
+Run:  python examples/multi_label.py         (a few seconds, no download)
+
+Printed: (2 CPU cores, NumPy 2.4.6)
+    epoch  1/10  loss 2.3015  0.3 s
+    …
+    epoch 10/10  loss 0.1861  0.3 s
+    test: F1 micro 0.9513, F1 macro 0.9514, exact match 0.8420
+    picture 0: {2, 6}, predicted {2, 6}   (most probable 6: 1.000, 2: 0.933, 1: 0.007)
+    picture 1: {3, 6}, predicted {3, 6}   (most probable 6: 1.000, 3: 0.984, 9: 0.016)
+    picture 2: {8, 9}, predicted {8, 9}   (most probable 8: 0.999, 9: 0.999, 3: 0.169)
+    picture 3: {1, 9}, predicted {9}   (most probable 9: 0.929, 8: 0.225, 1: 0.109)
+    picture 4: {2, 9}, predicted {2, 9}   (most probable 9: 0.998, 2: 0.986, 3: 0.048)
 """
 
 import numpy as np

@@ -25,7 +25,7 @@ class Layer(Protocol):
     ``gradients(params, cache, dy, /, *, xp) -> Params``
         The second half of what `backward` returns, without the cost of dx: used for the first layer.
     ``uses``
-        A frozenset of what `forward` needs beside x; a layer that needs nothing does not have it, and sees nothing:
+        A frozenset of what `forward` needs besides x; a layer that needs nothing does not have it, and sees nothing:
 
         ``"training"``
             bool: whether this is a training step.

@@ -45,7 +45,7 @@ class Sequential:
 
     @functools.cached_property
     def uses(self) -> frozenset[str]:
-        """What any of the layers needs beside x."""
+        """What any of the layers needs besides x."""
         return frozenset[str]().union(*(uses for _, _, uses in self._plan))
 
     @functools.cached_property

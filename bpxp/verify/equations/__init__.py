@@ -1,1 +1,1 @@
-"""The code beside its equations."""
+"""Code compared with its equations."""

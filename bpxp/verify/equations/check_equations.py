@@ -51,7 +51,7 @@ def check_equations(
         Values of further names in the equations. A name that is neither given nor computed is an attribute of the
         thing: a hyper-parameter.
     context : mapping, optional
-        What `forward` of a layer is given beside x: ``training``, ``key``, ``stats``, ``present``. Without it, what
+        What `forward` of a layer is given besides x: ``training``, ``key``, ``stats``, ``present``. Without it, what
         a training step gives, one with an absent sample, and evaluation: a layer that computes something else then
         states it in `evaluation`.
     backend : str or None, optional

@@ -155,9 +155,9 @@ class Comparison:
         for part, equation in equations.items():
             name = equation.target.name
             if name in found:
-                self.hold(part, equation.text, found[name], derived[name], of)
+                self.expect(part, equation.text, found[name], derived[name], of)
 
-    def hold(self, part: str, line: str, code: np.ndarray, loops: np.ndarray, of: str = "") -> None:
+    def expect(self, part: str, line: str, code: np.ndarray, loops: np.ndarray, of: str = "") -> None:
         """Record the error of the code, and raise if it is too large."""
         where = f"{type(self.thing).__name__}, {part}: {line!r}"
         error = np.abs(code - loops)

@@ -1,4 +1,4 @@
-"""What the code of a layer or an activation computes, beside its equations: in training and in evaluation."""
+"""Layers and activations compared with their equations, in training and in evaluation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bpxp.core.random import make_key
 from bpxp.core.threefry import LEVELS, bernoulli, level
 from bpxp.core.tree import named_leaves, tree_map
 from bpxp.equations.notation import Equations
-from bpxp.nn import Activation, BatchNorm, Dropout
+from bpxp.nn import Activation, Dropout
 from bpxp.nn.observe import Part
 from bpxp.verify.equations.comparison import Comparison, Values
 
@@ -91,7 +91,7 @@ def compare_passes(case: Comparison, x: np.ndarray, context: Values) -> None:
         kept = level(1.0 - layer.rate) / LEVELS
         host_key = tree_map(lambda a: a if isinstance(a, int) else case.backend.to_numpy(a), context["key"])
         given |= {"p": kept, "m": bernoulli(host_key, x.shape, kept, dtype=np.float64, xp=np)}
-    if isinstance(layer, BatchNorm):
+    if "present" in getattr(layer, "uses", ()):
         present = np.ones(x.shape[0]) if context.get("present") is None else case.host(context["present"])
         given["present"] = np.repeat(present, math.prod(x.shape[1:-1]))
     if hasattr(layer, "grid"):

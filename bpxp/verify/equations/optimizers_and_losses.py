@@ -1,4 +1,4 @@
-"""What the code of an optimizer, a schedule or a loss computes, beside its equations."""
+"""Optimizers, schedules and losses compared with their equations."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def compare_optimizer(case: Comparison) -> None:
         for label, equation in rule.items():
             name = equation.target.name
             if name in code:
-                case.hold(label, equation.text, code[name], np.array(loops[name]))
+                case.expect(label, equation.text, code[name], np.array(loops[name]))
         if average is not None:
             new = {"pbar": average, "p'": code["p'"]}
             case.compare(optimizer.after, new, {"pbar'": _flat(case, state.average)})

@@ -1,1 +1,1 @@
-"""A layer of one's own beside the rules that layers keep."""
+"""A layer of your own, checked against the rules of layers."""

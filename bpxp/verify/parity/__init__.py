@@ -1,1 +1,1 @@
-"""A backend beside float64."""
+"""Backends compared with float64."""

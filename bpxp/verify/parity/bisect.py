@@ -67,7 +67,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Bisection:
-    """Result of `bisect`; as text it says where the two part, or that they do not.
+    """Result of `bisect`; as text it says where the two differ, or that they do not.
 
     Attributes
     ----------
@@ -249,13 +249,13 @@ class _Lockstep:
         self.rules = list(dict.fromkeys(arithmetic(backend, dtype, statistical) for backend in backends))
         self.namespaces = [*(backend.xp for backend in backends), *map(bounded_namespace, self.rules)]
         self.compared = 0
-        self.begin(1)
-        self._answers: list[tuple[str, Any]] = []  # method and result of each child of the container that is running
         self._replayed: Iterator[Any] | None = None
+        self.begin(1)
 
     def begin(self, step: int) -> None:
         """Begin a step."""
         self.step, self._calls = step, Calls()
+        self._answers: list[tuple[str, Any]] = []  # method and result of each child of the container that is running
 
     def call(self, part: Part, method: str, args: tuple[Any, ...], xp: Namespace, context: Mapping[str, Any]) -> Any:
         """Call on every side, compare, and return the first side's result."""
@@ -272,7 +272,7 @@ class _Lockstep:
         outer, self._answers = self._answers, []
         first = run(*(self._on(0, a) for a in given), xp=self.namespaces[0])
         answers, self._answers = self._answers, outer
-        done = [first, *self._everywhere(run, given, self.namespaces, answers, sides=(1, 2, 3))]
+        done = [first, *self._everywhere(run, given, self.namespaces, answers, first=1)]
         by_side = [part.results(method, one) for one in done]
         passed_on = {id(a) for _, answer in answers for a in leaves(answer)}
         own = [name for name, a in by_side[0].items() if id(a) not in passed_on]
@@ -296,13 +296,12 @@ class _Lockstep:
         given: tuple[Any, ...],
         namespaces: list[Namespace],
         answers: Iterable[tuple[str, Any]] = (),
-        sides: Iterable[int] = (0, 1, 2, 3),
+        first: int = 0,
     ) -> list[Any]:
         done = []
-        for side in sides:
-            if side < len(namespaces):
-                self._replayed = iter([self._answer(side, *answer) for answer in answers])
-                done.append(run(*(self._on(side, a) for a in given), xp=namespaces[side]))
+        for side in range(first, len(namespaces)):
+            self._replayed = iter([self._answer(side, *answer) for answer in answers])
+            done.append(run(*(self._on(side, a) for a in given), xp=namespaces[side]))
         self._replayed = None
         return done
 

@@ -81,10 +81,9 @@ def certify(
     it, computed operation by operation from the errors of the operands and the rounding of the operation:
     γ_n = n u/(1 - n u) of ``Σ|x_i||w_i|`` for a sum of n products in any order, u for a sum or product of two numbers,
     4u for a quotient or a root, 8u for exp, log, tanh (u = 2⁻²⁴ in float32); numbers below the smallest normal one may
-    become 0.
-    The factors 4 and 8 are stated by the libraries, not proved. The bound holds for every order of summation, with and
-    without fused operations, on one thread or many. The estimate replaces γ_n by 6 √n u: roundings that are independent
-    and have mean 0 stay below it. It is sharper than the bound, and proves nothing.
+    become 0. The factors 4 and 8 are stated by the libraries, not proved. The bound holds for every order of summation,
+    with and without fused operations, on one thread or many. The estimate replaces γ_n by 6 √n u: roundings that are
+    independent and have mean 0 stay below it. It is sharper than the bound, and proves nothing.
 
     An infinite bound says nothing: where a divisor's bound reaches 0. The certificate says how many entries have one.
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from helpers import diverging as planted
+from helpers.containers import Closed, Parallel
 from helpers.small_runs import DENSE, NETWORKS, OPTIMIZERS, Cut
 
 import bpxp
@@ -112,6 +113,27 @@ def test_a_residual_block_says_which_of_its_layers(backend):
     error = diverge(case)
     assert (error.epoch, error.step, error.layer, error.quantity) == case.place
     assert "y of layer 0.1 (Fault)" in str(error)
+
+
+class Spoilt(nn.Dense):
+    def forward(self, params, x, /, *, xp):
+        z, cache = super().forward(params, x, xp=xp)
+        return z * math.nan, cache
+
+
+@pytest.mark.parametrize(
+    ("kind", "quantity", "place"),
+    [(Parallel, "z", "z of layer 0.1.0 (Spoilt(5), Tanh)"), (Closed, "y", "y of layer 0 (Closed)")],
+)
+def test_a_layer_made_of_layers(kind, quantity, place):
+    spoilt = nn.Sequential((Spoilt(5, "tanh"), nn.Dense(5)))
+    net = bpxp.Network([kind(nn.Sequential((nn.Dense(5),)), spoilt), 3], input_shape=(5,), backend="numpy", seed=0)
+    error = diverge(planted.Drawn(0, net.backend).planted("container", net, (1, 1), 0, quantity, optim.SGD(0.1)))
+    assert (error.epoch, error.step, error.layer, error.quantity) == (1, 1, 0, quantity)
+    assert place in str(error)
+    again = bpxp.replay(error.bundle, custom=[kind, Spoilt])
+    assert [(q.layer, q.name) for q in again.seen] == [(q.layer, q.name) for q in again.exact]
+    assert "dW of layer 0." in str(again)
 
 
 def test_images_augmentation_weights_and_a_stream(backend):

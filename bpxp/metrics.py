@@ -1,4 +1,4 @@
-"""Metrics: counts that are summed where the step runs, and the shares that the host makes of them at the end.
+"""Metrics: counts summed on the device, and the ratios that the host computes from them at the end.
 
 A metric counts samples, each once, whatever its weight: a sample of weight 0 (padding, say) is left out, all others
 are equal. Where the network answers at several positions of a sample, (batch, time, n_out) say, each position counts.
@@ -33,7 +33,7 @@ class Metric(Protocol):
         """Return the counters at zero; `dtype` is the network's, for a metric that sums real numbers."""
 
     def update(self, counts: Counts, logits: Array, y: Array, weight: Array | None, /, *, xp: Namespace) -> Counts:
-        """Count a batch. `counts` is given away, and may be written in place; the rest is only read.
+        """Count a batch. `counts` is donated, and may be written in place; the rest is only read.
 
         Parameters
         ----------

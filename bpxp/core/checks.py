@@ -1,4 +1,4 @@
-"""Checks of hyper-parameters: a wrong one is refused where it is written, with the fix."""
+"""Validation of hyper-parameters: a wrong one raises where it is written, and the message has the fix."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from bpxp.core.memory import host_memory
 from bpxp.errors import InvalidTypeError, InvalidValueError, ParameterMemoryError, suggestion
 
-PLENTY = 1 << 26  # bytes that are there
+PLENTY = 1 << 26  # bytes that are assumed to be free
 T = TypeVar("T")
 
 
@@ -86,7 +86,7 @@ def set_field(thing: Any, name: str, value: Any) -> None:
 
 
 def as_path(value: Any, where: str) -> Path:
-    """Return `value` as a path; what is neither text nor a path is refused: an int would be the number of a file."""
+    """Return `value` as a path; only a str or a Path is accepted: an int would be a file descriptor."""
     if not isinstance(value, (str, os.PathLike)):
         raise InvalidTypeError(where, "not a path", code="E001", got=type(value).__name__, expected="a str or a Path")
     return Path(value)

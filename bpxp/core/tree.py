@@ -1,6 +1,6 @@
 """Parameters, gradients and optimizer states are trees: tuples in tuples, with arrays as leaves.
 
-NamedTuples keep their type. JAX knows tuples as pytrees, so a state crosses `jit` without registration.
+NamedTuples keep their type. Tuples are pytrees, so a state crosses `jax.jit` without registration.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def tree_map(function: Callable[..., Any], tree: Tree, /, *rest: Tree) -> Tree:
-    """Apply `function` to each leaf of `tree` and the leaves of `rest` that stand in the same place."""
+    """Apply `function` to each leaf of `tree` and to the corresponding leaves of `rest`."""
     if isinstance(tree, tuple):
         return rebuild(tree, [tree_map(function, *parts) for parts in zip(tree, *rest, strict=True)])
     return function(tree, *rest)

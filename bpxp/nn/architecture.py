@@ -1,6 +1,6 @@
-"""Sizes and layers, as a user lists them, become a model: ``[784, 30, 10]`` is two dense layers.
+"""A model from the list of sizes and layers that a user writes: ``[784, 30, 10]`` is two dense layers.
 
-Everything that can be wrong with the list is said here, before a single parameter is drawn.
+The list is validated before any parameter is drawn.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def build_model(
     input_shape : int, tuple of int or None
         Shape of one sample.
     hidden, output : str or Activation
-        Of the layers that leave their activation open: all but the last, and the last.
+        For layers without an activation of their own: all but the last, and the last.
     init : str or Initializer
-        Of the layers that leave it open.
+        For layers without one.
     """
     entries = _validate_entries(layers)
     first = "layers"
@@ -105,7 +105,7 @@ def _validate_shape(input_shape: Any) -> Shape:
 
 
 def _fill(entry: int | Layer, **choices: Any) -> Layer:
-    """Make an int a dense layer, and give a layer what it leaves open."""
+    """Return an int as a dense layer, and a layer with its open choices filled in."""
     layer: Any = Dense(entry) if isinstance(entry, int) else entry
     names = {field.name for field in dataclasses.fields(layer)} if dataclasses.is_dataclass(layer) else set()
     missing = {name: value for name, value in choices.items() if name in names and getattr(layer, name) is None}

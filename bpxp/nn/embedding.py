@@ -1,4 +1,4 @@
-"""Embedding: a table of vectors, one for each of the things that a whole number can name."""
+"""Embedding: a lookup table with a vector for each integer id."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bpxp.errors import InvalidValueError
 from bpxp.nn.functions import constant
 from bpxp.nn.initializers import Initializer, get_initializer
 
-EXACT = 2**24  # float32 counts no further
+EXACT = 2**24  # beyond it float32 skips integers
 ONE_HOT = 2**24  # numbers in one block of the one-hot matrix: 64 MiB in float32
 
 
@@ -25,12 +25,12 @@ class EmbeddingParams(NamedTuple):
 
 @dataclass(frozen=True)
 class Embedding:
-    """Look up the vector of each number: (…,) becomes (…, dim).
+    """Look up the vector of each id: (…,) becomes (…, dim).
 
     Parameters
     ----------
     count : int
-        How many things there are: x holds 0 … count - 1. At most 2²⁴, what float32 can count.
+        Number of ids: x holds 0 … count - 1. At most 2²⁴, up to which float32 holds every integer.
     dim : int
         Length of each vector.
     initializer : str or Initializer, optional
@@ -44,9 +44,8 @@ class Embedding:
     number, and the order of the summands is fixed. It costs count · dim operations per number of x, which
     bounds the vocabularies that this layer is for to some ten thousands.
 
-    The network hands x over in its own float dtype; numbers are rounded to the nearest whole one. A number that names
-    nothing becomes NaN, on every backend, rather than somebody else's vector. Bytes (uint8) are pixels to a network,
-    and scaled: give it int32. There is no derivative by x: dx is 0.
+    x arrives in the network's float dtype and is rounded to integers. An id out of range gives NaN on every backend,
+    not the vector of another id. uint8 means pixels to a network, and is scaled: pass int32. dx is 0.
     """
 
     count: int
@@ -63,7 +62,7 @@ class Embedding:
         set_counts(self, "count", "dim")
         set_field(self, "initializer", get_initializer(self.initializer))
         if self.count > EXACT:
-            what = "float32 cannot tell so many numbers"
+            what = "float32 does not hold so many integers exactly"
             raise InvalidValueError("Embedding(count=…)", what, code="E002", got=str(self.count), expected="<= 2**24")
 
     def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[EmbeddingParams, Shape]:

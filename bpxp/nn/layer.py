@@ -25,7 +25,7 @@ class Layer(Protocol):
     ``gradients(params, cache, dy, /, *, xp) -> Params``
         The second half of what `backward` returns, without the cost of dx: used for the first layer.
     ``uses``
-        A frozenset of what `forward` needs besides x; a layer that needs nothing does not have it, and sees nothing:
+        A frozenset of the further arguments of `forward`; a layer without it gets x alone:
 
         ``"training"``
             bool: whether this is a training step.
@@ -34,7 +34,7 @@ class Layer(Protocol):
         ``"stats"``
             The layer's running statistics, a (named) tuple of arrays.
         ``"present"``
-            Array (batch,) of 0 and 1, or None: 0 marks a sample that only fills up the last mini-batch.
+            Array (batch,) of 0 and 1, or None: 0 marks padding, which fills up the last mini-batch.
     ``children``
         A tuple of the layers of which it is made. The parameters of the i-th, and its running statistics, are the i-th
         entries of its own. Gradient checks, certificates and reports look into a layer by its children; a layer that
@@ -44,8 +44,8 @@ class Layer(Protocol):
     ``init_stats(params, /) -> Stats``
         The statistics before the first step, host arrays, of a layer that uses ``"stats"``.
     ``advance(stats, cache, /, *, xp) -> Stats``
-        The statistics after a training step, from what that step's `forward` kept. It owns `stats`, and may write
-        into them.
+        The statistics after a training step, from the cache of that step. `stats` is donated: it may be written
+        in place.
     """
 
     def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[Any, Shape]:

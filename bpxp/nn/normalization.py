@@ -23,7 +23,7 @@ class NormParams(NamedTuple):
 
 
 class RunningStats(NamedTuple):
-    """What `BatchNorm` knows of the data, for evaluation: mean and variance, both (channels,)."""
+    """Running statistics of `BatchNorm`, used in evaluation: mean and variance, both (channels,)."""
 
     mean: Array
     var: Array
@@ -71,7 +71,7 @@ class BatchNorm:
     `present` is 1, but 0 for samples that only fill up the last mini-batch: they do not count in m, v and N, and their
     term with 1/N falls away. Should one single value remain, y is beta, and the statistics stay as they are.
 
-    Evaluation takes the running statistics in the place of m and v, and no sample knows of another.
+    Evaluation uses the running statistics in place of m and v: samples are independent of each other.
 
     References
     ----------
@@ -128,7 +128,7 @@ class BatchNorm:
         stats: RunningStats | None = None,
         present: Array | None = None,
     ) -> tuple[Array, BatchNormCache]:
-        rows = _lanes(x, xp=xp)
+        rows = _pixel_rows(x, xp=xp)
         if training:
             mean, var, count, xhat = self._batch_statistics(rows, x, present, xp)
             batch = (mean, var, present, count)
@@ -148,7 +148,7 @@ class BatchNorm:
     def _batch_statistics(
         self, rows: Array, x: Array, present: Array | None, xp: Namespace
     ) -> tuple[Array, Array, Array | float, Array]:
-        """Return mean, biased variance, count, and x - mean: a new array, in lanes."""
+        """Return mean, biased variance, count, and x - mean: a new array, in pixel rows."""
         count: Array | float = float(math.prod(x.shape[:-1]))
         if count <= 1.0:
             what = "one value per channel has no variance"
@@ -204,7 +204,7 @@ class BatchNorm:
         if present is None:
             share, unbiased = self.momentum, self.momentum * count / (count - 1.0)
         else:
-            # A single value says nothing of the variance: its share is 0, and 1/0 is never taken.
+            # A single value has no variance: its share is 0, and 1/0 is never taken.
             several = xp.astype(count > 1.0, count.dtype)
             share = self.momentum * several
             unbiased = share * count / xp.maximum(count - 1.0, constant(1.0, count, xp=xp))
@@ -217,7 +217,7 @@ class BatchNorm:
 
 @dataclass(frozen=True)
 class LayerNorm:
-    """Layer normalisation of each sample (and place) over its features, the last axis: no sample knows of another.
+    """Layer normalisation of each sample (and place) over its features, the last axis: samples are independent.
 
     Parameters
     ----------
@@ -280,8 +280,8 @@ class LayerNorm:
     def gradients(self, params: NormParams, cache: tuple[Array, Array], dy: Array, /, *, xp: Namespace) -> NormParams:
         channels = dy.shape[-1]
         return NormParams(
-            _channel_sum(_lanes(dy * cache[0], xp=xp), channels, xp=xp),
-            _channel_sum(_lanes(dy, xp=xp), channels, xp=xp),
+            _channel_sum(_pixel_rows(dy * cache[0], xp=xp), channels, xp=xp),
+            _channel_sum(_pixel_rows(dy, xp=xp), channels, xp=xp),
         )
 
 
@@ -293,17 +293,17 @@ def _ones_and_zeros(rng: HostRandom, in_shape: Shape, where: str) -> NormParams:
     return NormParams(zeros + 1.0, zeros)
 
 
-# An image of few channels is worked on in lanes: its rows of pixels, (batch·height, width·channels). NumPy's loops then
+# Images are normalised as rows of pixels, (batch·height, width·channels). NumPy's loops then
 # run over width·channels numbers instead of over a few, and sums over a batch are twice to seven times as fast.
 
 
-def _lanes(x: Array, /, *, xp: Namespace) -> Array:
+def _pixel_rows(x: Array, /, *, xp: Namespace) -> Array:
     """Return x as a matrix whose rows hold the channels one or several times."""
     return xp.reshape(x, (-1, math.prod(x.shape[max(1, len(x.shape) - 2) :])))
 
 
 def _spread(v: Array, rows: Array, /, *, xp: Namespace) -> Array:
-    """Return (channels,) values repeated to the width of the lanes."""
+    """Return (channels,) values repeated to the width of the pixel rows."""
     times = rows.shape[1] // v.shape[0]
     return v if times == 1 else xp.tile(v, (times,))
 

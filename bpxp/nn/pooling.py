@@ -72,7 +72,7 @@ class MaxPoolCache(NamedTuple):
 class MaxPool2D(_Pool2D):
     """The largest value of each window, y = max x; dx is dy where the window's first maximum is, else 0.
 
-    The first is meant row by row, as in PyTorch; where windows overlap, a pixel gets from each that it wins.
+    The first row by row, as in PyTorch; where windows overlap, a pixel adds up dy of each window whose maximum it is.
 
     Parameters
     ----------

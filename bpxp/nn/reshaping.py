@@ -1,7 +1,6 @@
-"""Layers that change the shape of a sample and none of its numbers.
+"""Layers that change the shape of a sample and none of its values.
 
-They return the input under another shape, without a copy where the library needs none: nobody writes into what a layer
-was given or has returned.
+They return a view where the library has one: inputs and outputs of layers are never written.
 """
 
 from __future__ import annotations

@@ -58,11 +58,11 @@ def update_leaves(
 
 def rows_at_a_time(p: Array, /, *, xp: Namespace) -> int:
     """Return how many rows of p make a block: all, unless p is larger than the namespace's `workspace`."""
-    room: int | None = getattr(xp, "workspace", None)
+    workspace: int | None = getattr(xp, "workspace", None)
     size: int = math.prod(p.shape) * xp.finfo(p.dtype).bits // 8
-    if room is None or size <= room:
+    if workspace is None or size <= workspace:
         return int(p.shape[0])
-    return max(1, int(p.shape[0]) * room // (SHARE * size))
+    return max(1, int(p.shape[0]) * workspace // (SHARE * size))
 
 
 def _in_blocks(rule: Rule, p: Array, g: Array, slots: tuple[Array, ...], rows: int) -> Any:

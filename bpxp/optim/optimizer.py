@@ -20,7 +20,7 @@ from bpxp.optim.schedules import Constant, Schedule, ScheduleState, as_schedule
 
 
 class OptState(NamedTuple):
-    """What an optimizer remembers.
+    """The state of an optimizer.
 
     Attributes
     ----------
@@ -28,11 +28,11 @@ class OptState(NamedTuple):
         Updates done.
     learning_rate : array, (1,)
         Of the last update; before the first, of the first. With a constant rate this array is the rate: overwrite it,
-        and the next update feels it, without a new compilation. With a schedule it is written anew at each update.
+        and the next update uses it, without a new compilation. With a schedule it is written anew at each update.
     slots : tuple of trees
         One tree of the parameters' structure per quantity that the rule keeps (velocity, second moment, …).
     schedule : tuple of arrays
-        What the schedule remembers.
+        The state of the schedule.
     average : tree or ()
         The moving average of the parameters, if asked for.
     """
@@ -72,8 +72,8 @@ class Optimizer:
     block of rows at a time (see `bpxp.optim.blocking`). A subclass with a `rule` of its own has to declare it again.
 
     In the equations i runs over all parameters, and d[i] is 1 for those on which penalties and decay act. `before`
-    says what comes before the rule, which then takes c in the place of g and r in that of p; `after` what follows. A
-    bound that is None is infinite. R is the value of `penalty`.
+    is what precedes the rule, which then takes c in place of g and r in place of p; `after` is what follows. A
+    bound of None is infinite. R is the value of `penalty`.
     """
 
     before = Equations(
@@ -134,7 +134,7 @@ class Optimizer:
     def rule(
         self, p: Array, g: Array, slots: tuple[Array, ...], factors: Any, /, *, xp: Namespace
     ) -> tuple[Array, tuple[Array, ...]]:
-        """Return the new parameter and slots of one leaf, written in place; the gradient is free to be used up."""
+        """Return the new parameter and slots of one leaf, written in place; the gradient may be overwritten."""
         raise NotImplementedError
 
     def init(self, params: Params, /, *, xp: Namespace) -> OptState:
@@ -183,7 +183,7 @@ class Optimizer:
         return params, OptState(t, lr, slots, state.schedule, average)
 
     def observe(self, state: OptState, metric: Array, /, *, xp: Namespace) -> OptState:
-        """Show the schedule the metric of an epoch, shape (1,), lower is better; only `Plateau` takes notice.
+        """Pass the metric of an epoch to the schedule, shape (1,), lower is better; only `Plateau` uses it.
 
         The state is donated, as in `update`.
         """

@@ -1,4 +1,4 @@
-"""A learning rate that falls when an epoch's metric no longer does."""
+"""Reduce on plateau: a learning rate that falls when an epoch's metric no longer does."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class Schedule:
     """Base of the schedules: pure functions of the step; a frozen dataclass of hyper-parameters."""
 
     def init(self, like: Array, /, *, xp: Namespace) -> ScheduleState:
-        """Return the arrays that the schedule remembers: most need none. `like` gives the dtype."""
+        """Return the state of the schedule: () for most. `like` gives the dtype."""
         return ()
 
     def at(self, t: Array, state: ScheduleState, /, *, xp: Namespace) -> Array:
@@ -30,7 +30,7 @@ class Schedule:
         raise NotImplementedError
 
     def observe(self, state: ScheduleState, metric: Array, /, *, xp: Namespace) -> ScheduleState:
-        """Take notice of the metric of an epoch, shape (1,), lower is better: most do nothing."""
+        """Receive the metric of an epoch, shape (1,), lower is better: most ignore it."""
         return state
 
 
@@ -116,9 +116,9 @@ class CosineDecay(Schedule):
     learning_rate : float
         η of the first step.
     steps : int
-        Steps of the way down.
+        Length of the decay.
     floor : float, optional
-        Where it ends, in [0, η]; 0.
+        Final value, in [0, η]; 0.
 
     References
     ----------
@@ -143,7 +143,7 @@ class CosineDecay(Schedule):
 
 @dataclass(frozen=True)
 class OneCycle(Schedule):
-    """Up to a high learning rate, and down to a very low one.
+    """One cycle: up to a high learning rate, then down to a very low one.
 
     Parameters
     ----------
@@ -222,14 +222,14 @@ class OneCycle(Schedule):
 
 @dataclass(frozen=True)
 class WarmUp(Schedule):
-    """A linear way up over `steps` steps in front of another schedule, whose clock starts when it ends.
+    """A linear warm-up over `steps` steps, then another schedule from its step 0 on.
 
     Parameters
     ----------
     schedule : Schedule or float
         What follows.
     steps : int
-        Steps of the way up.
+        Length of the warm-up.
 
     Notes
     -----

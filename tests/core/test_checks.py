@@ -140,7 +140,7 @@ def test_parameters_fit_or_do_not_fit_into_what_is_free(monkeypatch):
         checks.fits_in_memory(3 << 26, "Dense")  # 1.5 GiB
 
 
-def test_a_system_that_does_not_tell_its_memory_stops_nobody(monkeypatch):
+def test_a_system_of_unknown_memory_is_no_obstacle(monkeypatch):
     monkeypatch.setattr(checks, "host_memory", lambda: None)
     checks.fits_in_memory(10**15, "Dense")
 

@@ -1,4 +1,4 @@
-"""Convolution: against slow loops, against itself turned round, and against the dense layer that it is."""
+"""Convolution: against slow loops, against its own transpose, and against the dense layer that it is."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def spied(**own):
     ("layer", "shape", "turned"),
     [
         (Conv2D(2, 3, padding="same"), (5, 6, 4), True),
-        (Conv2D(2, 3, padding=2), (5, 6, 4), True),  # as much padding as a kernel turned round can have
+        (Conv2D(2, 3, padding=2), (5, 6, 4), True),  # as much padding as a rotated kernel can have
         (Conv2D(2, 3, padding=3), (5, 6, 4), False),
         (Conv2D(2, 2, dilation=2, padding=2), (5, 6, 4), True),
         (Conv2D(4, (4, 1)), (9, 2, 4), True),  # 1.5 times as many windows

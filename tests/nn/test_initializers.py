@@ -1,4 +1,4 @@
-"""Initialisers: their bits, their variances, and who may ask for which."""
+"""Initialisers: their bits, their variances, and their names."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def test_evaluation_normalises_by_the_running_statistics(shape, rng):
 
 
 def advance(backend, on, layer, params, stats, x, dtype="float64", **context):
-    """One training step's statistics on a backend, from stats that are given away."""
+    """One training step's statistics on a backend, from donated stats."""
     xp = backend.xp
     own = tree_map(lambda a: backend.asarray(np.array(a, dtype)), stats)
     given = tree_map(lambda a: on(backend, a, dtype), (params, x))

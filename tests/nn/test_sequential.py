@@ -1,4 +1,4 @@
-"""Layers in a row: the same on every backend, pure, and nothing computed that nobody asks for."""
+"""Layers in a row: the same on every backend, pure, and nothing computed that is not needed."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_activation_may_stand_as_a_layer_of_its_own(rng):
 def test_gradients_below_the_first_parameters_are_not_computed(rng):
     class Explosive(ReLU):
         def backward(self, params, cache, da, /, *, xp):
-            raise AssertionError("nobody asked for dx")
+            raise AssertionError("dx is not needed")
 
     model = Sequential((Explosive(), Dense(2)))
     params, _ = model.init(HostRandom(0), (3,))

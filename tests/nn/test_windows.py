@@ -1,4 +1,4 @@
-"""Windows: what is a pair and what a padding, who sees whom, and how much of a batch is taken at a time."""
+"""Windows: pairs and paddings, index tables and their inverses, and blocks of a batch that fit the workspace."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_what_is_no_padding_is_refused(value, error):
     ("axis", "lacking"),
     [(Axis(4, 5, 1, 1, 0, 0, 0), 1), (Axis(2, 3, 2, 4, 1, 2, -1), 4), (Axis(3, 2, 1, 7, 2, 0, -2), 3)],
 )
-def test_padding_that_lacks_is_told(axis, lacking):
+def test_missing_padding_is_in_the_message(axis, lacking):
     fits = Axis(9, 3, 1, 1, 0, 0, 7)
     assert windows.validate(Grid(fits, fits), "here") == Grid(fits, fits)
     for name, grid in {"height": Grid(axis, fits), "width": Grid(fits, axis)}.items():
@@ -98,7 +98,7 @@ def test_padding_at_one_edge_is_padding():
         assert windows.has_padding(grid) == any(ends)
 
 
-# ---------------------------------------------------------------- who sees whom
+# ---------------------------------------------------------------- index tables
 
 GRIDS = [
     windows.grid((height, width), kernel, stride, dilation, padding)
@@ -124,15 +124,15 @@ def sight(axis):
 
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("memo", [False, True], ids=["", "kept"])
-def test_the_tables_say_who_sees_whom(grid, memo):
+def test_the_tables_are_inverse_to_each_other(grid, memo):
     rows, columns = grid
     xp = namespace(memo={}) if memo else namespace()
     seen, inverse = window_tables.pixels_of_windows(grid, xp=xp), window_tables.inverse_windows(grid, xp=xp)
     assert seen.dtype == np.int32
     assert {way.dtype for way in inverse} == {np.dtype(np.int32)}
     taps, count = rows.kernel * columns.kernel, rows.out * columns.out
-    nobody = count * taps
-    own, back = np.full(nobody, rows.n * columns.n), [set() for _ in range(rows.n * columns.n)]
+    absent = count * taps
+    own, back = np.full(absent, rows.n * columns.n), [set() for _ in range(rows.n * columns.n)]
     for (o, i, h), (p, j, w) in itertools.product(sight(rows), sight(columns)):
         place = (o * columns.out + p) * taps + i * columns.kernel + j
         if h is not None and w is not None:
@@ -143,10 +143,10 @@ def test_the_tables_say_who_sees_whom(grid, memo):
     ways = [a.kernel if a.dilation > 1 else -(-a.kernel // a.stride) for a in grid]
     assert found.shape == (ways[0] * ways[1], rows.n * columns.n)  # as few gathers as there can be
     for pixel, places in enumerate(back):
-        told = [place for place in found[:, pixel] if place != nobody]
-        assert len(told) == len(set(told))
-        assert set(told) == places
-    assert windows.tiling(grid) == (len(found) == 1 and nobody not in found)
+        named = [place for place in found[:, pixel] if place != absent]
+        assert len(named) == len(set(named))
+        assert set(named) == places
+    assert windows.tiling(grid) == (len(found) == 1 and absent not in found)
     window, tap = found // taps, found % taps
     in_a_row = count if windows.tiling(grid) else count + 1
     np.testing.assert_array_equal(np.stack(window_tables.windows_of_pixels(grid, xp=xp)), window)
@@ -167,7 +167,7 @@ def test_a_table_is_made_once_where_there_is_a_memo():
     assert len(xp.memo) == 4 * len(GRIDS)
 
 
-def test_a_table_is_made_with_another_namespace_where_one_is_told():
+def test_a_table_is_made_with_another_namespace_where_one_is_given():
     asked = []
 
     def arange(*args, **options):

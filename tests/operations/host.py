@@ -208,6 +208,27 @@ FUNCTIONS = [
         reference=lambda z: np.log1p(np.exp(Z(z))),
     ),
     OfFunction(
+        "logistic_numerators",
+        functions.logistic_numerators,
+        draw=values,
+        call=lambda xp, z: functions.logistic_numerators(z, functions.decay(z, xp=xp), xp=xp),
+        reference=lambda z: tuple(s * (1 + np.exp(-np.abs(Z(z)))) for s in (sigma(z), sigma(-z))),
+    ),
+    OfFunction(
+        "softplus_pair",
+        functions.softplus_pair,
+        draw=values,
+        call=lambda xp, z: functions.softplus_pair(z, functions.decay(z, xp=xp), xp=xp),
+        reference=lambda z: (np.log1p(np.exp(Z(z))), np.log1p(np.exp(-Z(z)))),
+    ),
+    OfFunction(
+        "tanh_softplus",
+        functions.tanh_softplus,
+        draw=values,
+        call=lambda xp, z: functions.tanh_softplus(z, xp=xp),
+        reference=lambda z: np.tanh(np.log1p(np.exp(Z(z)))),
+    ),
+    OfFunction(
         "normal_tail",
         functions.normal_tail,
         draw=positive_values,

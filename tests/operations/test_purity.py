@@ -9,7 +9,7 @@ from operations.ways import put, samples
 
 from bpxp.core.tree import leaves, tree_map
 
-# A new shape for the same numbers: what comes out may be what went in, and nobody writes into either.
+# A new shape for the same numbers: the output may be the input, and neither is written.
 VIEWS = {"Flatten", "Reshape"}
 APART = {
     "clip_by_norm",  # it writes into the gradients that it is given
@@ -49,7 +49,7 @@ def disjoint(backend, results, others):
 @pytest.fixture(autouse=True)
 def writable(backend):
     if backend.name.startswith("jax"):
-        pytest.skip("nobody can write into an array of JAX")
+        pytest.skip("arrays of JAX are immutable")
 
 
 @over(LAYERS, ACTIVATIONS)

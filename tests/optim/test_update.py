@@ -1,4 +1,4 @@
-"""What surrounds the rules: penalties, decay, clipping, average, and who owns which buffer."""
+"""What surrounds the rules: penalties, decay, clipping, average, and the ownership of buffers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Four ways to one gradient, of every record: by hand, complex step, torch.autograd and jax.grad of bpxp's own forward code.
 
 Autograd and JAX differentiate the very lines of the forward pass, so that their answer belongs to the value that was
-computed, and not to somebody else's layer of the same name. Which libraries take part says ``BPXP_TEST_BACKENDS``.
+computed, and not to another library's layer of the same name. ``BPXP_TEST_BACKENDS`` names the libraries.
 """
 
 from __future__ import annotations

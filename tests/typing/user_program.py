@@ -118,8 +118,8 @@ def train(folder: str) -> dict[str, Any]:
         progress=False,
     )
     history = trainer.fit(train, epochs=1, batch_size=64, validation=test)
-    x, held_out = train.x.reshape(-1, 64), (test.x.reshape(-1, 64), test.y)
-    bpxp.Trainer(net, SignDescent(1e-3), progress=False).fit((x, train.y), epochs=1, validation=held_out)
+    x, y = train.x.reshape(-1, 64), train.y
+    bpxp.Trainer(net, SignDescent(1e-3), progress=False).fit((x, y), epochs=1, validation=(x[:50], y[:50]))
     bpxp.Trainer(net, "momentum", metrics=["accuracy", bpxp.metrics.TopK(3)], progress=False).fit(train, epochs=1)
     loss, grads = net.loss_and_gradients(test.x[:5].reshape(5, 64), test.y[:5])
     net.gradient_descent((test.x[:5].reshape(5, 64), test.y[:5]), learning_rate=0.5)

@@ -1,4 +1,4 @@
-"""What a loss is: it takes logits, owns the output error, and says how to read the logits."""
+"""The protocol of a loss: it takes logits, owns the output error, and defines how logits are read."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def sample_weights(logits: Array, weight: Array | None, xp: Namespace) -> Array 
     if weight is None:
         return 1.0 / (batch * count)
     weight = xp.astype(weight, logits.dtype, copy=False)
-    # A batch that holds nothing but padding has zero weight: it is divided by something that is not zero.
+    # A batch of padding alone has zero weight: the divisor is then the smallest normal number.
     least = xp.full((1,), float(xp.finfo(weight.dtype).smallest_normal), dtype=weight.dtype)
     total = xp.maximum(xp.sum(weight, axis=0, keepdims=True), least)
     if count > 1:

@@ -1,4 +1,4 @@
-"""Class weights become sample weights, the only weights that a loss knows."""
+"""Class weights as sample weights, the only weights that a loss takes."""
 
 from __future__ import annotations
 

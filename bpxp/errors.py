@@ -149,7 +149,7 @@ class DeviceMemoryError(BpxpError, MemoryError):
     ----------
     needed, free, total : int or None
         Bytes: what the fit takes at its peak, what the device could give before its first step, and what it has. None
-        where nobody knows.
+        where it is not known.
     largest_batch : int or None
         The largest batch size that would fit; 0 if none does.
     """

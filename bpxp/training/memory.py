@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bpxp.backends.base import option
 from bpxp.backends.precision import label
 from bpxp.core.tree import leaves
 from bpxp.errors import BpxpError, DeviceMemoryError, warn
@@ -92,7 +93,7 @@ class MemoryEstimate:
 
     def _kept(self, costs: Costs) -> int:
         """Return the bytes of the device that a copy of the state on the host takes."""
-        return costs.state_bytes if getattr(self.net.backend, "shares_memory", False) else 0
+        return costs.state_bytes if option(self.net.backend, "shares_memory") else 0
 
     def _costs(self, batch: int) -> Costs:
         from bpxp.network.preflight import step_costs  # imported only where memory is short

@@ -79,13 +79,10 @@ class Dataset:
         if n == 0:
             raise InvalidValueError("Dataset(x=…)", "0 samples", code="E037", got=f"shape {tuple(self.x.shape)}")
         if self.y.shape[0] != n:
-            raise InvalidValueError(
-                "Dataset(x=…, y=…)",
-                f"{n} samples but {self.y.shape[0]} labels",
-                code="E040",
-                got=f"x {tuple(self.x.shape)} and y {tuple(self.y.shape)}",
-                expected="one label or row of targets per sample",
-            )
+            what = f"{n} samples but {self.y.shape[0]} labels"
+            got = f"x {tuple(self.x.shape)} and y {tuple(self.y.shape)}"
+            expected = "one label or row of targets per sample"
+            raise InvalidValueError("Dataset(x=…, y=…)", what, code="E040", got=got, expected=expected)
         if self.weight is not None and tuple(self.weight.shape) != (n,):
             what = "not one weight per sample"
             raise InvalidValueError(

@@ -1,4 +1,4 @@
-"""A file is the old one or the new, whoever is killed, whatever is full; and nothing stays behind."""
+"""Atomic replace: the old file or the new one, also after kills and on full disks, and no leftovers."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def fit(path, epochs=4, **options):
 
 
 def failing(monkeypatch, number, which):
-    """Let the saves `which`, counted from 0, fail where they are forced to the disk."""
+    """Let the saves `which`, counted from 0, fail in fsync."""
     real, count = os.fsync, []
 
     def fsync(descriptor):

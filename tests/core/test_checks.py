@@ -1,4 +1,4 @@
-"""Checks of hyper-parameters: what is let through, as what; what is refused, and what the message says is allowed."""
+"""Validation of hyper-parameters: what is accepted, what is refused, and which range the message names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random numbers of the host, and what may be a seed. Their bits are held by the golden ones of what is drawn with them."""
+"""Random numbers of the host, and valid seeds. Golden values of what is drawn with them pin their bits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Augmentation: what each transform does to known images, what it draws, and that nothing but training sees it."""
+"""Augmentation: each transform on known images, its random numbers, and that only training is augmented."""
 
 from __future__ import annotations
 

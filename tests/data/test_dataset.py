@@ -1,4 +1,4 @@
-"""Dataset: it knows its lengths, moves once, and what it gives out are the right samples."""
+"""Dataset: lengths, one copy to the device, and the right samples from take, split and subset."""
 
 from __future__ import annotations
 

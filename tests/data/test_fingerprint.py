@@ -1,4 +1,4 @@
-"""Other data are noticed: every byte counts, wherever it lies, and so does every piece of what is hashed in part."""
+"""Fingerprints change with every byte, on every device, and with every hashed block of a large array."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of digits: white on black, in the middle, of the size that the network takes."""
+"""Pictures of digits: white on black, centred by mass, in the network's input shape."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What importing the data room costs: nothing that only a download needs."""
+"""Importing bpxp.data imports nothing that only a download needs."""
 
 from __future__ import annotations
 

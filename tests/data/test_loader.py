@@ -1,4 +1,4 @@
-"""Loader and the order of the samples: every sample once per epoch, in an order that only integers decide."""
+"""Loader and the order of the samples: each once per epoch, in an order that depends on integers alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Saving and loading: what comes back, on which backend, and what every damage is called."""
+"""Saving and loading: round trips on each backend, and the error for each kind of damage."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_flipped_bits_are_found(small, what, nightly, promise):
         small.write_bytes(raw)
         raw[bit // 8] ^= 1 << bit % 8
         try:
-            assert state_of(small) == whole  # white space, say
+            assert state_of(small) == whole  # white space, for example
             unseen += 1
         except CheckpointError:
             continue

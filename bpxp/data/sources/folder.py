@@ -52,14 +52,11 @@ def folder_dataset(path: str | os.PathLike[str]) -> tuple[Dataset, Dataset]:
     files = {name: next((c for c in candidates(folder, name) if c.is_file()), None) for name in NAMES}
     missing = [name for name, file in files.items() if file is None]
     if missing:
-        raise DatasetUnavailableError(
-            f"folder_dataset({os.fspath(path)!r})",
-            "files are missing" if folder.is_dir() else "no such folder",
-            code="E072",
-            got=f"no {', '.join(missing)}",
-            expected="these names, plain or .gz",
-            fix="write them with bpxp.data.write_idx(path, array)",
-        )
+        where = f"folder_dataset({os.fspath(path)!r})"
+        what = "files are missing" if folder.is_dir() else "no such folder"
+        got, expected = f"no {', '.join(missing)}", "these names, plain or .gz"
+        fix = "write them with bpxp.data.write_idx(path, array)"
+        raise DatasetUnavailableError(where, what, code="E072", got=got, expected=expected, fix=fix)
     arrays = {name: read_idx(file) for name, file in files.items() if file is not None}
     classes = tuple(str(k) for k in range(1 + max(int(arrays[y].max(initial=0)) for _, y in PARTS.values())))
     train, test = assemble(arrays, folder.name, classes, str(folder))

@@ -171,13 +171,10 @@ def _obtain(
     if fetched is None:
         tried = "\n".join(f"  {failure.url}: {failure.reason}" for failure in failures) or "  download=False"
         if any(failure.wrong for failure in failures):
-            raise DatasetChecksumError(
-                collection.call,
-                f"no mirror sent {file.name} as it was published, SHA-256 {file.sha256} of the raw file:\n{tried}",
-                code="E071",
-                first="What they sent was removed",
-                fix="try again later, or copy the files from elsewhere and pass folder=",
-            )
+            what = f"no mirror sent {file.name} as it was published, SHA-256 {file.sha256} of the raw file:\n{tried}"
+            first = "What they sent was removed"
+            fix = "try again later, or copy the files from elsewhere and pass folder="
+            raise DatasetChecksumError(collection.call, what, code="E071", first=first, fix=fix)
         files = ", ".join(f"{f.name}.gz ({f.packed:,} bytes; {f.size:,} unpacked)" for f in collection.files)
         raise DatasetUnavailableError(
             collection.call,

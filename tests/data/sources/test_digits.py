@@ -1,4 +1,4 @@
-"""The digits that come with the package: the same bytes everywhere, and a split that is fair."""
+"""The bundled digits: the same bytes everywhere, and a fair split."""
 
 from __future__ import annotations
 

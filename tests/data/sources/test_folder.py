@@ -1,4 +1,4 @@
-"""A folder of one's own: any shape, any of the spellings, and errors that name the file."""
+"""A folder of IDX files: any shape, each spelling of the names, and errors that name the file."""
 
 from __future__ import annotations
 

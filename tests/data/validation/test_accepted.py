@@ -1,4 +1,4 @@
-"""Oddities that are accepted, and equal to the plain case to the bit: layouts, dtypes, frames, arrays of others."""
+"""Accepted inputs, bit-identical to a plain array: layouts, dtypes, frames, arrays of other libraries."""
 
 from __future__ import annotations
 

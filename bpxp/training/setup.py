@@ -77,15 +77,9 @@ class FitSetup:
         chain = transforms(augment, net.input_shape, "fit(augment=…)")
         feed = training_feed(net, chain, train, size)
         step = make_step(net.model, net.loss, optimizer, chain, feed.samples, xp=net.xp)
-        options = {
-            "optimizer": optimizer,
-            "batch_size": size,
-            "samples": n,
-            "shuffle": bool(shuffle),
-            "augment": step.augment,
-            "metrics": metrics,
-            "evaluate_train": bool(evaluate_train),
-        }
+        sizes = {"batch_size": size, "samples": n}
+        choices = {"shuffle": bool(shuffle), "evaluate_train": bool(evaluate_train)}
+        options = {"optimizer": optimizer, "augment": step.augment, "metrics": metrics, **sizes, **choices}
 
         @functools.cache
         def plan() -> dict[str, Any]:

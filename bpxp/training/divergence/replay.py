@@ -181,6 +181,6 @@ def _replay(bundle: Bundle, custom: tuple[type, ...], where: str) -> Replay:
     tracer = Tracer(stored.spec.model, stored.spec.loss, optimizer, xp=xp, to_numpy=np.asarray)
     exact = tracer.run(params, opt, stats, key, batch)
     stored_seen = json.loads(tensors["replay/seen"].tobytes())
-    seen = [Quantity(*(tuple(a) if isinstance(a, list) else a for a in fields)) for fields in stored_seen]
+    seen = [Quantity._make(tuple(a) if isinstance(a, list) else a for a in fields) for fields in stored_seen]
     names = [layer_name(layer) for layer in stored.spec.model.layers]
     return Replay(int(about["epoch"]), int(about["step"]), config["dtype"], seen, exact, names)

@@ -96,15 +96,16 @@ def beyond(case: Case, x: np.ndarray, got: list[np.ndarray]) -> list[tuple[str, 
     Where a function has no rounding rule, a fixed tolerance takes the place of the bound.
     """
     numpy, rules = get_backend("numpy"), Arithmetic("float32")
-    *given, context = case.given(numpy, "float32", x)
+    params, x, dy, context = case.given(numpy, "float32", x)
     with quiet():
         try:
             bounded = {name: exact(a, numpy, rules) for name, a in context.items()}
-            results = case.results(*exact(tuple(given), numpy, rules), bounded, bounded_namespace(rules))
+            ours, our_x, our_dy = exact((params, x, dy), numpy, rules)
+            results = case.results(ours, our_x, our_dy, bounded, bounded_namespace(rules))
             expected = [as_rounded(a, rules) for a in results]
         except (ShapeRuleError, AttributeError, TypeError):
             wide = {name: tree_map(_widened, a) for name, a in context.items()}
-            results = case.results(*tree_map(_widened, tuple(given)), wide, numpy.xp)
+            results = case.results(tree_map(_widened, params), _widened(x), _widened(dy), wide, numpy.xp)
             expected = [Rounded(a, 1e-5 * (float(np.max(np.abs(a), initial=0.0)) or 1.0), rules) for a in results]
     largest = [float(np.max(shares(a, b.v, b.bound)[2], initial=0.0)) for a, b in zip(got, expected, strict=True)]
     return [(name, share) for name, share in zip(case.names, largest, strict=True) if not share <= 1.0]

@@ -363,9 +363,9 @@ def _gradient(case: Case) -> Iterator[str]:
         if not has_float64(backend):
             skipped.append(label(backend))
             continue
-        parts = {"input_shape": case.in_shape, "hidden": "identity", "loss": "mean_squared_error"}
+        options: Any = {"input_shape": case.in_shape, "hidden": "identity", "loss": "mean_squared_error"}
         try:
-            net = Network([case.layer, Flatten()], **parts, dtype="float64", backend=backend, seed=case.seed)
+            net = Network([case.layer, Flatten()], **options, dtype="float64", backend=backend, seed=case.seed)
             net.params = (case.params, ())
             target = case.dy(len(case.x)).reshape(len(case.x), -1)
             check_gradients(net, case.x, target, seed=case.seed)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import argparse
 import io
+import math
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,10 @@ from bpxp.errors import BpxpError, InvalidValueError
 
 if TYPE_CHECKING:
     from bpxp.data import Dataset
-    from bpxp.verify import DerivationReport, GradientReport
+    from bpxp.verify import Bisection, Certificate, DerivationReport, GradientReport, PrecisionReport
 
+Command = Callable[[argparse.Namespace], int]
+COMMANDS: list[tuple[Command, str, tuple[tuple[str, dict[str, Any]], ...]]] = []
 DATA_SETS = ("digits", "mnist", "fashion-mnist")
 
 EXAMPLES = """examples:
@@ -68,102 +71,29 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"bpxp {bpxp.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="command")
-
-    def command(name: str, run: object, text: str, example: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(
-            name,
-            help=text,
-            description=text,
-            epilog=f"example:\n  {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+    for run, example, arguments in COMMANDS:
+        end, layout = f"example:\n  bpxp {run.__name__} {example}".rstrip(), argparse.RawDescriptionHelpFormatter
+        text = run.__doc__
+        sub = commands.add_parser(run.__name__, help=text, description=text, epilog=end, formatter_class=layout)
         sub.set_defaults(run=run)
-        return sub
-
-    sub = command(
-        "train", train, "Train a network and print its accuracy on the test set.", "bpxp train mnist --epochs 20"
-    )
-    add_training_options(sub)
-    sub = command("evaluate", evaluate, "Print loss and accuracy of a saved network.", "bpxp evaluate model.bpxp mnist")
-    add_backend(sub)
-    sub.add_argument("model", help="a file that train --out or Network.save wrote")
-    sub.add_argument("data", nargs="?", default="digits", help="digits, mnist, fashion-mnist or a folder of IDX files")
-    sub.add_argument("--per-class", action="store_true", help="precision, recall and F1 of each class, too")
-    sub = command("predict", predict, "Recognise digits in pictures.", "bpxp predict model.bpxp seven.png")
-    add_backend(sub)
-    sub.add_argument("model", help="a file that train --out or Network.save wrote")
-    sub.add_argument("images", nargs="+", help="PNG, JPEG, … or .npy")
-    sub.add_argument("--as-is", action="store_true", help="only resize: no cropping, inverting, centring")
-    text = "Repeat the step of a run that diverged, in float64, layer by layer."
-    sub = command("replay", replay, text, "bpxp replay run.diverged.bpxp")
-    sub.add_argument("file", help="the file that a diverged run wrote next to its checkpoint")
-    command("backends", backends, "List the array libraries, and why one does not work here.", "bpxp backends")
-    text = "Check hand-derived gradients against the loss, and the code against its equations."
-    sub = command("verify", verify, text, "bpxp verify --backend torch")
-    add_backend(sub)
-    sub.add_argument("model", nargs="?", help="a saved network; default: everything that bpxp has")
-    text = "Train on every backend, and hold each equation of each step against float64 with its rounding bound."
-    sub = command("certify", certify, text, "bpxp certify model.bpxp --data digits --out certificate.json")
-    sub.add_argument("--backends", help="numpy,torch,torch:cuda, … (default: every library)")
-    sub.add_argument("--dtypes", default="float32,float64", help="default: float32,float64")
-    add_trial_options(sub, 100)
-    text = "Train on two backends in lock-step, and stop at the first equation in which they differ."
-    sub = command("bisect", bisect, text, "bpxp bisect numpy cupy model.bpxp")
-    sub.add_argument("first", help="numpy, cupy, torch, …")
-    sub.add_argument("second", help="another one")
-    sub.add_argument("--dtype", choices=("float32", "float64"), help="default: the network's")
-    add_trial_options(sub, 10)
-    text = "Print the true relative error of every delta and gradient, by a float64 shadow of chosen steps."
-    sub = command("xray", xray, text, "bpxp xray model.bpxp --backend torch --matmul bfloat16")
-    add_backend(sub)
-    sub.add_argument("--matmul", help="float32, tf32, bfloat16 or float16: operands of matrix products")
-    sub.add_argument("--at", type=sizes, default=[1, 10, 100], metavar="STEPS", help="default: 1,10,100")
-    add_trial_options(sub)
+        for name, how in arguments:
+            sub.add_argument(name, **how)
     return parser
 
 
-def add_trial_options(sub: argparse.ArgumentParser, steps: int | None = None) -> None:
-    """Add the options of commands that train a network to examine it."""
-    sub.add_argument("model", nargs="?", help="a saved network; default: a new one, see --layers")
-    sub.add_argument("--layers", type=sizes, default=[784, 30, 10], help="of a new network; default: 784,30,10")
-    sub.add_argument("--data", help="digits, mnist, fashion-mnist or a folder of IDX files (default: random samples)")
-    if steps is not None:
-        sub.add_argument("--steps", type=int, default=steps, help=f"default: {steps}")
-    sub.add_argument("--batch-size", type=int, default=10, help="default: 10")
-    sub.add_argument("--optimizer", default="sgd", help="default: sgd")
-    sub.add_argument("--learning-rate", type=float, help="default: 0.5 for sgd, else the optimizer's own")
-    sub.add_argument("--out", metavar="FILE", help="write everything as JSON")
+def command(example: str, *arguments: tuple[str, dict[str, Any]]) -> Callable[[Command], Command]:
+    """Make a function a command: its docstring is the help."""
+
+    def add(run: Command) -> Command:
+        COMMANDS.append((run, example, arguments))
+        return run
+
+    return add
 
 
-def add_backend(sub: argparse.ArgumentParser) -> None:
-    """Add the option that chooses the array library."""
-    sub.add_argument("--backend", help="numpy, cupy, torch, torch:cuda, jax, … (default: BPXP_BACKEND or auto)")
-
-
-def add_training_options(sub: argparse.ArgumentParser) -> None:
-    """Add the options of ``bpxp train``."""
-    add_backend(sub)
-    sub.add_argument(
-        "data", nargs="?", default="digits", help="digits (default), mnist, fashion-mnist or a folder of IDX files"
-    )
-    sub.add_argument("--layers", type=sizes, help="sizes, input first: 784,256,10 (default: one hidden layer)")
-    sub.add_argument("--hidden", default="sigmoid", help="activation of hidden layers (default: sigmoid)")
-    sub.add_argument("--init", default="glorot_uniform", help="how weights are drawn (default: glorot_uniform)")
-    sub.add_argument("--dtype", default="float32", choices=("float32", "float64"))
-    sub.add_argument("--optimizer", default="sgd", help="sgd, momentum, nesterov, rmsprop, adagrad, adam, adamw")
-    sub.add_argument("--learning-rate", type=float, help="default: 0.5 for sgd, else the optimizer's own")
-    sub.add_argument("--epochs", type=int, default=80, help="default: 80")
-    sub.add_argument("--batch-size", type=int, default=20, help="default: 20")
-    sub.add_argument("--seed", type=int, default=0, help="default: 0")
-    sub.add_argument("--out", metavar="FILE", help="save the network")
-    sub.add_argument("--checkpoint", metavar="FILE", help="save the run after each epoch, and when it is interrupted")
-    sub.add_argument("--checkpoint-steps", metavar="N", type=int, help="save it after every N steps, too")
-    sub.add_argument(
-        "--resume",
-        metavar="FILE",
-        help="go on from where --checkpoint saved the run, with the options of that run; and save it there again",
-    )
-    sub.add_argument("--quiet", action="store_true", help="no progress")
+def argument(name: str, text: str, /, **how: Any) -> tuple[str, dict[str, Any]]:
+    """Return an argument of a command, with its help."""
+    return name, {"help": text, **how}
 
 
 def sizes(text: str) -> list[int]:
@@ -172,6 +102,22 @@ def sizes(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of sizes like 784,256,10") from None
+
+
+BACKEND = argument("--backend", "numpy, cupy, torch, torch:cuda, jax, … (default: BPXP_BACKEND or auto)")
+MODEL = argument("model", "a file that train --out or Network.save wrote")
+OTHER_DATA = "mnist, fashion-mnist or a folder of IDX files"
+RATE = argument("--learning-rate", "default: 0.5 for sgd, else the optimizer's own", type=float)
+RESUME = "go on from where --checkpoint saved the run, with the options of that run; and save it there again"
+TRIAL = (  # of commands that train a network to examine it
+    argument("model", "a saved network; default: a new one, see --layers", nargs="?"),
+    argument("--layers", "of a new network; default: 784,30,10", type=sizes, default=[784, 30, 10]),
+    argument("--data", f"digits, {OTHER_DATA} (default: random samples)"),
+    argument("--batch-size", "default: 10", type=int, default=10),
+    argument("--optimizer", "default: sgd", default="sgd"),
+    RATE,
+    argument("--out", "write everything as JSON", metavar="FILE"),
+)
 
 
 def read_data(name: str) -> tuple[Dataset, Dataset]:
@@ -192,33 +138,49 @@ def network(options: argparse.Namespace, layers: list[int]) -> bpxp.Network:
     return bpxp.Network(layers, **{name: getattr(options, name) for name in names})
 
 
+def optimizer(options: argparse.Namespace) -> bpxp.optim.Optimizer:
+    """Return the optimizer that the options describe."""
+    usual = 0.5 if options.optimizer == "sgd" else None
+    return bpxp.optim.get_optimizer(
+        options.optimizer, usual if options.learning_rate is None else options.learning_rate
+    )
+
+
+@command(
+    "mnist --epochs 20",
+    BACKEND,
+    argument("data", f"digits (default), {OTHER_DATA}", nargs="?", default="digits"),
+    argument("--layers", "sizes, input first: 784,256,10 (default: one hidden layer)", type=sizes),
+    argument("--hidden", "activation of hidden layers (default: sigmoid)", default="sigmoid"),
+    argument("--init", "how weights are drawn (default: glorot_uniform)", default="glorot_uniform"),
+    argument("--dtype", "default: float32", default="float32", choices=("float32", "float64")),
+    argument("--optimizer", "sgd, momentum, nesterov, rmsprop, adagrad, adam, adamw", default="sgd"),
+    RATE,
+    argument("--epochs", "default: 80", type=int, default=80),
+    argument("--batch-size", "default: 20", type=int, default=20),
+    argument("--seed", "default: 0", type=int, default=0),
+    argument("--out", "save the network", metavar="FILE"),
+    argument("--checkpoint", "save the run after each epoch, and when it is interrupted", metavar="FILE"),
+    argument("--checkpoint-steps", "save it after every N steps, too", metavar="N", type=int),
+    argument("--resume", RESUME, metavar="FILE"),
+    argument("--quiet", "no progress", action="store_true"),
+)
 def train(options: argparse.Namespace) -> int:
-    """Train, evaluate on the test set, and save."""
+    """Train a network and print its accuracy on the test set."""
     training, test = read_data(options.data)
-    pixels = 1
-    for n in training.x.shape[1:]:
-        pixels *= n
+    pixels = math.prod(training.x.shape[1:])
     layers = options.layers or [pixels, 30 if pixels > 64 else 64, int(training.y.max()) + 1]
     net = network(options, layers)
-    rate = options.learning_rate
-    if rate is None and options.optimizer == "sgd":
-        rate = 0.5
-    optimizer = bpxp.optim.get_optimizer(options.optimizer, rate)
     if options.out:
         check_writable(Path(options.out), 8 * net.size)  # what would fail after the training fails before it
     if not options.quiet:
         print(net)
     path = options.checkpoint or options.resume
     callbacks = [bpxp.callbacks.Checkpoint(path, steps=options.checkpoint_steps)] if path else []
-    trainer = bpxp.Trainer(net, optimizer, callbacks=callbacks, progress=not options.quiet)
+    trainer = bpxp.Trainer(net, optimizer(options), callbacks=callbacks, progress=not options.quiet)
     trainer.how_to_resume = lambda file: resuming(options.line, file)
-    trainer.fit(
-        training,
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        validation=test,
-        resume=options.resume or False,
-    )
+    sizes = {"epochs": options.epochs, "batch_size": options.batch_size}
+    trainer.fit(training, **sizes, validation=test, resume=options.resume or False)
     found = net.evaluate(test)
     if options.out:
         net.save(options.out)
@@ -238,8 +200,15 @@ def resuming(line: Sequence[str], file: str) -> str:
     return shlex.join(["bpxp", *kept, "--resume", file])
 
 
+@command(
+    "model.bpxp mnist",
+    BACKEND,
+    MODEL,
+    argument("data", f"digits, {OTHER_DATA}", nargs="?", default="digits"),
+    argument("--per-class", "precision, recall and F1 of each class, too", action="store_true"),
+)
 def evaluate(options: argparse.Namespace) -> int:
-    """Print loss and accuracy of a saved network on a test set."""
+    """Print loss and accuracy of a saved network."""
     net = bpxp.Network.load(options.model, backend=options.backend)
     _, test = read_data(options.data)
     per_class = [bpxp.metrics.PrecisionRecallF1(per_class=True)] if options.per_class else []
@@ -256,8 +225,15 @@ def evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+@command(
+    "model.bpxp seven.png",
+    BACKEND,
+    MODEL,
+    argument("images", "PNG, JPEG, … or .npy", nargs="+"),
+    argument("--as-is", "only resize: no cropping, inverting, centring", action="store_true"),
+)
 def predict(options: argparse.Namespace) -> int:
-    """Print the class of each picture, and its probability."""
+    """Recognise digits in pictures."""
     import numpy as np
 
     from bpxp.data.images import load_digit
@@ -269,26 +245,27 @@ def predict(options: argparse.Namespace) -> int:
     return 0
 
 
+@command("")
 def backends(options: argparse.Namespace) -> int:
-    """Print a line for each array library."""
+    """List the array libraries, and why one does not work here."""
     for name, info in bpxp.available_backends().items():
         version = f" {info.version}" if info.version else ""
-        print(
-            f"{name:<7}{'available' if info.available else 'not available':<14}{version}"
-            + (f"  {info.reason}" if info.reason else "")
-        )
+        reason = f"  {info.reason}" if info.reason else ""
+        print(f"{name:<7}{'available' if info.available else 'not available':<14}{version}{reason}")
     print(f"default: {bpxp.get_backend().name}")
     return 0
 
 
+@command("run.diverged.bpxp", argument("file", "the file that a diverged run wrote next to its checkpoint"))
 def replay(options: argparse.Namespace) -> int:
-    """Print every quantity of a step that diverged, as it was and as it is in float64."""
+    """Repeat the step of a run that diverged, in float64, layer by layer."""
     print(bpxp.replay(options.file))
     return 0
 
 
+@command("--backend torch", BACKEND, argument("model", "a saved network; default: everything that bpxp has", nargs="?"))
 def verify(options: argparse.Namespace) -> int:
-    """Check gradients and equations: of a saved network, or of everything."""
+    """Check hand-derived gradients against the loss, and the code against its equations."""
     from bpxp.backends.dtypes import has_float64
     from bpxp.verify import check_equations
     from bpxp.verify.equations.catalogue import check_all
@@ -312,47 +289,62 @@ def trial_of(options: argparse.Namespace) -> tuple[bpxp.Network, Any, dict[str, 
         net = bpxp.Network.load(options.model, backend="numpy")
     else:
         net = bpxp.Network(options.layers, backend="numpy", seed=0)
-    rate = 0.5 if options.learning_rate is None and options.optimizer == "sgd" else options.learning_rate
-    optimizer = bpxp.optim.get_optimizer(options.optimizer, rate)
     data = None if options.data is None else read_data(options.data)[0]
-    return net, data, {"batch_size": options.batch_size, "optimizer": optimizer}
+    return net, data, {"batch_size": options.batch_size, "optimizer": optimizer(options)}
 
 
+@command(
+    "model.bpxp --data digits --out certificate.json",
+    argument("--backends", "numpy,torch,torch:cuda, … (default: every library)"),
+    argument("--dtypes", "default: float32,float64", default="float32,float64"),
+    argument("--steps", "default: 100", type=int, default=100),
+    *TRIAL,
+)
 def certify(options: argparse.Namespace) -> int:
-    """Print the parity certificate; 1 if a deviation is beyond its bound, or nothing ran."""
+    """Train on every backend, and hold each equation of each step against float64 with its rounding bound."""
     net, data, how = trial_of(options)
-    backends = options.backends and options.backends.split(",")
-    dtypes = options.dtypes.split(",")
+    backends, dtypes = options.backends and options.backends.split(","), options.dtypes.split(",")
     found = bpxp.verify.certify(net, backends, data, steps=options.steps, dtypes=dtypes, **how)
-    print(found)
-    write_json(options.out, found.to_json())
-    return 0 if found.ok else 1
+    return report(found, options.out, found.ok)
 
 
+@command(
+    "numpy cupy model.bpxp",
+    argument("first", "numpy, cupy, torch, …"),
+    argument("second", "another one"),
+    argument("--dtype", "default: the network's", choices=("float32", "float64")),
+    argument("--steps", "default: 10", type=int, default=10),
+    *TRIAL,
+)
 def bisect(options: argparse.Namespace) -> int:
-    """Print where two backends part; 1 if they do."""
+    """Train on two backends in lock-step, and stop at the first equation in which they differ."""
     net, data, how = trial_of(options)
-    ends = options.first, options.second
-    found = bpxp.verify.bisect(net, *ends, data, steps=options.steps, dtype=options.dtype, **how)
-    print(found)
-    write_json(options.out, found.to_json())
-    return 0 if found.difference is None else 1
+    how |= {"steps": options.steps, "dtype": options.dtype}
+    found = bpxp.verify.bisect(net, options.first, options.second, data, **how)
+    return report(found, options.out, found.difference is None)
 
 
+@command(
+    "model.bpxp --backend torch --matmul bfloat16",
+    BACKEND,
+    argument("--matmul", "float32, tf32, bfloat16 or float16: operands of matrix products"),
+    argument("--at", "default: 1,10,100", type=sizes, default=[1, 10, 100], metavar="STEPS"),
+    *TRIAL,
+)
 def xray(options: argparse.Namespace) -> int:
-    """Print how exact each delta and gradient is."""
+    """Print the true relative error of every delta and gradient, by a float64 shadow of chosen steps."""
     net, data, how = trial_of(options)
     found = bpxp.verify.xray(net, data, backend=options.backend, matmul=options.matmul, steps=options.at, **how)
+    return report(found, options.out)
+
+
+def report(found: Certificate | Bisection | PrecisionReport, path: str | None, ok: bool = True) -> int:
+    """Print what was found, write it to a file, if there is one, and return the exit code."""
     print(found)
-    write_json(options.out, found.to_json())
-    return 0
-
-
-def write_json(path: str | None, text: str) -> None:
-    """Write a report to a file, if there is one."""
     if path:
-        Path(path).write_text(text + "\n", encoding="utf-8")
+        Path(path).write_text(found.to_json() + "\n", encoding="utf-8")
         print(f"saved: {path}")
+    return 0 if ok else 1
 
 
 def print_worst(title: str, reports: Iterable[tuple[str, GradientReport | DerivationReport]]) -> None:

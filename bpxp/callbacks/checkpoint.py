@@ -63,9 +63,8 @@ class Checkpoint(Callback):
             what = f"{monitor!r} is known at the end of an epoch"
             raise InvalidValueError("Checkpoint(steps=…)", what, code="E005", got="steps and monitor")
         if EPOCH in str(Path(path).parent) or (keep is not None and EPOCH not in Path(path).name):
-            raise InvalidValueError(
-                "Checkpoint(path=…)", f"{EPOCH} belongs into the file's name", code="E005", got=repr(self.path), fix=FIX
-            )
+            what, fix = f"{EPOCH} belongs into the file's name", "Checkpoint('run-{epoch}.bpxp', keep=3)"
+            raise InvalidValueError("Checkpoint(path=…)", what, code="E005", got=repr(self.path), fix=fix)
         self.saves = "run" if monitor is None else "network"
         self._written: list[Path] = []
 
@@ -73,9 +72,8 @@ class Checkpoint(Callback):
         self.failure, self.saved = None, None
         self._best = None if self.monitor is None else Best(self.monitor, self.mode, 0.0)
         # Of a run that is resumed, what was written before its place; not what an older run left behind.
-        self._written = [
-            path for place, path in self._found() if place <= self._place(trainer) and trainer.resumed_from
-        ]
+        found = self._found() if trainer.resumed_from else []
+        self._written = [path for place, path in found if place <= self._place(trainer)]
         check_writable(self._path(trainer), 2 * resume.size(trainer.run))
 
     def on_epoch_end(self, trainer: Fit, row: dict[str, Any]) -> None:
@@ -110,13 +108,11 @@ class Checkpoint(Callback):
         path = self._path(trainer)
         try:
             if not resume.save(trainer, path, whole=self._best is None):
-                what = f"{trainer.where}: a parameter is not finite; {path} is not written"
-                warn("Checkpoint", what, code="W005")
+                warn("Checkpoint", f"{trainer.where}: a parameter is not finite; {path} is not written", code="W005")
                 return
         except OSError as error:
             self.failure = error
-            what = f"{trainer.where} could not be saved ({error}); training goes on"
-            warn("Checkpoint", what, code="W006")
+            warn("Checkpoint", f"{trainer.where} could not be saved ({error}); training goes on", code="W006")
             return
         self.failure, self.saved = None, path
         if self.keep is not None:
@@ -139,6 +135,3 @@ class Checkpoint(Callback):
         names = [(pattern.fullmatch(path.name), path) for path in whole.parent.glob("*") if path.is_file()]
         places = [(tuple(int(n or 0) for n in (match.groups() or (0, 0))), path) for match, path in names if match]
         return sorted((place[:2], path) for place, path in places)  # type: ignore[misc]
-
-
-FIX = "Checkpoint('run-{epoch}.bpxp', keep=3)"

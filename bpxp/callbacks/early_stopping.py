@@ -26,15 +26,10 @@ class Best:
 
     def improved(self, row: dict[str, Any]) -> bool:
         if self.monitor not in row:
-            raise InvalidValueError(
-                "monitor",
-                "no such column",
-                code="E054",
-                got=repr(self.monitor),
-                expected=f"one of {', '.join(row)}",
-                fix="fit(…, validation=…) for the validation columns",
-                after="The network is as it was after this epoch",
-            )
+            got, expected = repr(self.monitor), f"one of {', '.join(row)}"
+            fix, after = "fit(…, validation=…) for the validation columns", "The network is as it was after this epoch"
+            what = "no such column"
+            raise InvalidValueError("monitor", what, code="E054", got=got, expected=expected, fix=fix, after=after)
         value = self.sign * float(row[self.monitor])
         if not math.isfinite(value) or not value < self.value - self.min_delta:
             return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator as op
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -27,7 +28,8 @@ from bpxp.equations.notation import (
 )
 from bpxp.errors import EquationError
 
-FUNCTIONS: dict[str, Callable[..., float]] = {
+Functions = dict[str, Callable[..., float]]
+FUNCTIONS: Functions = {
     "exp": math.exp,
     "log": math.log,
     "sqrt": math.sqrt,
@@ -42,21 +44,8 @@ FUNCTIONS: dict[str, Callable[..., float]] = {
     "max": max,
     "min": min,
 }
-OPERATORS: dict[str, Callable[[float, float], float]] = {
-    "+": lambda a, b: a + b,
-    "-": lambda a, b: a - b,
-    "*": lambda a, b: a * b,
-    "/": lambda a, b: a / b,
-    "^": lambda a, b: a**b,
-}
-COMPARISONS: dict[str, Callable[[float, float], bool]] = {
-    "<": lambda a, b: a < b,
-    "<=": lambda a, b: a <= b,
-    ">": lambda a, b: a > b,
-    ">=": lambda a, b: a >= b,
-    "==": lambda a, b: a == b,
-    "!=": lambda a, b: a != b,
-}
+OPERATORS: Functions = {"+": op.add, "-": op.sub, "*": op.mul, "/": op.truediv, "^": op.pow}
+COMPARISONS: Functions = {"<": op.lt, "<=": op.le, ">": op.gt, ">=": op.ge, "==": op.eq, "!=": op.ne}
 Index = dict[str, int]
 Asked = tuple[tuple[Node, ...], ...]  # conditions, by how many indices must be known to answer them
 

@@ -30,27 +30,15 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from bpxp.errors import EquationError
 
-FUNCTIONS = {  # name: number of arguments
-    "exp": 1,
-    "log": 1,
-    "sqrt": 1,
-    "abs": 1,
-    "sign": 1,
-    "floor": 1,
-    "cos": 1,
-    "tanh": 1,
-    "sigma": 1,  # 1/(1 + e^-z)
-    "Phi": 1,  # distribution function of the standard normal distribution
-    "phi": 1,  # and its density
-    "max": 2,
-    "min": 2,
-}
+# Name: number of arguments. sigma is 1/(1 + e^-z), Phi the distribution function of the standard normal distribution,
+# and phi its density.
+FUNCTIONS = dict.fromkeys("exp log sqrt abs sign floor cos tanh sigma Phi phi".split(), 1) | {"max": 2, "min": 2}
 REDUCTIONS = ("sum", "mean", "max", "min", "argmax")
 COMPARISONS = ("<=", ">=", "==", "!=", "<", ">")
 
@@ -142,10 +130,6 @@ class Equation:
     target: Reference
     value: Node
     text: str
-
-    def references(self) -> Iterator[Reference]:
-        """Yield every entry that is read."""
-        yield from references(self.value)
 
 
 def references(node: Any) -> Iterator[Reference]:
@@ -263,8 +247,7 @@ class _Reader:
     def error(self, what: str, expected: str = "") -> EquationError:
         read = self.line[: self.tokens[self.place - 1][1]].strip() if self.place else ""
         rest = f"{self.token!r}" if self.place < len(self.tokens) and self.token else "the end"
-        got = f"{rest} after {read!r}" if read else f"{rest} at the start"
-        got = got if expected else ""
+        got = (f"{rest} after {read!r}" if read else f"{rest} at the start") if expected else ""
         return EquationError(f"{self.where}: {self.line!r}", what, code="E082", got=got, expected=expected)
 
     def take(self, *allowed: str) -> str:
@@ -324,14 +307,11 @@ class _Reader:
 
     def braces(self) -> tuple[str, ...]:
         self.need("{")
-        indices = [self.name("an index")]
-        while self.take(","):
-            indices.append(self.name("an index"))
-        self.need("}")
+        indices = self.list(lambda: self.name("an index"), "}")
         for index in indices:
             if not is_index(index):
                 raise self.error(f"an index is a single letter, not {index!r}")
-        return tuple(indices)
+        return indices
 
     def atom(self) -> Node:
         if self.token[:1].isdigit():
@@ -342,11 +322,7 @@ class _Reader:
             self.need(")")
             return inner
         if self.take("["):
-            conditions = [self.condition()]
-            while self.take("and"):
-                conditions.append(self.condition())
-            self.need("]")
-            return Bracket(tuple(conditions))
+            return Bracket(self.list(self.condition, "]", "and"))
         name = self.name("a number, a name, '(' or '['")
         return self.call(name) if self.take("(") else self.entry(name)
 
@@ -354,18 +330,18 @@ class _Reader:
         if name not in FUNCTIONS:
             self.place -= 1
             raise self.error(f"unknown function {name!r}", "one of " + ", ".join(FUNCTIONS))
-        arguments = self.list(")")
+        arguments = self.list(self.sum, ")")
         if len(arguments) != FUNCTIONS[name]:
             raise self.error(f"{name} takes {FUNCTIONS[name]} argument(s), not {len(arguments)}")
         return Call(name, arguments)
 
     def entry(self, name: str) -> Reference:
-        return Reference(name, self.list("]") if self.take("[") else ())
+        return Reference(name, self.list(self.sum, "]") if self.take("[") else ())
 
-    def list(self, end: str) -> tuple[Node, ...]:
-        found = [self.sum()]
-        while self.take(","):
-            found.append(self.sum())
+    def list(self, one: Callable[[], Any], end: str, between: str = ",") -> tuple[Any, ...]:
+        found = [one()]
+        while self.take(between):
+            found.append(one())
         self.need(end)
         return tuple(found)
 

@@ -61,20 +61,9 @@ def choose(
 ) -> tuple[Backend, BackendReport]:
     """Return the backend that was asked for, and why it is this one.
 
-    Parameters
-    ----------
-    asked : str, Backend or None
-        As for `get_backend`; or ``"fastest"``, ``"fastest:128"``, which measures steps of 64 or 128 samples.
-    matmul : str or None
-        As for `get_backend`.
-    spec : Spec
-    params : tree of array
-        On the host: what is measured is a training step with them.
-
-    Notes
-    -----
-    Parameters, order of the samples and masks are the same on every backend; the last bits of what is computed with
-    them are not. Name the backend if these must be reproducible.
+    `asked` and `matmul` are as for `get_backend`; or ``"fastest"``, ``"fastest:128"``, which measures training steps of
+    64 or 128 samples with these parameters, which are on the host. Parameters, order of the samples and masks are the
+    same on every backend; the last bits of what is computed with them are not: name the backend to reproduce these.
     """
     named = (os.environ.get(ENVIRONMENT) or "auto") if asked is None else asked
     if isinstance(named, str) and named.partition(":")[0] == FASTEST:
@@ -86,9 +75,8 @@ def choose(
 def _batch(name: str) -> int:
     _, colon, batch = name.partition(":")
     if colon and not (batch.isdecimal() and int(batch) > 0):
-        raise InvalidValueError(
-            "backend", "not a batch size", code="E003", got=repr(name), expected="'fastest:64', say"
-        )
+        what, expected = "not a batch size", "'fastest:64', say"
+        raise InvalidValueError("backend", what, code="E003", got=repr(name), expected=expected)
     return int(batch or BATCH)
 
 
@@ -122,23 +110,7 @@ def why() -> str:
 def fastest(spec: Spec, params: Params, batch: int, matmul: str | None = None) -> tuple[Backend, BackendReport]:
     """Measure a few training steps on every library that works here, and return the backend with the least time.
 
-    Parameters
-    ----------
-    spec : Spec
-    params : tree of array
-        On the host.
-    batch : int
-        Samples per step; their numbers are random, since only their shape matters.
-    matmul : str, optional
-        Only libraries that have this precision take part.
-
-    Raises
-    ------
-    InvalidValueError
-        If none does.
-
-    Notes
-    -----
+    Only libraries that have the precision `matmul` take part. The samples are random, since only their shape matters.
     Each library is imported and its step compiled. Beyond that it takes at most a second; for networks whose step takes
     longer than a library's share of it, a step or two of each.
     """

@@ -17,6 +17,7 @@ from bpxp.core.checks import positive_int
 from bpxp.core.tree import leaves, tree_map
 from bpxp.network.feed import batches_of_a_piece
 from bpxp.network.network import Network, validate_network
+from bpxp.network.prepare import transforms
 from bpxp.network.step import Data, State, TrainingStep
 from bpxp.network.summary import si
 from bpxp.nn.losses.softmax_cross_entropy import one_hot
@@ -192,38 +193,24 @@ def step_costs(
     """Return what a step costs, without advice; see `preflight`."""
     meter = Meter()
     xp = shape_namespace(meter, net.xp)
-    transforms = _arranged(augment, net)
-    step = TrainingStep(net.model, net.loss, optimizer, transforms, None if resident else n, xp=xp)
+    chain = transforms(augment, net.input_shape, "preflight(augment=…)")
+    step = TrainingStep(net.model, net.loss, optimizer, chain, None if resident else n, xp=xp)
     state, data = _start(step, net, batch, n, pixels, weighted, meter)
     state = step(state, data)  # the first step makes the cached tables
     meter.start()
     live = meter.live
     state = step(state, data)
-    total = meter.total
+    total, largest = meter.total, max(meter.matmuls, key=math.prod, default=(0, 0, 0))
+    about = (label(net.backend), type(optimizer).__name__, net.dtype, batch, n)
+    counts = (total.operations, total.flops, total.bytes, live, meter.peak)
     return Costs(
-        label(net.backend),
-        type(optimizer).__name__,
-        net.dtype,
-        batch,
-        n,
-        total.operations,
-        total.flops,
-        total.bytes,
-        live,
-        meter.peak,
+        *about,
+        *counts,
         dict(meter.by_name),
-        max(meter.matmuls, key=math.prod, default=(0, 0, 0)),
+        largest,
         state_bytes=sum(math.prod(a.shape) * a.dtype.itemsize for a in leaves((state.params, state.stats, state.opt))),
         streamed=not resident,
     )
-
-
-def _arranged(augment: tuple[Any, ...], net: Network) -> tuple[Any, ...]:
-    if not augment:
-        return ()
-    from bpxp.data.augment.compose import arranged
-
-    return arranged(augment, net.input_shape, "preflight(augment=…)")
 
 
 def _start(
@@ -245,10 +232,8 @@ def _start(
     if classes and any(getattr(transform, "mixes", False) for transform in step.augment):
         y = one_hot(y, out[-1], dtype=kind, xp=xp)
     weight = xp.empty((n,), dtype=kind) if weighted else None
-    position, loss, total = xp.empty((1,), dtype=xp.int32), xp.empty((1,), dtype=kind), xp.empty((1,), dtype=kind)
     order = xp.empty((-(-samples // batch) * batch if step.samples is None else 1,), dtype=xp.int32)
-    opt = step.optimizer.init(params, xp=xp)
-    state = State(params, opt, stats, key, order, position, loss, total)
+    state = step.init(params, stats, key)._replace(order=order)
     return state, Data(x, y, weight, xp.arange(batch, dtype=xp.int32))
 
 

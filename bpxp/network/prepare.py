@@ -12,6 +12,7 @@ import numpy as np
 from bpxp.backends import Array, Backend, get_backend
 from bpxp.backends.base import option
 from bpxp.backends.dlpack import is_host_array
+from bpxp.core.typing import Shape
 from bpxp.data.dataset import Dataset
 from bpxp.data.rows import Rows
 from bpxp.data.validation import inputs, targets
@@ -161,3 +162,12 @@ def as_metrics(metrics: Sequence[str | Metric] | None, loss: Loss) -> tuple[Metr
         what, got = "not a list of metrics", f"{type(metrics).__name__} {metrics!r}"
         raise InvalidTypeError("metrics", what, code="E004", got=got, fix="metrics=['accuracy']")
     return tuple(get_metric(metric) for metric in metrics)
+
+
+def transforms(augment: Any, in_shape: Shape, where: str) -> tuple[Any, ...]:
+    """Return the transforms of `augment` as a training step takes them; their modules are imported only for some."""
+    if isinstance(augment, (tuple, list)) and not augment:
+        return ()
+    from bpxp.data.augment.compose import arranged
+
+    return arranged(augment, in_shape, where)

@@ -21,7 +21,7 @@ from bpxp.core.typing import Params, Shape
 from bpxp.errors import BpxpError
 from bpxp.network.step import training
 from bpxp.nn.layer import Layer
-from bpxp.nn.sequential import Sequential
+from bpxp.nn.sequential import Sequential, has_arrays
 from bpxp.nn.spec import Spec
 
 SAMPLES = 2  # batch normalisation needs a variance
@@ -77,10 +77,8 @@ class Ledger(NamedTuple):
 
     def __str__(self) -> str:
         blocks = [_block(i, layer) for i, layer in enumerate(self.layers)]
-        forward, backward, kept = (
-            sum(getattr(layer, name) for layer in self.layers)
-            for name in ("forward_flops", "backward_flops", "kept_bytes")
-        )
+        costs = ((layer.forward_flops, layer.backward_flops, layer.kept_bytes) for layer in self.layers)
+        forward, backward, kept = map(sum, zip(*costs, strict=True))
         total = (
             f"{self.parameters:,} parameters, {self.dtype}, backend {self.backend}; per sample "
             f"{si(forward)}FLOP forward, {si(backward)}FLOP backward, {si(kept)}B kept for it"
@@ -115,10 +113,11 @@ def make_ledger(spec: Spec, backend: Backend, params: Params, stats: Any, key: A
         part = Sequential((layer,))
         context = training(part, stats[i : i + 1], key.at(i) if key else (), None)
         done, flops, reason = run(part.forward, params[i : i + 1], x, **context)
-        y, caches = done or (xp.empty((SAMPLES, *_out_shape(layer, x.shape[1:])), dtype=x.dtype), ())
+        # The shape behind a layer that does not run on abstract arrays is the one that it states.
+        y, caches = done or (xp.empty((SAMPLES, *layer.init(HostRandom(0, ()), x.shape[1:])[1]), dtype=x.dtype), ())
         passes.append((part, x, y, caches, flops, _bytes(whole[1][i] if whole else caches, known), reason))
         x = y
-    layers, dy, first = [], x, _first_with_parameters(params)
+    layers, dy, first = [], x, next((i for i, own in enumerate(params) if has_arrays(own)), len(params))
     for i in range(len(params) - 1, -1, -1):
         part, x, y, caches, forward, kept, reason = passes[i]
         done, backward = None, 0
@@ -134,15 +133,6 @@ def make_ledger(spec: Spec, backend: Backend, params: Params, stats: Any, key: A
         forward, backward, kept = (n // SAMPLES for n in (forward, backward, kept))
         layers.append(LayerLedger(layer_name(part.layers[0]), entries, size, forward, backward, kept, reason))
     return Ledger(tuple(reversed(layers)), spec.dtype, label(backend))
-
-
-def _out_shape(layer: Layer, in_shape: Shape) -> Shape:
-    """Return the shape of one sample behind a layer that does not run on abstract arrays."""
-    return layer.init(HostRandom(0, ()), in_shape)[1]
-
-
-def _first_with_parameters(params: tuple[Any, ...]) -> int:
-    return next((i for i, own in enumerate(params) if any(True for _ in named_leaves(own))), len(params))
 
 
 def _entries(layer: Layer, x: Shape, y: Shape, params: Any, grads: Any) -> Iterator[Entry]:

@@ -98,21 +98,17 @@ class ObservedLayer:
     def _call(self, method: str, *args: Any, xp: Namespace = None, **context: Any) -> Any:
         return self.observer.call(self.part, method, args, xp, context)
 
-    def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[Params, Shape]:
-        done: tuple[Params, Shape] = self._call("init", rng, in_shape)
-        return done
+    def init(self, rng: HostRandom, in_shape: Shape, /) -> Any:
+        return self._call("init", rng, in_shape)
 
-    def forward(self, params: Params, x: Array, /, *, xp: Namespace, **context: Any) -> tuple[Array, Any]:
-        done: tuple[Array, Any] = self._call("forward", params, x, xp=xp, **context)
-        return done
+    def forward(self, params: Params, x: Array, /, *, xp: Namespace, **context: Any) -> Any:
+        return self._call("forward", params, x, xp=xp, **context)
 
-    def backward(self, params: Params, cache: Any, dy: Array, /, *, xp: Namespace) -> tuple[Array, Params]:
-        done: tuple[Array, Params] = self._call("backward", params, cache, dy, xp=xp)
-        return done
+    def backward(self, params: Params, cache: Any, dy: Array, /, *, xp: Namespace) -> Any:
+        return self._call("backward", params, cache, dy, xp=xp)
 
-    def __call__(self, logits: Array, y: Array, weight: Any = None, /, *, xp: Namespace) -> tuple[Array, Array]:
-        done: tuple[Array, Array] = self._call("__call__", logits, y, weight, xp=xp)
-        return done
+    def __call__(self, logits: Array, y: Array, weight: Any = None, /, *, xp: Namespace) -> Any:
+        return self._call("__call__", logits, y, weight, xp=xp)
 
 
 def observed(model: Sequential, loss: Loss, observer: Observer) -> tuple[Sequential, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -16,15 +16,10 @@ class Interrupts:
 
     Handlers are installed only in the main thread, where Python runs them, never over one that ignores the signal, and
     are restored at the end of the block. `pass_on` then re-delivers the signal.
-
-    Attributes
-    ----------
-    heard : signal.Signals or None
-        The first signal that came.
     """
 
     def __init__(self) -> None:
-        self.heard: signal.Signals | None = None
+        self.heard: signal.Signals | None = None  # the first that came
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupts:
@@ -36,9 +31,7 @@ class Interrupts:
                     signal.signal(number, self._hear)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -51,12 +44,8 @@ class Interrupts:
     def pass_on(self) -> None:
         """Re-deliver the signal that was noted, after the block.
 
-        Raises
-        ------
-        KeyboardInterrupt
-            After Ctrl-C: a program that does not catch it ends with exit code 130.
-        SystemExit
-            After SIGTERM, with the code 143. A handler of the program is called instead.
+        Ctrl-C raises KeyboardInterrupt, exit code 130, and SIGTERM SystemExit(143); a handler of the program is called
+        instead.
         """
         if self.heard is not None:
             self._deliver(self.heard)

@@ -26,20 +26,10 @@ MARGIN = 0.75  # of the free memory: the rest is lost to fragmentation
 
 
 class MemoryEstimate:
-    """How much device memory a fit needs at its peak, and how much is free.
+    """How much device memory a fit needs at its peak, and how much is free, before the fit has allocated anything.
 
-    Parameters
-    ----------
-    net : Network
-        Before the fit has allocated anything.
-    setup : FitSetup
-    keeps : bool
-        Whether a copy of the state is kept, to find where a fit diverged.
-
-    Attributes
-    ----------
-    keeps : bool
-        False, too, after a `check` that found room for all but that.
+    `keeps` says whether a copy of the state is kept, to find where a fit diverged; `check` makes it False where there
+    is memory for all but that.
     """
 
     def __init__(self, net: Network, setup: FitSetup, *, keeps: bool) -> None:
@@ -47,18 +37,9 @@ class MemoryEstimate:
         self.memory = net.backend.memory()
 
     def check(self) -> None:
-        """Estimate the memory, if it could be too little, before anything of it is taken.
+        """Estimate the memory, if it could be too little: raise if the device does not have it, warn if it is in use.
 
-        Raises
-        ------
-        DeviceMemoryError
-            If the device does not have it. The estimate is that of the step as it is written: where a compiler may make
-            do with less, it is a warning.
-
-        Warns
-        -----
-        BpxpWarning
-            If the device has it, but part of it is in use.
+        The estimate is that of the step as it is written: where a compiler may make do with less, it is a warning.
         """
         if self.memory is None or self._is_plenty():
             return
@@ -102,8 +83,7 @@ class MemoryEstimate:
         if isinstance(setup.train, HostSamples):
             weight, pixels = setup.train.weight, setup.train.x.dtype == np.uint8
         else:
-            x, _, weight = setup.train
-            pixels = x.dtype == net.xp.uint8
+            weight, pixels = setup.train[2], setup.train[0].dtype == net.xp.uint8
         n = max(count(setup.train), batch)
         return step_costs(net, batch, n, setup.step.optimizer, pixels, weight is not None, setup.step.augment)
 
@@ -173,14 +153,10 @@ def explained(
 def no_memory_for_samples(net: Network, cause: BaseException) -> DeviceMemoryError:
     """Return the error for samples that the device could not take."""
     memory = net.backend.memory()
-    error = DeviceMemoryError(
-        f"fit on {label(net.backend)}",
-        "the device has too little memory for the samples",
-        code="E053",
-        got="" if memory is None else f"{gib(memory.free)} of {gib(memory.total)} free",
-        first=f"The library says: {short(cause)}",
-        fix="Dataset(x, y, resident=False) keeps them on the host",
-    )
+    what, first = "the device has too little memory for the samples", f"The library says: {short(cause)}"
+    got = "" if memory is None else f"{gib(memory.free)} of {gib(memory.total)} free"
+    fix = "Dataset(x, y, resident=False) keeps them on the host"
+    error = DeviceMemoryError(f"fit on {label(net.backend)}", what, code="E053", got=got, first=first, fix=fix)
     if memory is not None:
         error.free, error.total = memory
     return error

@@ -14,18 +14,8 @@ MARKS = 20  # places in an epoch where progress can be shown
 def next_mark(done: int, batches: int, every: Iterable[int], epoch: int, marks: int = MARKS) -> int:
     """Return the next step of the epoch at which to pause: to show progress, or because a callback asked for it.
 
-    Parameters
-    ----------
-    done : int
-        Steps of the epoch that are done.
-    batches : int
-        Steps of an epoch.
-    every : iterable of int
-        Pause after so many steps, counted from the network's first epoch on.
-    epoch : int
-        Epochs done.
-    marks : int, optional
-        Places in an epoch where progress is shown.
+    `done` of `batches` steps of the epoch are done. Progress is shown at `marks` places of an epoch; callbacks ask for
+    a pause `every` so many steps, counted from the network's first epoch on.
     """
     marks = min(marks, batches)
     i = done * marks // batches + 1

@@ -55,10 +55,7 @@ class Saved(NamedTuple):
 def save(trainer: Fit, path: Path, *, whole: bool = True) -> bool:
     """Write the run, or only its network as it was evaluated; return False, and write nothing, if it is not finite.
 
-    Raises
-    ------
-    OSError
-        If the file cannot be written; the one of before is intact.
+    If the file cannot be written, an OSError; the one of before is intact.
     """
     run, net = trainer.run, trainer.net
     params, opt = run.between_fits()
@@ -115,15 +112,7 @@ def _states_of_callbacks(trainer: Fit, tensors: format.Tensors) -> list[dict[str
 
 
 def read(path: str | Path, net: Network) -> Saved:
-    """Read a run of this network; nothing is changed.
-
-    Raises
-    ------
-    OSError
-        If there is no such file, or it cannot be read.
-    CheckpointError
-        If it is damaged, of a newer format, no run, or that of another network.
-    """
+    """Read a run of this network, or raise; nothing is changed."""
     return validate(os.fspath(path), *format.read(path), net)
 
 
@@ -131,16 +120,17 @@ def validate(path: str, tensors: format.Tensors, description: dict[str, Any], ne
     """Return what a file holds of a run, if it is one of this network; see `read`."""
     where = f"fit(resume={path!r})"
     if description.get("run") is None:
-        what = "the file holds a network and no run to go on with"
-        expected = "a file that callbacks.Checkpoint(path) wrote"
+        what, expected = (
+            "the file holds a network and no run to go on with",
+            "a file that callbacks.Checkpoint(path) wrote",
+        )
         fix = f"Network.load({path!r}), and a new fit"
         raise CheckpointFormatError(where, what, code="E061", expected=expected, fix=fix)
     try:
         saved = _parsed(path, tensors, description)
     except MISFITS as error:
-        raise CheckpointCorruptError(
-            where, f"the description of the run is damaged ({error!r})", code="E060"
-        ) from error
+        what = f"the description of the run is damaged ({error!r})"
+        raise CheckpointCorruptError(where, what, code="E060") from error
     here = {key: value for key, value in describe(net._stored()).items() if key not in ("seed", "epoch", "steps")}
     _refuse(differences(saved.network, here), where, "the network is another")
     return saved
@@ -190,14 +180,12 @@ def differences(there: Any, here: Any, name: str = "") -> list[str]:
     out.
     """
     if isinstance(there, dict) and isinstance(here, dict) and there.get("type") == here.get("type"):
-        found = []
-        for key in there.keys() & here.keys() - {"type", "initializer"}:
-            found += differences(there[key], here[key], f"{name}.{key}" if name else key)
-        return sorted(found)
+        keys = there.keys() & here.keys() - {"type", "initializer"}
+        each = (differences(there[key], here[key], f"{name}.{key}" if name else key) for key in keys)
+        return sorted(line for lines in each for line in lines)
     if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
-        return [
-            line for i, pair in enumerate(zip(there, here, strict=True)) for line in differences(*pair, f"{name}[{i}]")
-        ]
+        pairs = enumerate(zip(there, here, strict=True))
+        return [line for i, pair in pairs for line in differences(*pair, f"{name}[{i}]")]
     return [] if there == here else [f"{name} is {_short(there)} in the file, {_short(here)} here"]
 
 
@@ -210,11 +198,7 @@ def _short(value: Any) -> str:
 def restore(saved: Saved, net: Network, setup: FitSetup) -> FitProgress:
     """Put what was saved into the network, and return the progress of the fit.
 
-    Raises
-    ------
-    CheckpointError
-        If this fit is not the one that was saved, with all differences, or the description of the run is damaged;
-        nothing is changed then.
+    If this fit is not the one that was saved, or the file is damaged, a CheckpointError; nothing is changed then.
     """
     where = f"fit(resume={saved.path!r})"
     _refuse(differences(saved.plan, setup.plan()), where, "the run was begun otherwise")

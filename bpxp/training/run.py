@@ -18,36 +18,17 @@ from bpxp.training.history import History
 
 @dataclass
 class FitProgress:
-    """One fit.
+    """One fit."""
 
-    Attributes
-    ----------
-    net : Network
-        Its `epoch` is the number of epochs done, its arrays those of `state`, after every call.
-    state : State
-        After the last step.
-    size, batches : int
-        Samples per step, and steps per epoch.
-    first : int
-        Epochs that the network had done before this fit.
-    plan : function
-        Returns what has to be the same when the run is continued, as JSON values.
-    history : History
-    done : int
-        Steps done of the current epoch; 0 where an epoch has ended.
-    seconds : float
-        Spent in the current epoch.
-    """
-
-    net: Network
-    state: State
-    size: int
-    batches: int
-    first: int
-    plan: Callable[[], dict[str, Any]]
+    net: Network  # its `epoch` is the number of epochs done, its arrays those of `state`, after every call
+    state: State  # after the last step
+    size: int  # samples per step
+    batches: int  # steps per epoch
+    first: int  # epochs that the network had done before this fit
+    plan: Callable[[], dict[str, Any]]  # what has to be the same when the run is continued, as JSON values
     history: History = field(default_factory=History)
-    done: int = 0
-    seconds: float = 0.0
+    done: int = 0  # steps of the current epoch; 0 where an epoch has ended
+    seconds: float = 0.0  # spent in the current epoch
 
     @property
     def steps(self) -> int:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from bpxp.core.random import SPLIT, HostRandom
-from bpxp.core.typing import Shape
 from bpxp.data.fingerprint import fingerprint
 from bpxp.data.order import epoch_order, usable_batch_size
 from bpxp.data.rows import OneHot
@@ -19,7 +18,7 @@ from bpxp.errors import InvalidTypeError, InvalidValueError
 from bpxp.metrics import Metric
 from bpxp.network.feed import Feed, Resident, Stream
 from bpxp.network.network import Network
-from bpxp.network.prepare import Batch, HostSamples, count, prepare_or_stream
+from bpxp.network.prepare import Batch, HostSamples, count, prepare_or_stream, transforms
 from bpxp.network.step import Data, TrainingStep
 from bpxp.nn.losses.softmax_cross_entropy import one_hot
 from bpxp.optim import Optimizer
@@ -29,35 +28,18 @@ from bpxp.training.run import FitProgress, swapped
 
 @dataclass(frozen=True, eq=False)
 class FitSetup:
-    """What does not change during a fit.
+    """What does not change during a fit."""
 
-    Attributes
-    ----------
-    step : TrainingStep
-        Not yet compiled.
-    feed : Feed
-        Brings the samples to the step.
-    train, held_out : tuple of array, or HostSamples
-        As they are evaluated: x, y and weight.
-    rows : ndarray of int, or None
-        Indices of `train` in the data set, where some samples were set aside for validation.
-    size, batches : int
-        Samples per step, and steps per epoch.
-    shuffle, evaluate_train : bool
-    plan : function
-        Returns what has to be the same when the run is continued, as JSON values.
-    """
-
-    step: TrainingStep
-    feed: Feed
-    train: Batch | HostSamples
+    step: TrainingStep  # not yet compiled
+    feed: Feed  # brings the samples to the step
+    train: Batch | HostSamples  # as they are evaluated: x, y and weight
     held_out: Batch | HostSamples | None
-    rows: np.ndarray | None
-    size: int
-    batches: int
+    rows: np.ndarray | None  # of `train` in the data set, where some samples were set aside for validation
+    size: int  # samples per step
+    batches: int  # steps per epoch
     shuffle: bool
     evaluate_train: bool
-    plan: Any
+    plan: Callable[[], dict[str, Any]]  # what has to be the same when the run is continued, as JSON values
 
     @staticmethod
     def of(
@@ -92,18 +74,12 @@ class FitSetup:
         warn_single_class(train.y.a if isinstance(train, HostSamples) else net.backend.to_numpy(train[1]), "fit: y")
         n = count(train)
         size = min(32, n) if batch_size is None else usable_batch_size(batch_size, n, "fit(batch_size=…)")
-        transforms = arranged(augment, net.input_shape)
-        feed = training_feed(net, transforms, train, size)
-        step = make_step(net.model, net.loss, optimizer, transforms, feed.samples, xp=net.xp)
-        options = {
-            "optimizer": optimizer,
-            "batch_size": size,
-            "samples": n,
-            "shuffle": bool(shuffle),
-            "augment": step.augment,
-            "metrics": metrics,
-            "evaluate_train": bool(evaluate_train),
-        }
+        chain = transforms(augment, net.input_shape, "fit(augment=…)")
+        feed = training_feed(net, chain, train, size)
+        step = make_step(net.model, net.loss, optimizer, chain, feed.samples, xp=net.xp)
+        sizes = {"batch_size": size, "samples": n}
+        choices = {"shuffle": bool(shuffle), "evaluate_train": bool(evaluate_train)}
+        options = {"optimizer": optimizer, "augment": step.augment, "metrics": metrics, **sizes, **choices}
 
         @functools.cache
         def plan() -> dict[str, Any]:
@@ -141,10 +117,10 @@ def validate_epochs(epochs: Any) -> None:
         raise InvalidValueError("fit(epochs=…)", "must be >= 0", code="E002", got=str(epochs), expected=">= 0")
 
 
-def training_feed(net: Network, transforms: tuple[Any, ...], train: Batch | HostSamples, size: int) -> Feed:
+def training_feed(net: Network, chain: tuple[Any, ...], train: Batch | HostSamples, size: int) -> Feed:
     """Return the feed of the training samples: classes become one-hot rows where a transform mixes targets."""
     xp, classes = net.xp, net.spec.n_out
-    mixed = any(getattr(transform, "mixes", False) for transform in transforms)
+    mixed = any(getattr(transform, "mixes", False) for transform in chain)
     if isinstance(train, HostSamples):
         rows = train.y
         if mixed and rows.a.ndim == len(net.output_shape):
@@ -154,15 +130,6 @@ def training_feed(net: Network, transforms: tuple[Any, ...], train: Batch | Host
     if mixed and y.ndim == len(net.output_shape):
         y = one_hot(y, classes, dtype=getattr(xp, net.dtype), xp=xp)
     return Resident(net.backend, Data(x, y, weight, xp.arange(size, dtype=xp.int32)))
-
-
-def arranged(augment: Sequence[Any], in_shape: Shape) -> tuple[Any, ...]:
-    """Return the validated transforms; their modules are imported only if there are some."""
-    if isinstance(augment, (tuple, list)) and not augment:
-        return ()
-    from bpxp.data.augment.compose import arranged
-
-    return arranged(augment, in_shape)
 
 
 def split(n: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

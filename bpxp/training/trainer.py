@@ -269,13 +269,10 @@ class Trainer:
         """Save, and say how to go on."""
         self._call("on_pause", "interrupt")
         files = [str(c.saved) for c in self._savers if c.saved]
-        text = f"{by} in {self.where}"
-        if files:
-            text += f"; to go on: {self.how_to_resume(files[-1])}"
-        else:
-            text += "; nothing is saved. callbacks=[bpxp.callbacks.Checkpoint('run.bpxp')] would do it"
+        unsaved = "nothing is saved. callbacks=[bpxp.callbacks.Checkpoint('run.bpxp')] would do it"
+        how = f"to go on: {self.how_to_resume(files[-1])}" if files else unsaved
         self.stop = by
-        print(text, file=sys.stderr, flush=True)
+        print(f"{by} in {self.where}; {how}", file=sys.stderr, flush=True)
 
     def _out_of_memory(self, monitor: DivergenceMonitor, cause: BaseException) -> DeviceMemoryError:
         """Go back to the last complete state, and return the error that says what was needed."""
@@ -378,6 +375,5 @@ class Trainer:
 def one_of(value: Any, allowed: tuple[str, ...], where: str) -> None:
     """Raise unless `value` is one of the words allowed."""
     if value not in allowed:
-        raise InvalidValueError(
-            where, "unknown", code="E003", got=repr(value), expected=" or ".join(map(repr, allowed))
-        )
+        expected = " or ".join(map(repr, allowed))
+        raise InvalidValueError(where, "unknown", code="E003", got=repr(value), expected=expected)

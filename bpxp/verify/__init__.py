@@ -1,6 +1,7 @@
 """Proof that gradients are right, and that the code is its derivation: for users, and used by the tests."""
 
-from bpxp.verify.equations.check_equations import DerivationReport, EquationCheck, check_equations
+from bpxp.verify.equations.check_equations import check_equations
+from bpxp.verify.equations.comparison import DerivationReport, EquationCheck
 from bpxp.verify.gradients import GradientReport, ParameterCheck, check_gradients
 from bpxp.verify.layer.check_layer import LayerReport, RuleCheck, check_layer
 from bpxp.verify.parity.bisect import Bisection, Difference, bisect

@@ -127,21 +127,15 @@ def check_gradients(
     exact = problem.complex_loss is not None
     rng, checks = HostRandom(seed, (DIRECTION,)), []
     for place, (name, gradient) in enumerate(problem.gradient.items()):
-        if small:
-            candidates = [_unit(gradient.shape, i) for i in range(gradient.size)]
-        else:
-            candidates = [_direction(rng.at(place, i), gradient.shape) for i in range(directions)]
-        worst = 0.0
-        for d in candidates:
-            analytic = float(np.sum(gradient * d))
-            numeric, error, allowed = problem.compare(name, d, analytic, rtol, atol)
+        shape, worst = gradient.shape, 0.0
+        every = (_unit(shape, i) for i in range(gradient.size))
+        for d in every if small else (_direction(rng.at(place, i), shape) for i in range(directions)):
+            analytic, numeric, error, allowed = problem.compare(name, d, rtol, atol)
             if not error <= allowed:  # NaN is wrong, too
                 _fail(problem, name, d, rtol, atol)
             worst = max(worst, error / max(abs(numeric), abs(analytic), atol / rtol))
-        how = ("every entry" if small else f"{directions} directions") + (
-            ", complex step" if exact else ", differences"
-        )
-        checks.append(ParameterCheck(name, gradient.shape, how, worst))
+        where, how = "every entry" if small else f"{directions} directions", "complex step" if exact else "differences"
+        checks.append(ParameterCheck(name, shape, f"{where}, {how}", worst))
     return GradientReport(tuple(checks), max(check.worst for check in checks))
 
 
@@ -202,12 +196,16 @@ class _Problem:
     def _hand_derived(self) -> Vector:
         xp = self.backend.xp
         params, x = self._split(self.point, self._put)
+
+        def hosted(grads: Any) -> Vector:
+            """Return gradients, with those of the penalties, on the host."""
+            if self.optimizer is not None:
+                grads = self.optimizer.add_penalty_gradient(params, grads, xp=xp)
+            return {name: self.backend.to_numpy(a) for name, a in named_leaves(grads)}
+
         _, caches, delta = self._loss(xp, params, x, *self._constants)
         dx, grads = self.model.backward(params, caches, delta, xp=xp)
-        if self.optimizer is not None:
-            grads = self.optimizer.add_penalty_gradient(params, grads, xp=xp)
-        found = {name: self.backend.to_numpy(a) for name, a in named_leaves(grads)}
-        found["x"] = self.backend.to_numpy(dx)
+        found = {**hosted(grads), "x": self.backend.to_numpy(dx)}
         for name, a in found.items():
             # A bias of shape (batch, n) would broadcast as well, and have exactly this derivative.
             if a.shape != self.point[name].shape:
@@ -215,11 +213,8 @@ class _Problem:
                 raise GradientCheckError("check_gradients", what, code="E080", got=f"{a.shape}", expected=expected)
         # Training skips the first dx: both ways must agree.
         _, caches, delta = self._loss(xp, params, x, *self._constants)
-        spared = self.model.gradients(params, caches, delta, xp=xp)
-        if self.optimizer is not None:
-            spared = self.optimizer.add_penalty_gradient(params, spared, xp=xp)
-        for name, a in named_leaves(spared):
-            if not np.array_equal(self.backend.to_numpy(a), found[name], equal_nan=True):
+        for name, a in hosted(self.model.gradients(params, caches, delta, xp=xp)).items():
+            if not np.array_equal(a, found[name], equal_nan=True):
                 what = f"gradients() and backward() of the model differ in {name}"
                 raise GradientCheckError("check_gradients", what, code="E080")
         return found
@@ -237,11 +232,9 @@ class _Problem:
         two = self.value(at(2.0 * h)) - self.value(at(-2.0 * h))
         return (8.0 * one - two) / (12.0 * h)
 
-    def compare(
-        self, name: str, d: np.ndarray, analytic: float, rtol: float, atol: float
-    ) -> tuple[float, float, float]:
-        """Return (numerical derivative, error, allowed error), for the step that agrees best."""
-        best = (math.nan, math.inf, 0.0)
+    def compare(self, name: str, d: np.ndarray, rtol: float, atol: float) -> tuple[float, float, float, float]:
+        """Return (hand-derived, numerical derivative, error, allowed error), for the step that agrees best."""
+        analytic, best = float(np.sum(self.gradient[name] * d)), (math.nan, math.inf, 0.0)
         if self.complex_loss is not None:
             rtol, atol = min(rtol, 1e-12), min(atol, 1e-14)
         for step in STEPS if self.complex_loss is None else (COMPLEX_STEP,):
@@ -255,15 +248,13 @@ class _Problem:
                 best = (numeric, error, allowed)
             if error <= allowed:
                 break
-        return best
+        return analytic, *best
 
 
 def _analytic(part: Any) -> bool:
     """Whether a layer or loss consists of analytic operations alone, as it says itself."""
     activation = activation_of(part)
-    return bool(getattr(part, "analytic", False)) and (
-        activation is None or bool(getattr(activation, "analytic", False))
-    )
+    return all(getattr(one, "analytic", False) for one in ([part] if activation is None else [part, activation]))
 
 
 def _unit(shape: tuple[int, ...], i: int) -> np.ndarray:
@@ -284,19 +275,17 @@ def _direction(rng: HostRandom, shape: tuple[int, ...]) -> np.ndarray:
 def _fail(problem: _Problem, name: str, d: np.ndarray, rtol: float, atol: float) -> None:
     """Find a wrong entry of a quantity by halving the direction that failed, and raise."""
     rows = np.flatnonzero(d)
-    gradient = problem.gradient[name]
     while len(rows) > 1:
         halves = [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
         errors = []
         for half in halves:
             part = np.zeros(d.shape)
             part.flat[half] = d.flat[half]
-            errors.append(problem.compare(name, part, float(np.sum(gradient * part)), rtol, atol)[1])
+            errors.append(problem.compare(name, part, rtol, atol)[2])
         rows = halves[int(errors[1] > errors[0])]
     part = _unit(d.shape, int(rows[0]))
     index = tuple(int(i) for i in np.unravel_index(rows[0], d.shape))
-    analytic = float(gradient[index])
-    numeric, error, _ = problem.compare(name, part, analytic, rtol, atol)
+    analytic, numeric, error, _ = problem.compare(name, part, rtol, atol)
     if name == "x":
         what = f"∂J/∂x{list(index)}"
     else:

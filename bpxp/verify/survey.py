@@ -13,18 +13,7 @@ BATCH = 5
 
 
 def survey(backend: str | None = None) -> Iterator[tuple[str, GradientReport]]:
-    """Yield (name, report) for a network 4-5-3 of each activation and loss.
-
-    Parameters
-    ----------
-    backend : str or None, optional
-        As for `Network`.
-
-    Raises
-    ------
-    GradientCheckError
-        At the first wrong gradient.
-    """
+    """Yield (name, report) for a network 4-5-3 of each activation and loss, up to the first wrong gradient."""
     for loss in LOSSES:
         for hidden in ACTIVATIONS:
             net = Network([4, 5, 3], hidden=hidden, loss=loss, backend=backend, seed=1, init="scaled_normal")

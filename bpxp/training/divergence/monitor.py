@@ -59,26 +59,11 @@ class Throttle:
 class DivergenceMonitor:
     """Watches a fit for numbers that are not finite.
 
-    Parameters
-    ----------
-    run : FitProgress
-    setup : FitSetup
-    step : Step
-        Compiled.
-    observe : callable
-        ``opt = observe(opt, row)``: what the end of an epoch does to the optimizer's state.
-    file : Path or None
-        Where a step that diverged is written.
-    locate : bool
-        False: keep no state, and so name no step.
-
-    Attributes
-    ----------
-    kept : Kept or None
-        The last finite state, if there is memory for one.
+    `step` is compiled; ``opt = observe(opt, row)`` is what the end of an epoch does to the optimizer's state. A step
+    that diverged is written to `file`. Without `locate` no state is kept, and so no step named.
     """
 
-    kept: Kept | None = None
+    kept: Kept | None = None  # the last finite state, if there is memory for one
 
     def __init__(
         self,
@@ -109,10 +94,7 @@ class DivergenceMonitor:
     def check(self, *, whole: bool = True) -> None:
         """Check the state; without `whole` the loss alone, unless it is time for all.
 
-        Raises
-        ------
-        DivergenceError
-            If it is not finite; the run is then where it was before the step that made it so.
+        If it is not finite, a DivergenceError; the run is then where it was before the step that made it so.
         """
         self._sure = whole or self._looking.due()
         if self._sure:
@@ -158,13 +140,7 @@ class DivergenceMonitor:
             self.kept = Kept(self.net.epoch, run.done, run.seconds, len(run.history), state)
 
     def put_back(self, *, last: bool = False) -> None:
-        """Put the state that is kept into the run and the network.
-
-        Parameters
-        ----------
-        last : bool, optional
-            It is not needed again: no copy is made.
-        """
+        """Put the state that is kept into the run and the network, as a copy, unless it is for the last time."""
         assert self.kept is not None
         run, net, kept = self.run, self.net, self.kept
         own: Any = net.backend.asarray if last else lambda a: net.backend.asarray(np.array(a))
@@ -193,47 +169,33 @@ class DivergenceMonitor:
         if self.kept is None:
             return self._told(tell, *end, after="The parameters are those of a run that has diverged")
         try:
-            place = self._again(end, rows)
-            if place is None:
+            if not self._again(end, rows, look=True):
                 return self._told(tell, *end, after=AGAIN + self._now())
-            epoch, step = place
+            epoch, step = net.epoch, run.done
             del run.history.rows[epoch - run.first :]
-            self._go_to(epoch, step - 1, rows)
+            self._again((epoch, step - 1), rows, look=False)
             return self._traced(tell, epoch, step)
         except Exception as error:  # no memory is left, say: the run has diverged all the same
             del run.history.rows[self.kept.rows :]
             self.put_back()
             return self._told(tell, *end, after=f"{self._now()}; its steps could not be done again ({error!r})")
 
-    def _again(self, end: tuple[int, int], rows: list[dict[str, Any]]) -> tuple[int, int] | None:
-        """Do the steps again, one at a time, until one goes wrong; return its place, or None if none does."""
+    def _again(self, end: tuple[int, int], rows: list[dict[str, Any]], *, look: bool) -> bool:
+        """Repeat the steps from the kept state to a place; with `look` one at a time, until one goes wrong: True."""
         run, net, setup = self.run, self.net, self.setup
         self.put_back()
         run.begin_epoch(setup.order(net.seed, net.epoch), setup.feed)
         while (net.epoch, run.done) < end:
             if run.done == run.batches:
-                self._next_epoch(rows)
+                run.state = run.state._replace(opt=self.observe(run.state.opt, rows[net.epoch - run.first]))
+                net.epoch, run.done = net.epoch + 1, 0
+                run.begin_epoch(setup.order(net.seed, net.epoch), setup.feed)
                 continue
-            run.advance(self.step, setup.feed, 1)
-            if self._bad():
-                return net.epoch, run.done
-        return None
-
-    def _go_to(self, epoch: int, done: int, rows: list[dict[str, Any]]) -> None:
-        """Repeat the steps from the kept state to a place."""
-        run, net, setup = self.run, self.net, self.setup
-        self.put_back()
-        run.begin_epoch(setup.order(net.seed, net.epoch), setup.feed)
-        while net.epoch < epoch:
-            run.advance(self.step, setup.feed, run.batches - run.done)
-            self._next_epoch(rows)
-        run.advance(self.step, setup.feed, done - run.done)
-
-    def _next_epoch(self, rows: list[dict[str, Any]]) -> None:
-        run, net, setup = self.run, self.net, self.setup
-        run.state = run.state._replace(opt=self.observe(run.state.opt, rows[net.epoch - run.first]))
-        net.epoch, run.done = net.epoch + 1, 0
-        run.begin_epoch(setup.order(net.seed, net.epoch), setup.feed)
+            last = end[1] if net.epoch == end[0] else run.batches
+            run.advance(self.step, setup.feed, 1 if look else last - run.done)
+            if look and self._bad():
+                return True
+        return False
 
     def _traced(self, tell: Callable[..., DivergenceError], epoch: int, step: int) -> DivergenceError:
         """Return the error of the next step, traced layer by layer."""

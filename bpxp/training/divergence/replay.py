@@ -51,8 +51,7 @@ class Bundle(NamedTuple):
         """Read a file that `write` wrote; every byte is checked, see `bpxp.saving.format.read`."""
         tensors, description = format.read(path)
         if not isinstance(description.get("replay"), dict):
-            what = "the file holds no step to do again"
-            expected = "a file that a diverged fit wrote"
+            what, expected = "the file holds no step to do again", "a file that a diverged fit wrote"
             raise CheckpointFormatError(f"replay({os.fspath(path)!r})", what, code="E061", expected=expected)
         return Bundle(tensors, description)
 
@@ -66,20 +65,9 @@ def pack(
     seen: Sequence[Quantity],
     place: dict[str, Any],
 ) -> Bundle:
-    """Return the bundle of a step.
+    """Return the bundle of the step at a place, from where the network stood before it.
 
-    Parameters
-    ----------
-    net : Network
-        Where it stood before the step.
-    optimizer : Optimizer
-    trees : sequence of (str, tree)
-        Parameters, statistics and optimizer state, each with the beginning of its tensors' names.
-    batch : Batch
-    samples : ndarray of int
-    seen : sequence of Quantity
-    place : dict
-        Epoch and step, as JSON values.
+    `trees` are parameters, statistics and optimizer state, each with the beginning of its tensors' names.
     """
     host = net.backend.to_numpy
     tensors = {name: host(a) for prefix, tree in trees for name, a in named_leaves(tree, prefix)}
@@ -123,15 +111,10 @@ class Replay(NamedTuple):
         for q in self.seen:
             beside = exact[q.layer, q.name].pop(0)
             rows.append((q.place, f"{q.largest:.5g}", _bad(q), f"{beside.largest:.5g}", _bad(beside)))
-        return "\n".join(
-            [
-                f"epoch {self.epoch}, step {self.step}; of each quantity the largest magnitude that is finite",
-                *(f"layer {i}: {name}" for i, name in enumerate(self.layers)),
-                table(rows),
-                f"in {self.dtype} {_verdict(self.seen)}",
-                f"in float64 {_verdict(self.exact)}",
-            ]
-        )
+        title = f"epoch {self.epoch}, step {self.step}; of each quantity the largest magnitude that is finite"
+        layers = (f"layer {i}: {name}" for i, name in enumerate(self.layers))
+        verdicts = f"in {self.dtype} {_verdict(self.seen)}", f"in float64 {_verdict(self.exact)}"
+        return "\n".join([title, *layers, table(rows), *verdicts])
 
     def __repr__(self) -> str:
         return str(self)
@@ -197,9 +180,7 @@ def _replay(bundle: Bundle, custom: tuple[type, ...], where: str) -> Replay:
     batch = Batch(*(None if a is None else a.astype("f8") if a.dtype.kind == "f" else a for a in parts.values()))
     tracer = Tracer(stored.spec.model, stored.spec.loss, optimizer, xp=xp, to_numpy=np.asarray)
     exact = tracer.run(params, opt, stats, key, batch)
-    seen = [
-        Quantity(tuple(layer), name, largest, norm, bad, size, tuple(first), tuple(rows))
-        for layer, name, largest, norm, bad, size, first, rows in json.loads(tensors["replay/seen"].tobytes())
-    ]
+    stored_seen = json.loads(tensors["replay/seen"].tobytes())
+    seen = [Quantity._make(tuple(a) if isinstance(a, list) else a for a in fields) for fields in stored_seen]
     names = [layer_name(layer) for layer in stored.spec.model.layers]
     return Replay(int(about["epoch"]), int(about["step"]), config["dtype"], seen, exact, names)

@@ -30,23 +30,9 @@ def diagnose(
 ) -> DivergenceError:
     """Return the error that says what is known.
 
-    Parameters
-    ----------
-    model : Sequential
-    where : str
-        ``"fit: epoch 2, step 7 of 90"``.
-    noticed : sequence of str
-        Names of the arrays of the state that were not finite: ``"params/0/W"``, ``"loss"``.
-    rate : float
-        The learning rate.
-    losses : sequence of float
-        Of the epochs before.
-    after : str
-        The state of the network now.
-    seen : sequence of Quantity
-        Of the step, in the order in which it computes them; none, if it could not be found.
-    samples : ndarray of int, optional
-        The samples of its mini-batch.
+    `noticed` names the arrays of the state that were not finite, ``"params/0/W"``, ``"loss"``; `rate` is the learning
+    rate, `losses` are those of the epochs before, `after` says what the network is now. `seen` are the quantities of
+    the step, in the order in which it computes them, and `samples` its mini-batch, if it could be found.
     """
     bad = first_bad(seen)
     told = [f"the learning rate is {rate:g}"]

@@ -96,21 +96,7 @@ def first_bad(seen: Sequence[Quantity]) -> Quantity | None:
 
 
 class Tracer:
-    """An observer of one training step.
-
-    Parameters
-    ----------
-    model, loss, optimizer
-        Of the step.
-    xp : namespace
-    to_numpy : callable
-        Of the backend.
-
-    Attributes
-    ----------
-    seen : list of Quantity
-        In the order in which a step computes them.
-    """
+    """An observer of one training step: `seen` are its quantities, in the order in which it computes them."""
 
     def __init__(self, model: Sequential, loss: Loss, optimizer: Optimizer, *, xp: Namespace, to_numpy: Any) -> None:
         self.model, self.loss, self.optimizer, self.xp, self.to_numpy = model, loss, optimizer, xp, to_numpy

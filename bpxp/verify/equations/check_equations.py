@@ -21,8 +21,6 @@ from bpxp.verify.equations.layers import compare_layer
 from bpxp.verify.equations.optimizers_and_losses import compare_loss, compare_optimizer, compare_schedule
 from bpxp.verify.equations.small_inputs import small
 
-__all__ = ["DerivationReport", "EquationCheck", "check_equations"]
-
 LARGE = 4096  # inputs times outputs, beyond which loops take too long
 
 

@@ -14,7 +14,7 @@ from bpxp.backends.precision import label
 from bpxp.core.random import DIRECTION, HostRandom
 from bpxp.core.text import table
 from bpxp.equations.loops import evaluate
-from bpxp.equations.notation import Equations, references
+from bpxp.equations.notation import Equation, Equations, references
 from bpxp.errors import BackendNotUsableError, DerivationError
 
 Values = dict[str, Any]
@@ -71,25 +71,14 @@ class DerivationReport(NamedTuple):
 class Comparison:
     """A thing and its equations: the values that the loops start from, and what was found so far.
 
-    Parameters
-    ----------
-    thing : object
-        Attributes of it are hyper-parameters: values of names that nothing else explains.
-    given : mapping
-        Values of names that the caller knows.
-    backend : str or None
-        As for `Network`.
-    seed : int
-    rtol : float
-        Allowed error, relative to the largest entry.
+    A name that neither `given` nor the code explains is a hyper-parameter, an attribute of the thing.
     """
 
     def __init__(self, thing: Any, given: Mapping[str, Any], backend: Any, seed: int, rtol: float) -> None:
         self.thing, self.given, self.rtol, self.seed = thing, dict(given), rtol, seed
         self.backend = get_backend(backend)
         if not has_float64(self.backend):
-            what = "the backend has no float64"
-            got = label(self.backend)
+            what, got = "the backend has no float64", label(self.backend)
             raise BackendNotUsableError("check_equations", what, code="E012", got=got, fix="backend='numpy'")
         self.xp = self.backend.xp
         self.rng = HostRandom(seed, (DIRECTION,))
@@ -108,40 +97,21 @@ class Comparison:
         drawn: np.ndarray = self.rng.at(place).normal(shape)
         return drawn
 
-    def derive(
-        self, equations: Equations, given: Values, shapes: Mapping[str, tuple[int, ...]] | None = None
-    ) -> dict[str, np.ndarray]:
+    def derive(self, equations: Equations, given: Values) -> dict[str, np.ndarray]:
         """Run equations on what is given, and on the hyper-parameters of the thing."""
-        known = {**self._attributes(equations), **given, **self.given}
-        needed = axes_of(equations)
-        return evaluate(equations, {name: a for name, a in known.items() if name in needed}, shapes=shapes)
+        known, needed = {**self._attributes(equations), **given, **self.given}, axes_of(equations)
+        return evaluate(equations, {name: a for name, a in known.items() if name in needed})
 
     def compare(
-        self,
-        equations: Equations,
-        given: Values,
-        results: Mapping[str, Any],
-        samples: Iterable[str] = (),
-        of: str = "",
+        self, equations: Equations, given: Values, results: Values, samples: Iterable[str] = (), of: str = ""
     ) -> None:
-        """Run equations on what is given, and compare the results of the code with theirs.
+        """Run equations on what is given, and compare the results of the code, by their names there, with theirs.
 
-        Parameters
-        ----------
-        equations : Equations
-        given : dict
-            Host arrays and numbers.
-        results : mapping
-            Computed by the code, by their names in the equations.
-        samples : iterable of str
-            Names of arrays (batch, …), in which axes of length 1 may stand after the first.
-        of : str
-            What to call them in the report.
+        In the arrays (batch, …) that `samples` names axes of length 1 may stand after the first.
         """
         axes = axes_of(equations)
         targets = {equation.target.name for equation in equations.values()}
-        missing = [name for name in results if name not in targets]
-        if missing:
+        if missing := [name for name in results if name not in targets]:
             what = f"no equation says what {', '.join(missing)} is"
             raise DerivationError(type(self.thing).__name__, what, code="E084")
 
@@ -160,17 +130,14 @@ class Comparison:
     def expect(self, part: str, line: str, code: np.ndarray, loops: np.ndarray, of: str = "") -> None:
         """Record the error of the code, and raise if it is too large."""
         where = f"{type(self.thing).__name__}, {part}: {line!r}"
-        error = np.abs(code - loops)
-        error = error / (np.max(np.abs(loops), initial=0.0) or 1.0)
+        error = np.abs(code - loops) / (np.max(np.abs(loops), initial=0.0) or 1.0)
         wrong = ~(error <= self.rtol)  # NaN is wrong, too
         if np.any(wrong):
             place = tuple(int(i) for i in np.argwhere(wrong)[0])
-            what = "the code computes something else"
-            got = f"{code[place].item()!r} by the code"
+            got, expected = f"{code[place].item()!r} by the code", f"{loops[place].item()!r} by the equation"
             first = f"First at {list(place)}, {np.count_nonzero(wrong)} of {wrong.size} entries"
-            raise DerivationError(
-                where, what, code="E081", got=got, expected=f"{loops[place].item()!r} by the equation", first=first
-            )
+            what = "the code computes something else"
+            raise DerivationError(where, what, code="E081", got=got, expected=expected, first=first)
         self.found[of, line] = max(self.found.get((of, line), 0.0), float(np.max(error, initial=0.0)))
 
     def report(self) -> DerivationReport:
@@ -184,6 +151,12 @@ class Comparison:
         values = {name: getattr(self.thing, name) for name in names}
         numeric = {name: a for name, a in values.items() if a is None or isinstance(a, (int, float, tuple))}
         return {name: math.inf if value is None else value for name, value in numeric.items()}
+
+
+def slot_names(equations: Mapping[str, Equation]) -> list[str]:
+    """Return the names of an optimizer's slots, in the order of its equations: primed, and not p'."""
+    names = [equation.target.name for equation in equations.values()]
+    return [name for name in names if name.endswith("'") and name != "p'"]
 
 
 def axes_of(equations: Equations) -> dict[str, int]:

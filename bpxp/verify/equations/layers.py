@@ -17,16 +17,7 @@ from bpxp.verify.equations.comparison import Comparison, Values
 
 
 def compare_layer(case: Comparison, x: Any, context: Values | None) -> None:
-    """Compare forward, backward and the running statistics of a layer or an activation.
-
-    Parameters
-    ----------
-    case : Comparison
-    x : tuple of int or array
-        The shape (batch, …) of a random input, or the input.
-    context : dict or None
-        What `forward` is given besides x. None: that of a training step, then that of evaluation.
-    """
+    """Compare forward, backward and running statistics for an input, or its shape; without a context, for each."""
     x = 2.0 * case.normal(0, x) if isinstance(x, tuple) else np.array(x, dtype=np.float64)
     for given in contexts(case, x) if context is None else [context]:
         compare_passes(case, x, given)
@@ -38,7 +29,8 @@ def contexts(case: Comparison, x: np.ndarray) -> list[Values]:
     uses: frozenset[str] = getattr(layer, "uses", frozenset())
     if not uses:
         return [{}]
-    training: Values = {"training": True, "key": tree_map(on_backend(case), make_key(case.seed)), "present": None}
+    key = tree_map(lambda a: a if isinstance(a, int) else case.backend.asarray(a), make_key(case.seed))
+    training: Values = {"training": True, "key": key, "present": None}
     evaluation: Values = {"training": False, "key": None, "present": None}
     if "stats" in uses:
         params, _ = layer.init(case.rng.at(1), x.shape[1:])
@@ -49,11 +41,6 @@ def contexts(case: Comparison, x: np.ndarray) -> list[Values]:
         present = case.put([1.0] * (x.shape[0] - 1) + [0.0])
         all_contexts.append({**training, "present": present})
     return [{name: a for name, a in context.items() if name in uses} for context in all_contexts]
-
-
-def on_backend(case: Comparison) -> Any:
-    """Return a function that moves the arrays of a key to the backend; its place stays a number."""
-    return lambda a: a if isinstance(a, int) else case.backend.asarray(a)
 
 
 def compare_passes(case: Comparison, x: np.ndarray, context: Values) -> None:

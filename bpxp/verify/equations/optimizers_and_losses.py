@@ -14,7 +14,7 @@ from bpxp.errors import DerivationError
 from bpxp.nn import one_hot
 from bpxp.optim import Plateau, Schedule, clip_by_norm, clip_by_value
 from bpxp.optim.schedules import as_schedule
-from bpxp.verify.equations.comparison import Comparison, Values, axes_of
+from bpxp.verify.equations.comparison import Comparison, Values, axes_of, slot_names
 
 STEPS = 3  # of an optimizer: the second is the first that remembers anything, the third the first that mixes
 RATES = 64  # of a schedule
@@ -103,17 +103,12 @@ def compare_optimizer(case: Comparison) -> None:
     acts = np.ones(7) if optimizer.decay_biases else np.array([1.0] * 4 + [0.0] * 3)
     rule: Equations = optimizer.equations
     own_decay = "weight_decay" in axes_of(rule)  # AdamW's is in its rule
-    names = [equation.target.name for equation in rule.values() if equation.target.name.endswith("'")]
-    kept = [name for name in names if name != "p'"]
+    kept = slot_names(rule)
     if state.slots and len(state.slots) != len(kept):
         what = f"no equation says what each of {len(state.slots)} slots is"
         raise DerivationError(type(optimizer).__name__, what, code="E084")
 
-    def update(state: Any, gradients: Any) -> tuple[Any, ...]:
-        changed: tuple[Any, ...] = optimizer.update(state[0], gradients, state[1], xp=xp)
-        return changed
-
-    run = case.backend.compile(update)
+    run = case.backend.compile(lambda state, gradients: optimizer.update(state[0], gradients, state[1], xp=xp))
     for step in range(STEPS):
         g = _Leaves(case.normal(2 * step + 2, (2, 2)), case.normal(2 * step + 3, (3,)))
         old = {"p": _flat(case, params), "g": _flat(case, g), "d": acts, "learning_rate": rates[step]}

@@ -20,11 +20,7 @@ from bpxp.nn import Conv2D, Dense, Embedding, Flatten, GlobalAvgPool2D, Reshape,
 def small(layer: Any, in_shape: Shape | None = None, /) -> tuple[Any, Any]:
     """Return a small copy of a layer, and an input for it: the shape (batch, …), or an array of whole numbers.
 
-    Parameters
-    ----------
-    layer : Layer
-    in_shape : tuple of int, optional
-        Of the samples that the layer gets in its network. An unknown layer gets shorter axes, and may refuse them.
+    `in_shape` is that of the samples in its network; an unknown layer gets shorter axes, and may refuse them.
     """
 
     def copy(**changes: Any) -> Any:

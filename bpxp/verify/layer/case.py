@@ -15,24 +15,17 @@ from bpxp.errors import ShapeRuleError
 from bpxp.verify.equations.comparison import Comparison
 from bpxp.verify.equations.layers import contexts
 from bpxp.verify.parity.error_bounds import bounded_namespace, exact, quiet
-from bpxp.verify.parity.rounding import Arithmetic, Rounded, shares
+from bpxp.verify.parity.rounding import Arithmetic, Rounded, as_rounded, shares
 
 
 class Case:
-    """A layer under test, and its inputs.
-
-    Attributes
-    ----------
-    note : str
-        What the current rule could not check.
-    broken : set of str
-        The rules that were found broken so far.
-    """
+    """A layer under test, and its inputs."""
 
     def __init__(self, layer: Any, in_shape: Shape, backends: list[Backend], x: Any, batch: int, seed: int) -> None:
         self.layer, self.in_shape, self.backends, self.seed = layer, in_shape, backends, seed
-        self.rng, self.note = HostRandom(seed, (DIRECTION,)), ""
-        self.broken: set[str] = set()
+        self.rng = HostRandom(seed, (DIRECTION,))
+        self.note = ""  # what the current rule could not check
+        self.broken: set[str] = set()  # the rules that were found broken so far
         drawn = self.rng.at(5).normal((max(batch, 2), *in_shape))
         self.x: np.ndarray = drawn if x is None else np.array(x, dtype=np.float64)
 
@@ -52,6 +45,11 @@ class Case:
         """Shape of one sample of the output."""
         return tuple(self.layer.init(self.rng.at(1), self.in_shape)[1])
 
+    @property
+    def names(self) -> list[str]:
+        """Of the `results`, in a message."""
+        return ["y", "dx", *(f"the gradient of {name}" for name, _ in named_leaves(self.params))]
+
     def dy(self, n: int) -> np.ndarray:
         """Return an incoming gradient."""
         return self.rng.at(3).normal((n, *self.out_shape))
@@ -60,14 +58,18 @@ class Case:
         """Return the context of a training step, as host arrays."""
         if not self.uses:
             return {}
-        numpy = Comparison(self.layer, {}, "numpy", self.seed, 0.0)
-        return contexts(numpy, x)[0]
+        return contexts(Comparison(self.layer, {}, "numpy", self.seed, 0.0), x)[0]
 
     def both_ways(self, params: Any, x: Any, dy: Any, context: dict[str, Any], xp: Any) -> tuple[Any, Any, Any, Any]:
         """Return y, cache, dx and gradients."""
         y, cache = self.layer.forward(params, x, xp=xp, **context)
         dx, grads = self.layer.backward(params, cache, dy, xp=xp)
         return y, cache, dx, grads
+
+    def results(self, params: Any, x: Any, dy: Any, context: dict[str, Any], xp: Any) -> tuple[Any, ...]:
+        """Return y, dx and each gradient; `names` has their names."""
+        y, _, dx, grads = self.both_ways(params, x, dy, context, xp)
+        return y, dx, *leaves(grads)
 
     def given(self, backend: Backend, dtype: str, x: np.ndarray) -> tuple[Any, Any, Any, Any]:
         """Return parameters, x, dy and context on a backend."""
@@ -88,38 +90,26 @@ class Case:
         return *self.given(numpy, "float64", x), numpy.xp
 
 
-def beyond(case: Case, backend: Backend, got: list[np.ndarray], x: np.ndarray) -> list[tuple[str, float]]:
-    """Return the results that are beyond the error bound of float32, and by what factor."""
-    numpy = get_backend("numpy")
-    given = case.given(numpy, "float32", x)
-    names = ["y", "dx", *(f"the gradient of {name}" for name, _ in named_leaves(case.params))]
-    rules = Arithmetic("float32")
+def beyond(case: Case, x: np.ndarray, got: list[np.ndarray]) -> list[tuple[str, float]]:
+    """Return the results that are beyond the error bound of float32, and by what factor.
+
+    Where a function has no rounding rule, a fixed tolerance takes the place of the bound.
+    """
+    numpy, rules = get_backend("numpy"), Arithmetic("float32")
+    params, x, dy, context = case.given(numpy, "float32", x)
     with quiet():
         try:
-            context = {name: exact(a, numpy, rules) for name, a in given[3].items()}
-            params, ours, dy = exact(given[:3], numpy, rules)
-            y, _, dx, grads = case.both_ways(params, ours, dy, context, bounded_namespace(rules))
+            bounded = {name: exact(a, numpy, rules) for name, a in context.items()}
+            ours, our_x, our_dy = exact((params, x, dy), numpy, rules)
+            results = case.results(ours, our_x, our_dy, bounded, bounded_namespace(rules))
+            expected = [as_rounded(a, rules) for a in results]
         except (ShapeRuleError, AttributeError, TypeError):
-            return _farther(names, got, case, given)
-        expected = [a if isinstance(a, Rounded) else Rounded(a, None, rules) for a in (y, dx, *leaves(grads))]
+            wide = {name: tree_map(_widened, a) for name, a in context.items()}
+            results = case.results(tree_map(_widened, params), _widened(x), _widened(dy), wide, numpy.xp)
+            expected = [Rounded(a, 1e-5 * (float(np.max(np.abs(a), initial=0.0)) or 1.0), rules) for a in results]
     largest = [float(np.max(shares(a, b.v, b.bound)[2], initial=0.0)) for a, b in zip(got, expected, strict=True)]
-    return [(name, share) for name, share in zip(names, largest, strict=True) if not share <= 1.0]
+    return [(name, share) for name, share in zip(case.names, largest, strict=True) if not share <= 1.0]
 
 
-def _farther(names: list[str], got: list[np.ndarray], case: Case, given: Any) -> list[tuple[str, float]]:
-    """Compare with float64 by a fixed tolerance, for a function without a rounding rule."""
-    numpy = get_backend("numpy")
-
-    def widened(a: Any) -> Any:
-        return a.astype(np.float64) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a
-
-    params, x, dy = (tree_map(widened, a) for a in given[:3])
-    context = {name: tree_map(widened, a) for name, a in given[3].items()}
-    y, _, dx, grads = case.both_ways(params, x, dy, context, numpy.xp)
-    found = []
-    for name, a, true in zip(names, got, (y, dx, *leaves(grads)), strict=True):
-        allowed = 1e-5 * (float(np.max(np.abs(true), initial=0.0)) or 1.0)
-        share = float(np.max(np.abs(a - true), initial=0.0)) / allowed
-        if not share <= 1.0:
-            found.append((name, share))
-    return found
+def _widened(a: Any) -> Any:
+    return a.astype(np.float64) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a

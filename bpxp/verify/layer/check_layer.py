@@ -135,8 +135,7 @@ def check_layer(
 
 
 def _apply(rule: Rule, case: Case) -> RuleCheck:
-    missing = case.broken & set(rule.needs)
-    if missing:
+    if missing := case.broken & set(rule.needs):
         return RuleCheck(rule.name, rule.says, (), rule.fix, f"first {', '.join(sorted(missing))}")
     case.note = ""
     found = tuple(rule.check(case))

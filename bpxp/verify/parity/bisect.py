@@ -20,6 +20,7 @@ from bpxp.core.typing import Namespace
 from bpxp.network.network import Network, validate_network
 from bpxp.nn.observe import Calls, Part, opaque
 from bpxp.optim import Optimizer, clip_by_norm, clip_by_value
+from bpxp.verify.equations.comparison import slot_names
 from bpxp.verify.parity.certificate import as_a_whole
 from bpxp.verify.parity.error_bounds import bounded_namespace, exact, quiet
 from bpxp.verify.parity.rounding import Rounded, arithmetic, as_rounded, shares
@@ -173,16 +174,16 @@ def bisect(
     runner = Runner(trial, backends[0], kind)
     names = (backends[0].name, backends[1].name)
     whole = opaque(trial.model, trial.params)
-    done = 0
+    difference = None
     with quiet():
-        for host in trial.batches(steps):
-            lockstep.begin(done + 1)
+        for step, host in enumerate(trial.batches(steps), 1):
+            lockstep.begin(step)
             try:
-                _step(trial, runner, lockstep, runner.place(host, done))
+                _step(trial, runner, lockstep, runner.place(host, step - 1))
             except _Parted as parted:
-                return Bisection(names, kind, done + 1, lockstep.compared, parted.difference, whole)
-            done += 1
-    return Bisection(names, kind, done, lockstep.compared, None, whole)
+                difference = parted.difference
+                break
+    return Bisection(names, kind, step, lockstep.compared, difference, whole)
 
 
 def _step(trial: Trial, runner: Runner, lockstep: _Lockstep, batch: Any) -> None:
@@ -362,9 +363,7 @@ def _leaves(part: Part, equation: str, done: Any) -> dict[tuple[str, str, str], 
         before = part.thing.before
         return {(equation, before[equation].text, name): a for name, a in named_leaves(done[-1])}
     params, opt = done
-    kept = [
-        e.target.name for e in part.thing.equations.values() if e.target.name.endswith("'") and e.target.name != "p'"
-    ]
+    kept = slot_names(part.thing.equations)
     found = {("learning rate", "", ""): opt.learning_rate}
     for i, slot in enumerate(opt.slots):
         label = part.equation(kept[i]) if i < len(kept) else (f"slot {i}", "")

@@ -8,9 +8,10 @@ with a bound of the rounding errors of the backend's arithmetic. No equation may
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ from bpxp.errors import BpxpError
 from bpxp.network.network import Network, validate_network
 from bpxp.nn.observe import Calls, Part, named, opaque
 from bpxp.optim import Optimizer
+from bpxp.verify.equations.comparison import slot_names
 from bpxp.verify.parity.certificate import Certificate, ParityRow, ParityRun
 from bpxp.verify.parity.error_bounds import bounded_namespace, exact, quiet
 from bpxp.verify.parity.rounding import Arithmetic, Rounded, arithmetic, as_rounded, shares
@@ -103,9 +105,8 @@ def certify(
     positive_int(steps, "certify(steps=…)")
     trial = make_trial(net, data, batch_size=batch_size, optimizer=optimizer, where="certify")
     asked = [backends] if isinstance(backends, (str, Backend)) else backends or backend_names()
-    free: _Free | None = None
-    runs, not_run = [], {}
-    usable: list[Backend] = []
+    runs, not_run, usable = [], {}, []
+    free = functools.cache(_free)
     for name in asked:
         try:
             usable.append(get_backend(name))
@@ -118,21 +119,9 @@ def certify(
             except BpxpError as error:
                 not_run[f"{label(backend)} {dtype}"] = _reason(error)
                 continue
-            free = free or _Free.run(trial, steps)
-            runs.append(_certified(trial, backend, dtype, steps, free))
-    network = repr(net)[1:-1].rpartition(",")[0]
-    chosen = _described(trial.optimizer)
-    return Certificate(
-        network,
-        chosen,
-        steps,
-        trial.size,
-        trial.seed,
-        tuple(runs),
-        not_run,
-        environment(),
-        opaque(trial.model, trial.params),
-    )
+            runs.append(_certified(trial, backend, dtype, steps, *free(trial, steps)))
+    about = (repr(net)[1:-1].rpartition(",")[0], _described(trial.optimizer), steps, trial.size, trial.seed)
+    return Certificate(*about, tuple(runs), not_run, environment(), opaque(trial.model, trial.params))
 
 
 def _reason(error: BpxpError) -> str:
@@ -168,7 +157,9 @@ def compare(found: np.ndarray, expected: Rounded) -> Deviation:
     return Deviation(float(np.max(difference)), deviation, nearest, most, float(np.mean(np.isinf(bound))))
 
 
-def _certified(trial: Trial, backend: Backend, dtype: str, steps: int, free: _Free) -> ParityRun:
+def _certified(
+    trial: Trial, backend: Backend, dtype: str, steps: int, free_losses: list[float], free_params: list[np.ndarray]
+) -> ParityRun:
     """Do the run, and compare each step."""
     both = [arithmetic(backend, dtype, statistical) for statistical in (False, True)]
     runner = Runner(trial, backend, dtype)
@@ -195,8 +186,8 @@ def _certified(trial: Trial, backend: Backend, dtype: str, steps: int, free: _Fr
         f"{library} {version_of(library)}",
         operand_bits(backend),
         rows,
-        drift_of_loss=max(abs(a - b) / (abs(b) or 1.0) for a, b in zip(losses, free.losses, strict=True)),
-        drift_of_parameters=_apart(leaves(params), free.params),
+        drift_of_loss=max(abs(a - b) / (abs(b) or 1.0) for a, b in zip(losses, free_losses, strict=True)),
+        drift_of_parameters=_apart(leaves(params), free_params),
         whole_step=_apart(whole_run(trial, backend, dtype, steps), leaves(params)),
     )
 
@@ -254,9 +245,7 @@ def _updated(trial: Trial, runner: Runner, grads: Any, rules: Arithmetic) -> dic
 
 
 def _named_update(trial: Trial, params: Any, opt: Any) -> dict[str, Any]:
-    equations = getattr(trial.optimizer, "equations", {})
-    names = [equation.target.name for equation in equations.values()]
-    kept = [name for name in names if name.endswith("'") and name != "p'"]
+    kept = slot_names(getattr(trial.optimizer, "equations", {}))
     found = {**dict(named_leaves(params)), "learning rate": opt.learning_rate}
     for i, slot in enumerate(opt.slots):
         what = kept[i] if i < len(kept) else f"slot {i}"
@@ -271,36 +260,29 @@ def _note(
     got: dict[str, Any],
 ) -> None:
     """Add a step to each quantity: its deviation beside the bound, and its share of the estimate."""
-    unheld = [name for name in got if name not in expected[0] and not name.endswith("/delta")]  # a delta is some dx
-    assert not unheld, unheld
     with quiet():
         for name, a in got.items():
             if name in expected[0]:
                 sides = (as_rounded(one[name], rules) for one, rules in zip(expected, both, strict=True))
                 bound, estimate = (compare(a, side) for side in sides)
                 found.setdefault(name, []).append((bound, estimate.share))
+            else:
+                assert name.endswith("/delta"), name  # a delta is some dx
 
 
-def _row(quantity: str, each: Iterable[tuple[Deviation, float]]) -> ParityRow:
-    steps = list(each)
+def _row(quantity: str, steps: Sequence[tuple[Deviation, float]]) -> ParityRow:
     columns = dict(zip(Deviation._fields, zip(*(one for one, _ in steps), strict=True), strict=True))
     return ParityRow(quantity, **columns, estimate=tuple(estimate for _, estimate in steps))
 
 
-class _Free(NamedTuple):
-    """The free float64 run."""
-
-    losses: list[float]
-    params: list[np.ndarray]
-
-    @staticmethod
-    def run(trial: Trial, steps: int) -> _Free:
-        runner, losses = Runner(trial, get_backend("numpy"), "float64"), []
-        for step, host in enumerate(trial.batches(steps)):
-            grads, stats, results = runner.gradients(runner.place(host, step))
-            losses.append(float(results["loss/J"].reshape(())))
-            runner.update(grads, stats)
-        return _Free(losses, leaves(runner.host(runner.params)))
+def _free(trial: Trial, steps: int) -> tuple[list[float], list[np.ndarray]]:
+    """Return the losses and the last parameters of the free float64 run."""
+    runner, losses = Runner(trial, get_backend("numpy"), "float64"), []
+    for step, host in enumerate(trial.batches(steps)):
+        grads, stats, results = runner.gradients(runner.place(host, step))
+        losses.append(float(results["loss/J"].reshape(())))
+        runner.update(grads, stats)
+    return losses, leaves(runner.host(runner.params))
 
 
 def operand_bits(backend: Backend) -> int:

@@ -18,21 +18,8 @@ from bpxp.backends import Backend
 from bpxp.backends.base import CONSTANTS, DTYPES, RuledNamespace
 from bpxp.backends.numpy.threefry import threefry
 from bpxp.core.tree import tree_map
-from bpxp.verify.parity.rounding import (
-    COMPARISONS,
-    ELEMENTARY,
-    QUOTIENT,
-    REFERENCE,
-    Arithmetic,
-    Rounded,
-    carried,
-    compared,
-)
-from bpxp.verify.parity.rounding import add as _add
-from bpxp.verify.parity.rounding import divide as _divide
-from bpxp.verify.parity.rounding import multiply as _multiply
-from bpxp.verify.parity.rounding import power as _power
-from bpxp.verify.parity.rounding import subtract as _subtract
+from bpxp.verify.parity import rounding
+from bpxp.verify.parity.rounding import ELEMENTARY, QUOTIENT, REFERENCE, Arithmetic, Rounded, carried
 
 # They move values, and their bounds along.
 MOVED = """
@@ -51,20 +38,18 @@ def bounded_namespace(rules: Arithmetic) -> Any:
     functions |= {"finfo": np.finfo, "iinfo": np.iinfo, "isdtype": np.isdtype, "threefry": threefry}
     functions |= {name: functools.partial(_moved, rules, getattr(np, name)) for name in MOVED}
     functions |= {name: functools.partial(_increasing, getattr(np, name)) for name in INCREASING}
-    functions |= {
-        NAMES[name]: functools.partial(_either, functools.partial(compared, answer), answer)
-        for name, answer in COMPARISONS.items()
-    }
-    for name, function in {"add": _add, "subtract": _subtract, "multiply": _multiply, "divide": _divide}.items():
-        functions[name] = functools.partial(_either, function, getattr(np, name))
+    for name, answer in rounding.COMPARISONS.items():
+        functions[NAMES[name]] = functools.partial(_either, functools.partial(rounding.compared, answer), answer)
+    for name in ("add", "subtract", "multiply", "divide"):
+        functions[name] = functools.partial(_either, getattr(rounding, name), getattr(np, name))
     functions |= {name: functools.partial(_made, rules, getattr(np, name)) for name in CREATED}
     functions |= {name: functools.partial(rule, rules) for name, rule in WITH_RULES.items()}
     # One block, whatever a backend takes: a sum in pieces has the bound of the whole.
-    lacking = (
+    lacking, where = (
         "it has no rule for rounding errors",
         "bpxp/verify/parity/error_bounds.py that returns its result's bound",
     )
-    return RuledNamespace(*lacking, **functions, **RULES, workspace=1 << 50)
+    return RuledNamespace(lacking, where, **functions, **RULES, workspace=1 << 50)
 
 
 @contextmanager
@@ -117,10 +102,9 @@ def _like(value: float) -> Callable[..., Any]:
 
 
 def _astype(rules: Arithmetic, a: Any, dtype: Any, /, *, copy: bool = True) -> Any:
-    kind = np.dtype(dtype).kind
     if not isinstance(a, Rounded):
         return _wrapped(rules, a.astype(dtype))
-    return Rounded(a.v.astype(np.float64), a.e, rules) if kind == "f" else a.v.astype(dtype)
+    return Rounded(a.v.astype(np.float64), a.e, rules) if np.dtype(dtype).kind == "f" else a.v.astype(dtype)
 
 
 def _moved(rules: Arithmetic, function: Callable[..., Any], a: Any, /, *args: Any, **options: Any) -> Any:
@@ -168,9 +152,9 @@ def _increasing(function: Callable[..., Any], a: Rounded, /) -> Rounded:
     return carried(v, np.where(np.isnan(ends), np.inf, ends), a.rules, units, floor=True)
 
 
-def _bounded_by_operand(function: Callable[..., Any], units: float = ELEMENTARY) -> Callable[..., Any]:
+def _bounded_by_operand(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function whose slope is never more than 1."""
-    return lambda a: carried(function(a.v), 0.0 if a.e is None else a.e, a.rules, units, floor=True)
+    return lambda a: carried(function(a.v), 0.0 if a.e is None else a.e, a.rules, ELEMENTARY, floor=True)
 
 
 def _extremum(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -194,11 +178,11 @@ def _stairs(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return floor, round, …: exact, unless the interval contains a jump."""
 
     def step(a: Any, /) -> Any:
-        if not isinstance(a, Rounded) or a.e is None:
-            return Rounded(function(a.v), None, a.rules) if isinstance(a, Rounded) else function(a)
-        low, high = function(a.v - a.e), function(a.v + a.e)
+        if not isinstance(a, Rounded):
+            return function(a)
         v = function(a.v)
-        return Rounded(v, np.maximum(high - v, v - low), a.rules)
+        e = None if a.e is None else np.maximum(function(a.v + a.e) - v, v - function(a.v - a.e))
+        return Rounded(v, e, a.rules)
 
     return step
 
@@ -242,7 +226,7 @@ def _rounded(rules: Arithmetic, n: int, magnitudes: np.ndarray) -> np.ndarray:
 
 def _mean(a: Rounded, /, *, axis: Any = None, keepdims: bool = False) -> Rounded:
     total: Rounded = _sum(a, axis=axis, keepdims=keepdims)
-    return _divide(total, total.like(_count(a.shape, axis)))
+    return rounding.divide(total, total.like(_count(a.shape, axis)))
 
 
 def _of_all(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -280,37 +264,23 @@ CREATED = ("arange", "eye", "linspace", "ones", "zeros", "empty")
 WITH_RULES: dict[str, Callable[..., Any]] = {
     "asarray": _asarray,
     "astype": _astype,
-    "empty_like": _like(0.0),
     "full": _full,
-    "ones_like": _like(1.0),
     "where": _where,
-    "zeros_like": _like(0.0),
+    **{"empty_like": _like(0.0), "ones_like": _like(1.0), "zeros_like": _like(0.0)},
 }
 RULES: dict[str, Callable[..., Any]] = {
     "abs": operator.abs,
-    "argmax": _asked(np.argmax),
-    "argmin": _asked(np.argmin),
-    "ceil": _stairs(np.ceil),
-    "cos": _bounded_by_operand(np.cos),
-    "floor": _stairs(np.floor),
-    "isfinite": _asked(np.isfinite),
-    "isinf": _asked(np.isinf),
-    "isnan": _asked(np.isnan),
     "logaddexp": _logaddexp,
-    "logical_and": _logical(np.logical_and),
-    "logical_not": _logical(np.logical_not),
-    "logical_or": _logical(np.logical_or),
     "matmul": _matmul,
-    "max": _of_all(np.max),
-    "maximum": _extremum(np.maximum),
     "mean": _mean,
-    "min": _of_all(np.min),
-    "minimum": _extremum(np.minimum),
     "negative": operator.neg,
-    "pow": lambda a, b, /: _power(a, a.like(b)),
-    "round": _stairs(np.round),
-    "sin": _bounded_by_operand(np.sin),
-    "square": lambda a, /: _multiply(a, a),
+    "pow": lambda a, b, /: rounding.power(a, a.like(b)),
+    "square": lambda a, /: rounding.multiply(a, a),
     "sum": _sum,
-    "trunc": _stairs(np.trunc),
+    **{name: _asked(getattr(np, name)) for name in ("argmax", "argmin", "isfinite", "isinf", "isnan")},
+    **{name: _bounded_by_operand(getattr(np, name)) for name in ("cos", "sin")},
+    **{name: _extremum(getattr(np, name)) for name in ("maximum", "minimum")},
+    **{name: _logical(getattr(np, name)) for name in ("logical_and", "logical_not", "logical_or")},
+    **{name: _of_all(getattr(np, name)) for name in ("max", "min")},
+    **{name: _stairs(getattr(np, name)) for name in ("ceil", "floor", "round", "trunc")},
 }

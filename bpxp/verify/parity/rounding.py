@@ -7,6 +7,7 @@ Numerical Algorithms*, 2nd edition, sections 2.2, 3.1 and 3.3.
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -96,15 +97,10 @@ def as_rounded(a: Any, rules: Arithmetic) -> Rounded:
 
 
 class Rounded:
-    """An array: values, and how far the other arithmetic's can be from them.
+    """An array: values v, and how far the other arithmetic's can be from them.
 
-    Parameters
-    ----------
-    v : ndarray
-        float64, or bool for the result of a comparison.
-    e : ndarray or None
-        Bound of the distance, of the shape of v; None is 0. Of a bool: 1 where the other arithmetic may disagree.
-    rules : Arithmetic
+    v is float64, or bool for the result of a comparison. e is the bound of the distance, of the shape of v; None is 0.
+    Of a bool it is 1 where the other arithmetic may disagree.
     """
 
     __slots__ = ("e", "rules", "v")
@@ -118,21 +114,10 @@ class Rounded:
             self.e = np.where(self.largest <= rules.top, self.e, np.inf)  # it may overflow there
         self.rules = rules
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.v.shape
-
-    @property
-    def dtype(self) -> Any:
-        return self.v.dtype
-
-    @property
-    def ndim(self) -> int:
-        return self.v.ndim
-
-    @property
-    def size(self) -> int:
-        return self.v.size
+    shape = property(lambda self: self.v.shape)
+    dtype = property(lambda self: self.v.dtype)
+    ndim = property(lambda self: self.v.ndim)
+    size = property(lambda self: self.v.size)
 
     @property
     def bound(self) -> np.ndarray:
@@ -168,18 +153,10 @@ class Rounded:
 
 
 def carried(v: np.ndarray, e: Any, rules: Arithmetic, units: float = 1.0, floor: bool = False) -> Rounded:
-    """Return an operation's result.
+    """Return the result v of an operation, with the propagated error e and the rounding of the operation itself.
 
-    Parameters
-    ----------
-    v : ndarray
-    e : ndarray or float
-        The propagated error: how far the exact result of the other arithmetic's operands is from v.
-    rules : Arithmetic
-    units : float, optional
-        The rounding of the operation itself, in units of the roundoff.
-    floor : bool, optional
-        Whether the result may be so small that digits are lost.
+    e says how far the exact result of the other arithmetic's operands is from v; the rounding is in `units` of the
+    roundoff; with `floor` the result may be so small that digits are lost.
     """
     e = e + units * rules.once * (np.abs(v) + e)
     return Rounded(v, e + rules.tiny if floor else e, rules)
@@ -243,16 +220,12 @@ def compared(answer: Callable[[Any, Any], Any], a: Rounded, b: Rounded) -> Round
     return Rounded(answer(a.v, b.v), doubt.astype(np.float64) if np.any(doubt) else None, a.rules)
 
 
-def _operator(function: Callable[[Rounded, Rounded], Rounded], reflected: bool) -> Callable[[Rounded, Any], Rounded]:
-    def operate(self: Rounded, other: Any) -> Rounded:
-        a, b = self, self.like(other)
-        return function(b, a) if reflected else function(a, b)
-
-    return operate
+def _operator(function: Callable[[Rounded, Rounded], Rounded]) -> Callable[[Rounded, Any], Rounded]:
+    return lambda self, other: function(self, self.like(other))
 
 
-def _comparison(answer: Callable[[Any, Any], Any]) -> Callable[[Rounded, Any], Rounded]:
-    return lambda self, other: compared(answer, self, self.like(other))
+def _reflected(function: Callable[[Rounded, Rounded], Rounded]) -> Callable[[Rounded, Any], Rounded]:
+    return lambda self, other: function(self.like(other), self)
 
 
 ARITHMETIC = {"add": add, "sub": subtract, "mul": multiply, "truediv": divide, "pow": power}
@@ -260,7 +233,7 @@ COMPARISONS = {name: getattr(operator, name) for name in ("eq", "ne", "lt", "le"
 
 # There is no in-place operator: `a += b` makes a new array, as with JAX.
 for _name, _function in ARITHMETIC.items():
-    setattr(Rounded, f"__{_name}__", _operator(_function, reflected=False))
-    setattr(Rounded, f"__r{_name}__", _operator(_function, reflected=True))
+    setattr(Rounded, f"__{_name}__", _operator(_function))
+    setattr(Rounded, f"__r{_name}__", _reflected(_function))
 for _name, _answer in COMPARISONS.items():
-    setattr(Rounded, f"__{_name}__", _comparison(_answer))
+    setattr(Rounded, f"__{_name}__", _operator(functools.partial(compared, _answer)))

@@ -17,7 +17,7 @@ from bpxp.data.order import epoch_order
 from bpxp.network.network import Network
 from bpxp.network.parameters import own
 from bpxp.network.prepare import prepare
-from bpxp.network.step import Data, State, TrainingStep, as_floats, loss_and_gradients, training
+from bpxp.network.step import Data, TrainingStep, as_floats, loss_and_gradients, training
 from bpxp.nn import Embedding, Loss, Sequential
 from bpxp.nn.observe import Observer, Recorder, observed, walk
 from bpxp.optim import SGD, Optimizer, get_optimizer
@@ -28,27 +28,16 @@ MADE = 8  # mini-batches of random samples, where no data are given
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """The run as host arrays, which no backend changes.
-
-    Attributes
-    ----------
-    model, loss, optimizer
-    params, stats : tree of ndarray
-        Before the first step.
-    data : tuple of ndarray
-        x, y and weight of all samples.
-    size, seed : int
-        Samples per step; the seed of their order.
-    """
+    """The run as host arrays, which no backend changes."""
 
     model: Sequential
     loss: Loss
     optimizer: Optimizer
-    params: Any
+    params: Any  # before the first step
     stats: Any
-    data: Batch
-    size: int
-    seed: int
+    data: Batch  # all samples
+    size: int  # samples per step
+    seed: int  # of their order
 
     def batches(self, steps: int) -> Iterator[Batch]:
         """Yield the mini-batches of the first steps: whole ones, in the order of a fit."""
@@ -93,13 +82,7 @@ def samples(net: Network, count: int, seed: int = 2) -> tuple[np.ndarray, np.nda
 
 
 class Runner:
-    """A trial on one backend, in one dtype; the two halves of a step are compiled.
-
-    Attributes
-    ----------
-    params, opt, stats, key
-        The state of the run.
-    """
+    """A trial on one backend, in one dtype; the two halves of a step are compiled."""
 
     def __init__(self, trial: Trial, backend: Backend, dtype: str) -> None:
         self.trial, self.backend, self.xp = trial, backend, backend.xp
@@ -160,11 +143,9 @@ def whole_run(trial: Trial, backend: Backend, dtype: str, steps: int) -> list[np
     assert x is not None
     assert y is not None
     data = Data(*runner.place((x, y, weight), 0), xp.arange(trial.size, dtype=xp.int32))
-    order = backend.asarray(np.arange(len(x), dtype=np.int32))
-    loss, total = (xp.zeros((1,), dtype=getattr(xp, dtype)) for _ in range(2))
-    begin = xp.zeros((1,), dtype=xp.int32)
-    state = State(runner.params, runner.opt, runner.stats, runner.key, order, begin, loss, total)
     step = TrainingStep(trial.model, trial.loss, trial.optimizer, xp=xp)
+    state = step.init(runner.params, runner.stats, runner.key, opt=runner.opt)
+    state = state._replace(order=xp.arange(len(x), dtype=xp.int32))
     return leaves(runner.host(backend.compile(step)(state, data, count=steps).params))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from bpxp.core.checks import positive_int
 from bpxp.errors import InvalidTypeError
 from bpxp.network.network import Network
 from bpxp.training.history import History
@@ -114,13 +115,30 @@ class Callback(Protocol):
         return None
 
 
+def watches(callback: Callback) -> bool:
+    """Return whether a callback has an `on_batches` of its own."""
+    return getattr(callback.on_batches, "__func__", callback.on_batches) is not Callback.on_batches
+
+
 def validate_callbacks(callbacks: Iterable[Callback]) -> list[Callback]:
-    """Return callbacks as a list, or raise: each has to be an object, and not a class."""
-    found: list[Any] = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
-    wrong = [c for c in found if isinstance(c, type) or not isinstance(c, Callback)]
-    if wrong or found == [callbacks]:
-        thing = (wrong or found)[0]
-        got = f"the class {thing.__name__}" if isinstance(thing, type) else type(thing).__name__
-        fix = "callbacks=[bpxp.callbacks.Checkpoint('run.bpxp')]"
-        raise InvalidTypeError("Trainer(callbacks=…)", "not a list of callbacks", code="E004", got=got, fix=fix)
+    """Return callbacks as a list, or raise: each is an object with every member of the protocol."""
+    where, fix = "Trainer(callbacks=…)", "callbacks=[bpxp.callbacks.Checkpoint('run.bpxp')]"
+    if not isinstance(callbacks, Iterable) or isinstance(callbacks, (str, bytes)):
+        got = f"the class {callbacks.__name__}" if isinstance(callbacks, type) else type(callbacks).__name__
+        raise InvalidTypeError(where, "not a list of callbacks", code="E004", got=got, fix=fix)
+    found: list[Any] = list(callbacks)
+    for callback in found:
+        if isinstance(callback, type):
+            got = f"the class {callback.__name__}"
+            raise InvalidTypeError(where, "not an object", code="E004", got=got, fix=f"{callback.__name__}(…)")
+        lacking = [name for name in MEMBERS if not hasattr(callback, name)]
+        if lacking:
+            what = "not a list of callbacks" if len(lacking) == len(MEMBERS) else f"it lacks {', '.join(lacking)}"
+            got, fix = type(callback).__name__, f"class {type(callback).__name__}(bpxp.callbacks.Callback), or {fix}"
+            raise InvalidTypeError(where, what, code="E004", got=got, fix=fix)
+        if callback.steps is not None:
+            positive_int(callback.steps, f"Trainer(callbacks=…): steps of {type(callback).__name__}")
     return found
+
+
+MEMBERS = sorted({*Callback.__annotations__, *(name for name in vars(Callback) if not name.startswith("_"))})

@@ -21,7 +21,7 @@ from bpxp.network.prepare import as_metrics
 from bpxp.network.step import TrainingStep
 from bpxp.optim import Optimizer, OptState, get_optimizer
 from bpxp.training import resume as saved_runs
-from bpxp.training.callback import Callback, validate_callbacks
+from bpxp.training.callback import Callback, validate_callbacks, watches
 from bpxp.training.divergence.monitor import DivergenceMonitor
 from bpxp.training.history import History, flat
 from bpxp.training.interrupts import NAMES, Interrupts
@@ -218,7 +218,7 @@ class Trainer:
 
     def _epochs(self, setup: FitSetup, step: Step, monitor: DivergenceMonitor, interrupts: Interrupts) -> None:
         net, run, pace = self.net, self.run, Pace()
-        marks = MARKS if any(type(c).on_batches is not Callback.on_batches for c in self.callbacks) else 1
+        marks = MARKS if any(watches(c) for c in self.callbacks) else 1
         while net.epoch < self.last_epoch and not self.stop and not interrupts.heard:
             begun = time.perf_counter() - run.seconds
             run.begin_epoch(setup.order(net.seed, net.epoch), setup.feed)

@@ -10,7 +10,7 @@ import pytest
 
 import bpxp
 from bpxp.callbacks import Callback, Checkpoint, CSVLog, EarlyStopping, Progress
-from bpxp.errors import InvalidValueError
+from bpxp.errors import InvalidTypeError, InvalidValueError
 from bpxp.optim import SGD
 
 
@@ -160,3 +160,54 @@ def test_a_failure_at_the_start_is_what_is_reported(net, data, tmp_path):
     with pytest.raises(FileNotFoundError, match="log.csv"):
         trainer.fit(data, epochs=1, batch_size=4)
     assert not net.training
+
+
+class Bare:
+    """Has every member of the protocol, and no base."""
+
+    steps, failure, saves, saved = 2, None, "", None
+
+    def __init__(self):
+        self.seen = []
+        self.on_batches = lambda trainer, done, total: self.seen.append(done)
+
+    def on_fit_begin(self, trainer): ...
+    def on_epoch_end(self, trainer, row): ...
+    def on_pause(self, trainer, why):
+        self.seen.append(why)
+
+    def on_fit_end(self, trainer): ...
+    def state(self, trainer):
+        return {}
+
+    def resume(self, trainer, state): ...
+    def newest(self): ...
+    def beside(self, word): ...
+
+
+def test_what_satisfies_the_protocol_is_a_callback():
+    bare = Bare()
+    x, y = np.zeros((12, 2), np.float32), np.arange(12) % 2
+    net = bpxp.Network([2, 2], backend="numpy", seed=0)
+    bpxp.Trainer(net, callbacks=[bare], progress=False).fit((x, y), epochs=1, batch_size=3)
+    assert bare.seen == [1, 2, "steps", 3, 4, "epoch"]
+
+
+@pytest.mark.parametrize("lacks", ["saves", "on_pause", "newest"])
+def test_what_a_callback_lacks_is_named(lacks):
+    members = {name: a for name, a in vars(Bare).items() if name != lacks}
+    partial = type("Partial", (), members)()
+    with pytest.raises(
+        InvalidTypeError, match=rf"it lacks {lacks}: got Partial.*Fix: class Partial\(bpxp.callbacks.Call"
+    ):
+        bpxp.Trainer(bpxp.Network([2, 2], backend="numpy"), callbacks=[partial])
+
+
+@pytest.mark.parametrize(("steps", "error"), [(0, InvalidValueError), (-1, InvalidValueError), (1.5, InvalidTypeError)])
+def test_pauses_after_no_number_of_steps_are_refused(steps, error):
+    class Pausing(Callback):
+        pass
+
+    Pausing.steps = steps
+    with pytest.raises(error, match="steps of Pausing"):
+        bpxp.Trainer(bpxp.Network([2, 2], backend="numpy"), callbacks=[Pausing()])

@@ -150,7 +150,7 @@ _trainer({"metrics": "accuracy"}, "metrics: not a list of metrics: got str 'accu
 _trainer({"metrics": 3}, "metrics: not a list of metrics: got int 3")
 _trainer({"metrics": [3]}, "metrics: neither a name nor a Metric: got int 3")
 _trainer({"callbacks": 3}, "Trainer(callbacks=…): not a list of callbacks: got int", "Checkpoint('run.bpxp')]")
-_trainer({"callbacks": [bpxp.callbacks.Progress]}, "not a list of callbacks: got the class Progress")
+_trainer({"callbacks": [bpxp.callbacks.Progress]}, "not an object: got the class Progress", "Progress(…)")
 _trainer({"callbacks": bpxp.callbacks.Progress()}, "not a list of callbacks: got Progress")
 
 

@@ -8,15 +8,16 @@ dropout masks, are drawn on the device: see `bpxp.core.threefry`.
 from __future__ import annotations
 
 import math
-import secrets
+import os
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from bpxp.core.threefry import Key, signed
 from bpxp.errors import InvalidTypeError, InvalidValueError
 
-Seed = int | np.random.SeedSequence | np.random.Generator | None
+Seed: TypeAlias = "int | np.random.SeedSequence | np.random.Generator | None"  # text: NumPy imports its `random` late
 
 # The first integer of a place is the purpose, so that no two purposes share a stream.
 INIT, ORDER, SPLIT, DIRECTION, MASK = 0, 1, 2, 3, 4
@@ -104,7 +105,7 @@ def normalize_seed(seed: Seed, where: str = "Network(seed=…)") -> int:
         For a negative integer.
     """
     if seed is None:
-        return secrets.randbits(128)
+        return int.from_bytes(os.urandom(16), "little")
     if isinstance(seed, np.random.Generator):
         return int.from_bytes(seed.bytes(16), "little")
     if isinstance(seed, np.random.SeedSequence):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 
 from bpxp.backends import Array, Backend
@@ -27,6 +25,8 @@ def fingerprint(a: Array | Rows, backend: Backend, whole: int | None = WHOLE, pi
     piece : int, optional
         Bytes per block.
     """
+    import hashlib
+
     n = int(a.shape[0])
 
     def read(begin: int, end: int) -> np.ndarray:

@@ -11,7 +11,6 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -84,6 +83,8 @@ def _write_and_hash(stream: BinaryIO, tensors: Tensors) -> dict[str, str]:
 
     Each block goes to the disk at once, not only at the final fsync.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as beside:
         found = {name: beside.submit(digest, a) for name, a in tensors.items()}
         for a in tensors.values():

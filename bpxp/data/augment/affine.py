@@ -77,20 +77,8 @@ def affine(angle: Array, scale: Array, shear: Array, down: Array, right: Array, 
     return Motion(cos, sin, -(cos * down + sin * right), xy, xx, -(xy * down + xx * right))
 
 
-class _OneOfAffine(Geometric):
-    @property
-    def affine(self) -> Affine:
-        raise NotImplementedError
-
-    def words(self, batch: int, shape: Shape, /) -> int:
-        return self.affine.words(batch, shape)
-
-    def motion(self, words: Array, batch: int, /, *, dtype: Any, xp: Namespace) -> Motion:
-        return self.affine.motion(words, batch, dtype=dtype, xp=xp)
-
-
 @dataclass(frozen=True)
-class Rotate(_OneOfAffine):
+class Rotate(Geometric):
     """Rotate each image about its centre.
 
     Parameters
@@ -107,13 +95,14 @@ class Rotate(_OneOfAffine):
         super().__post_init__()
         object.__setattr__(self, "degrees", number(self.degrees, "Rotate(degrees=…)", low=0.0, high=180.0))
 
-    @property
-    def affine(self) -> Affine:
-        return Affine(degrees=self.degrees)
+    words = Affine.words
+
+    def motion(self, words: Array, batch: int, /, *, dtype: Any, xp: Namespace) -> Motion:
+        return Affine(degrees=self.degrees).motion(words, batch, dtype=dtype, xp=xp)
 
 
 @dataclass(frozen=True)
-class Scale(_OneOfAffine):
+class Scale(Geometric):
     """Enlarge or shrink each image about its centre.
 
     Parameters
@@ -131,9 +120,10 @@ class Scale(_OneOfAffine):
         fraction = number(self.fraction, "Scale(fraction=…)", low=0.0, high=1.0, high_open=True)
         object.__setattr__(self, "fraction", fraction)
 
-    @property
-    def affine(self) -> Affine:
-        return Affine(scale=self.fraction)
+    words = Affine.words
+
+    def motion(self, words: Array, batch: int, /, *, dtype: Any, xp: Namespace) -> Motion:
+        return Affine(scale=self.fraction).motion(words, batch, dtype=dtype, xp=xp)
 
 
 @dataclass(frozen=True)
@@ -201,9 +191,8 @@ class Flip(Geometric):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.horizontal, bool):
-            raise InvalidTypeError(
-                "Flip(horizontal=…)", "not a bool", code="E001", got=repr(self.horizontal), fix="Flip(probability=0.5)"
-            )
+            got, fix = repr(self.horizontal), "Flip(probability=0.5)"
+            raise InvalidTypeError("Flip(horizontal=…)", "not a bool", code="E001", got=got, fix=fix)
         probability = number(self.probability, "Flip(probability=…)", low=0.0, high=1.0)
         object.__setattr__(self, "probability", probability)
 

@@ -59,13 +59,7 @@ class Compose:
 
 
 def validate_transforms(transforms: Any, where: str) -> tuple[Transform, ...]:
-    """Return transforms as a tuple.
-
-    Raises
-    ------
-    InvalidTypeError
-        If it is not a sequence, or an item cannot be called or hashed.
-    """
+    """Return transforms as a tuple; each must be callable and hashable."""
     if callable(transforms) or not isinstance(transforms, Iterable):
         what = "not a sequence of transforms"
         raise InvalidTypeError(where, what, code="E056", got=type(transforms).__name__, fix="augment=[Rotate(10)]")
@@ -79,21 +73,7 @@ def validate_transforms(transforms: Any, where: str) -> tuple[Transform, ...]:
 
 
 def arranged(transforms: Any, in_shape: Shape, where: str = "fit(augment=…)") -> tuple[Compose, ...]:
-    """Return transforms as a training step takes them: one `Compose`, or ().
-
-    Parameters
-    ----------
-    transforms : sequence of transforms
-    in_shape : tuple of int
-        Of the network's samples.
-
-    Raises
-    ------
-    InvalidTypeError
-        If one is not a transform.
-    InvalidValueError
-        If one needs images and the samples are not.
-    """
+    """Return transforms as a training step takes them: one `Compose`, or (), that fits the samples."""
     found = validate_transforms(transforms, where)
     for transform in found:
         _fits(transform, in_shape)

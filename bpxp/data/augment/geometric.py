@@ -50,18 +50,8 @@ class Geometric:
 
 
 def warp(transforms: Sequence[Geometric], x: Array, key: Key, /, *, xp: Namespace) -> Array:
-    """Apply geometric transforms, one after another, with one resampling.
+    """Apply geometric transforms of the same `shape`, one after another, with one resampling and one random draw.
 
-    Parameters
-    ----------
-    transforms : sequence of Geometric
-        All of the same `shape`.
-    x : array, (batch, *in_shape)
-    key : Key
-        For all of them: one draw, whose words are handed out in order, is cheaper than several.
-
-    Notes
-    -----
     Affine maps are composed, and displacements added to the result. An affine map after a displacement field would
     rotate and stretch the field; it is not applied, since the field is random, isotropic and stationary.
     """

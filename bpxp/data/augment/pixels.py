@@ -78,11 +78,10 @@ class Cutout:
     def __call__(self, x: Array, y: Array, key: Key, /, *, xp: Namespace) -> tuple[Array, Array]:
         batch, (height, width, channels) = x.shape[0], image_shape(self.shape, tuple(x.shape[1:]), "Cutout")
         centre = uniform(key, (batch, 2), dtype=x.dtype, xp=xp)
-        inside = [
+        rows, columns = (
             xp.astype(self._covered(centre[:, i], length, xp), x.dtype) for i, length in enumerate((height, width))
-        ]
-        keep = xp.expand_dims(inside[0], axis=2) * xp.expand_dims(inside[1], axis=1)
-        keep = 1.0 - keep
+        )
+        keep = 1.0 - xp.expand_dims(rows, axis=2) * xp.expand_dims(columns, axis=1)
         images = xp.reshape(x, (batch, height, width, channels)) * xp.expand_dims(keep, axis=3)
         return xp.reshape(images, x.shape), y
 

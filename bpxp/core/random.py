@@ -27,13 +27,6 @@ INIT, ORDER, SPLIT, DIRECTION, MASK = 0, 1, 2, 3, 4
 class HostRandom:
     """A node in the tree of random streams: ``HostRandom(seed, (INIT, 0))`` initialises the first layer.
 
-    Parameters
-    ----------
-    seed : int
-        Non-negative, of any size.
-    place : tuple of int
-        The use of the bits.
-
     References
     ----------
     Salmon et al., *Parallel random numbers: as easy as 1, 2, 3*, SC11 (Philox); NumPy's `SeedSequence` hashes the
@@ -111,8 +104,7 @@ def normalize_seed(seed: Seed, where: str = "Network(seed=…)") -> int:
     if isinstance(seed, np.random.SeedSequence):
         return int.from_bytes(seed.generate_state(4).tobytes(), "little")
     if isinstance(seed, (bool, np.bool_)) or not isinstance(seed, (int, np.integer)):
-        got = f"{type(seed).__name__} {seed!r}"
-        expected = "int, SeedSequence, Generator or None"
+        got, expected = f"{type(seed).__name__} {seed!r}", "int, SeedSequence, Generator or None"
         raise InvalidTypeError(where, "not a seed", code="E001", got=got, expected=expected, fix="seed=0")
     if seed < 0:
         raise InvalidValueError(where, "a seed cannot be negative", code="E002", got=str(seed), expected=">= 0")

@@ -127,7 +127,7 @@ def available_backends(libraries: Iterable[str] = LIBRARIES) -> dict[str, Backen
 
 
 def backend_names(*, tests: bool = False, devices: bool = False) -> tuple[str, ...]:
-    """Return the names of all backends, with `tests` those that only check code, with `devices` ``"torch:cuda"`` too."""
+    """Return the names of all backends; `tests`: those that only check code, too; `devices`: ``"torch:cuda"``, too."""
     return tuple(
         f"{name}:{device}" if device else name
         for name, library in LIBRARIES.items()
@@ -177,11 +177,8 @@ def _made(name: str, where: str) -> Backend:
         raise
     except Exception as error:  # a driver, a loader or a compiler may raise anything
         what = f"{f'{known.module} {version_of(library)}'.strip()} is installed, but {name!r} does not compute here"
-        got, expected, fix = (
-            f"{type(error).__name__}: {error}",
-            _alternatives(library),
-            "backend='auto' takes what works",
-        )
+        got, fix = f"{type(error).__name__}: {error}", "backend='auto' takes what works"
+        expected = _alternatives(library)
         raise BackendNotUsableError(where, what, code="E022", got=got, expected=expected, fix=fix) from error
     return backend
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from bpxp.backends import Array, Backend, get_backend
 from bpxp.backends.dlpack import is_host_array, library_of
-from bpxp.core.checks import number, positive_int
+from bpxp.core.checks import number, positive_int, set_field
 from bpxp.core.random import SPLIT, HostRandom, Seed, normalize_seed
 from bpxp.data.validation.inputs import adopt, as_host
 from bpxp.errors import InvalidTypeError, InvalidValueError
@@ -60,8 +60,8 @@ class Dataset:
     def __post_init__(self) -> None:
         for field in ("x", "y", "weight"):
             if field != "weight" or self.weight is not None:
-                object.__setattr__(self, field, _as_array(getattr(self, field), f"Dataset({field}=…)"))
-        object.__setattr__(self, "classes", tuple(self.classes))
+                set_field(self, field, _as_array(getattr(self, field), f"Dataset({field}=…)"))
+        set_field(self, "classes", tuple(self.classes))
         if self.resident not in (None, False, True):
             got, choices = f"{type(self.resident).__name__} {self.resident!r}", "True, False or None"
             raise InvalidTypeError("Dataset(resident=…)", "not a choice", code="E001", got=got, expected=choices)

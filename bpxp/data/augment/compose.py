@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from bpxp.core.checks import set_field
 from bpxp.core.threefry import Key
 from bpxp.core.typing import Array, Namespace, Shape
 from bpxp.data.augment.geometric import Geometric, warp
@@ -29,7 +30,7 @@ class Compose:
     transforms: tuple[Transform, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "transforms", validate_transforms(self.transforms, "Compose(transforms=…)"))
+        set_field(self, "transforms", validate_transforms(self.transforms, "Compose(transforms=…)"))
 
     @property
     def mixes(self) -> bool:

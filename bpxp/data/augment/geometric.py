@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
+from bpxp.core.checks import set_field
 from bpxp.core.threefry import Key, random_bits
 from bpxp.core.typing import Array, Namespace, Shape
 from bpxp.data.augment.resample import Motion, places, resample
@@ -26,7 +27,7 @@ class Geometric:
     shape: Shape | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", validate_shape(self.shape, f"{type(self).__name__}(shape=…)"))
+        set_field(self, "shape", validate_shape(self.shape, f"{type(self).__name__}(shape=…)"))
 
     @property
     def whole(self) -> bool:

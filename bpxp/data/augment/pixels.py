@@ -6,7 +6,7 @@ import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
-from bpxp.core.checks import number, positive_int
+from bpxp.core.checks import set_counts, set_field, set_numbers
 from bpxp.core.threefry import Key, uniform
 from bpxp.core.typing import Array, Namespace, Shape
 from bpxp.data.augment.shapes import image_shape, validate_shape
@@ -25,7 +25,7 @@ class Noise:
     std: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "std", number(self.std, "Noise(std=…)", low=0.0))
+        set_numbers(self, "std", low=0.0)
 
     def __call__(self, x: Array, y: Array, key: Key, /, *, xp: Namespace) -> tuple[Array, Array]:
         noise = normal(key, tuple(x.shape), dtype=x.dtype, xp=xp)
@@ -72,8 +72,8 @@ class Cutout:
     shape: Shape | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "size", positive_int(self.size, "Cutout(size=…)"))
-        object.__setattr__(self, "shape", validate_shape(self.shape, "Cutout(shape=…)"))
+        set_counts(self, "size")
+        set_field(self, "shape", validate_shape(self.shape, "Cutout(shape=…)"))
 
     def __call__(self, x: Array, y: Array, key: Key, /, *, xp: Namespace) -> tuple[Array, Array]:
         batch, (height, width, channels) = x.shape[0], image_shape(self.shape, tuple(x.shape[1:]), "Cutout")

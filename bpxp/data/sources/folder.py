@@ -76,10 +76,8 @@ def assemble(
         indices = y.ndim == 1 and y.dtype.kind in "iu" and len(y) and y.min() >= 0
         if not indices or x.ndim not in (2, 3, 4) or len(x) != len(y):
             what = f"{len(x)} samples but {len(y)} labels" if len(x) != len(y) else "not images and labels"
-            got, expected = (
-                f"x {x.shape} {x.dtype}, y {y.shape} {y.dtype}",
-                "x (N, height, width), y (N,) of integers >= 0, N > 0",
-            )
+            got = f"x {x.shape} {x.dtype}, y {y.shape} {y.dtype}"
+            expected = "x (N, height, width), y (N,) of integers >= 0, N > 0"
             raise DatasetFormatError(where, f"{name} {part}: {what}", code="E070", got=got, expected=expected)
         x = x[..., np.newaxis] if x.ndim == 3 else x
         found.append(Dataset(x, y.astype(np.int32), name=f"{name} {part}", classes=classes))

@@ -223,7 +223,7 @@ def imports() -> Benchmark:
     wanted = {"import numpy": "numpy", "import bpxp": "bpxp", "import bpxp, and use its names": used}
     wanted |= {f"import {name}": name for name in ("torch", "jax", "sklearn", "keras", "thinc.api")}
     runs = tuple(Case(name, ("-c", IMPORT.format(what)), KERAS, fresh=True) for name, what in wanted.items())
-    goals = tuple(Goal(f"{name} / import numpy", name, ("import numpy",), 1.4) for name in list(wanted)[1:3])
+    goals = tuple(Goal(f"{name} / import numpy", name, ("import numpy",), 2.5) for name in list(wanted)[1:3])
     return Benchmark("imports", "Import time", "ms", runs, ("import numpy",), goals, rounds=3)
 
 

@@ -6,7 +6,6 @@ Each type inherits `BpxpError` and the builtin that people catch, so that ``exce
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import os
 import sys
@@ -261,6 +260,8 @@ def warn(where: str, what: str, *, code: str, fix: str = "") -> None:
 
 def suggestion(name: str, allowed: Iterable[str]) -> str:
     """Return ``"Did you mean 'relu'?"`` for a near miss, an empty string otherwise."""
+    import difflib
+
     near = difflib.get_close_matches(name.lower(), list(allowed), n=1, cutoff=0.6)
     return f"Did you mean {near[0]!r}?" if near else ""
 

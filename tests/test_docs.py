@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bpxp import optim
-from bpxp.equations.notation import Equations
+from bpxp.equations import Equations
 from bpxp.verify.equations.catalogue import catalogue
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -17,8 +17,17 @@ DLPACK_DEVICES = {1: "cpu", 2: "cuda", 3: "cpu (pinned)", 10: "rocm", 13: "cuda 
 
 def device_name(a: Any) -> str:
     """Return ``"cuda:0 (cupy)"`` for an array of any library."""
-    kind, index = (int(part) for part in a.__dlpack_device__())
-    return _place(kind, index, type(a).__module__.split(".")[0])
+    return _place(*_device(a), library_of(a))
+
+
+def library_of(a: Any) -> str:
+    """Return the package that an object's type comes from."""
+    return type(a).__module__.split(".")[0]
+
+
+def _device(a: Any) -> tuple[int, int]:
+    kind, index = a.__dlpack_device__()
+    return int(kind), int(index)  # some libraries give members of an enum
 
 
 def _place(kind: int, index: int, library: str) -> str:
@@ -28,8 +37,8 @@ def _place(kind: int, index: int, library: str) -> str:
 
 def _backend_of(a: Any) -> str:
     """Return the name of the backend that an array belongs to, as far as the array shows."""
-    library = type(a).__module__.split(".")[0].removesuffix("lib")  # JAX's arrays are of jaxlib
-    kind, index = (int(part) for part in a.__dlpack_device__())
+    library = library_of(a).removesuffix("lib")  # JAX's arrays are of jaxlib
+    kind, index = _device(a)
     if kind == 1:
         return library
     family = {"torch": "torch:cuda", "jax": "jax:gpu"}.get(library, library)
@@ -48,18 +57,7 @@ def host_array(a: Any) -> np.ndarray:
 
 
 def import_array(a: Any, backend: Backend, from_dlpack: Callable[[Any], Array], own: tuple[int, int]) -> Array:
-    """Import an array of another library by DLPack, without a copy.
-
-    Parameters
-    ----------
-    a : array
-        An object with `__dlpack__` and `__dlpack_device__`.
-    backend : Backend
-        That takes the array.
-    from_dlpack : callable
-        The library's own function.
-    own : tuple of int
-        DLPack's (kind, index) of the backend's device.
+    """Import an array by DLPack without a copy; `own` is DLPack's (kind, index) of the backend's device.
 
     Raises
     ------
@@ -68,16 +66,12 @@ def import_array(a: Any, backend: Backend, from_dlpack: Callable[[Any], Array], 
     InvalidTypeError
         If the array records gradients of another library's automatic differentiation.
     """
+    where = f"{backend.name}.asarray"
     if getattr(a, "requires_grad", False):
-        what = "the tensor records gradients, bpxp derives its own"
-        got = "requires_grad=True"
-        raise InvalidTypeError(f"{backend.name}.asarray", what, code="E034", got=got, fix="pass x.detach()")
-    kind, index = (int(part) for part in a.__dlpack_device__())
-    if (kind, index) != own:
-        what = "the array is on another device"
-        got = device_name(a)
+        what, got = "the tensor records gradients, bpxp derives its own", "requires_grad=True"
+        raise InvalidTypeError(where, what, code="E034", got=got, fix="pass x.detach()")
+    if _device(a) != own:
+        what, got, expected = "the array is on another device", device_name(a), _place(*own, backend.name)
         fix = f"net.to({_backend_of(a)!r}), or pass a NumPy array"
-        raise DeviceMismatchError(
-            f"{backend.name}.asarray", what, code="E025", got=got, expected=_place(*own, backend.name), fix=fix
-        )
+        raise DeviceMismatchError(where, what, code="E025", got=got, expected=expected, fix=fix)
     return from_dlpack(a)

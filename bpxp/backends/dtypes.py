@@ -13,23 +13,17 @@ from bpxp.errors import InvalidTypeError, InvalidValueError
 def validate_dtype(dtype: Any, backend: Backend) -> str:
     """Return ``"float32"`` or ``"float64"``, if the device has it."""
     name = getattr(dtype, "__name__", None) or str(dtype).rsplit(".", 1)[-1]
+    where, fix = "Network(dtype=…)", "dtype='float32'"
     if name not in ("float32", "float64"):
-        what = "not a dtype to train in"
-        expected = "a floating dtype among float32, float64"
-        fix = "dtype='float32'"
-        raise InvalidTypeError("Network(dtype=…)", what, code="E012", got=repr(dtype), expected=expected, fix=fix)
+        what, expected = "not a dtype to train in", "a floating dtype among float32, float64"
+        raise InvalidTypeError(where, what, code="E012", got=repr(dtype), expected=expected, fix=fix)
     if name == "float64" and backend.matmul != "float32":
-        what = "products of float64 are not rounded"
-        got = f"float64 and backend {label(backend)}"
-        raise InvalidValueError("Network(dtype=…)", what, code="E012", got=got, fix="dtype='float32'")
+        what, got = "products of float64 are not rounded", f"float64 and backend {label(backend)}"
+        raise InvalidValueError(where, what, code="E012", got=got, fix=fix)
     if name == "float64" and not has_float64(backend):
-        raise InvalidValueError(
-            "Network(dtype=…)",
-            f"device {backend.device} of backend {backend.name} has no float64",
-            code="E012",
-            fix="dtype='float32'"
-            + (", or jax.config.update('jax_enable_x64', True)" if backend.name.startswith("jax") else ""),
-        )
+        what = f"device {backend.device} of backend {backend.name} has no float64"
+        fix += ", or jax.config.update('jax_enable_x64', True)" if backend.name.startswith("jax") else ""
+        raise InvalidValueError(where, what, code="E012", fix=fix)
     return name
 
 

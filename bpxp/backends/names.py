@@ -89,9 +89,8 @@ def get_backend(name: str | Backend | None = None, *, matmul: str | None = None)
     else:
         where = "backend"
     if matmul is not None and not isinstance(matmul, str):
-        raise InvalidTypeError(
-            "matmul", "not a precision", code="E004", got=type(matmul).__name__, fix="matmul='float32'"
-        )
+        got, fix = type(matmul).__name__, "matmul='float32'"
+        raise InvalidTypeError("matmul", "not a precision", code="E004", got=got, fix=fix)
     if isinstance(name, str):
         name, written = parse_label(name)
         if written is None:
@@ -128,15 +127,7 @@ def available_backends(libraries: Iterable[str] = LIBRARIES) -> dict[str, Backen
 
 
 def backend_names(*, tests: bool = False, devices: bool = False) -> tuple[str, ...]:
-    """Return the names of all backends.
-
-    Parameters
-    ----------
-    tests : bool, optional
-        Include the libraries that only check code.
-    devices : bool, optional
-        Include the devices of a library beside its default one: ``"torch:cuda"``, ``"strict:device1"``.
-    """
+    """Return the names of all backends; `tests`: those that only check code, too; `devices`: ``"torch:cuda"``, too."""
     return tuple(
         f"{name}:{device}" if device else name
         for name, library in LIBRARIES.items()
@@ -166,9 +157,8 @@ def _named(name: str, where: str, matmul: str = "float32") -> Backend:
 def _made(name: str, where: str) -> Backend:
     library, _, device = name.partition(":")
     if library == FASTEST:
-        raise InvalidValueError(
-            where, "the fastest backend is measured for a network", code="E024", got=repr(name), fix=f"net.to({name!r})"
-        )
+        what, fix = "the fastest backend is measured for a network", f"net.to({name!r})"
+        raise InvalidValueError(where, what, code="E024", got=repr(name), fix=fix)
     if library not in LIBRARIES:
         working = ", ".join(key for key, info in available_backends().items() if info.available)
         what = f"unknown backend {name!r}; available: {working}"
@@ -187,10 +177,9 @@ def _made(name: str, where: str) -> Backend:
         raise
     except Exception as error:  # a driver, a loader or a compiler may raise anything
         what = f"{f'{known.module} {version_of(library)}'.strip()} is installed, but {name!r} does not compute here"
-        got = f"{type(error).__name__}: {error}"
-        raise BackendNotUsableError(
-            where, what, code="E022", got=got, expected=_alternatives(library), fix="backend='auto' takes what works"
-        ) from error
+        got, fix = f"{type(error).__name__}: {error}", "backend='auto' takes what works"
+        expected = _alternatives(library)
+        raise BackendNotUsableError(where, what, code="E022", got=got, expected=expected, fix=fix) from error
     return backend
 
 

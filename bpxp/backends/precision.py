@@ -35,25 +35,9 @@ def parse_label(text: str) -> tuple[str, str | None]:
 
 
 def with_matmul(backend: Backend, precision: str, where: str = "matmul") -> Backend:
-    """Return a backend that computes matrix products of float32 arrays with operands of another precision.
+    """Return a copy of a backend that computes matrix products of float32 arrays with operands of another precision.
 
-    Parameters
-    ----------
-    backend : Backend
-    precision : {"float32", "tf32", "bfloat16", "float16"}
-        ``"float32"`` returns `backend` itself.
-    where : str, optional
-        For the message.
-
-    Returns
-    -------
-    Backend
-        A copy with another `matmul`. Arrays of both are the same arrays.
-
-    Raises
-    ------
-    InvalidValueError
-        If there is no such precision, or the array library does not have it on this device.
+    Arrays of both are the same arrays. A precision that the array library does not have on the device is an error.
     """
     if precision == backend.matmul:
         return backend
@@ -61,8 +45,7 @@ def with_matmul(backend: Backend, precision: str, where: str = "matmul") -> Back
         got = f"{precision!r} and backend {label(backend)!r}"
         raise InvalidValueError(where, "two precisions", code="E024", got=got)
     if precision not in ROUNDOFF:
-        what = f"unknown precision {precision!r}"
-        expected = ", ".join(ROUNDOFF)
+        what, expected = f"unknown precision {precision!r}", ", ".join(ROUNDOFF)
         raise InvalidValueError(where, what, code="E024", expected=expected, first=suggestion(precision, ROUNDOFF))
     own = copy.copy(backend)
     own.matmul = precision

@@ -38,13 +38,7 @@ class Prefetch(Protocol):
 class SharedPrefetch:
     """For a device that computes in the host's memory, when it is called: rows are written where steps read them.
 
-    Parameters
-    ----------
-    kinds : list of (shape, dtype)
-    rows : int
-        Of one half.
-    share : callable
-        Makes an array of the library from one of NumPy, in the same memory.
+    `share` makes an array of the library from one of NumPy, in the same memory.
     """
 
     def __init__(self, kinds: Kinds, rows: int, share: Callable[[np.ndarray], Array]) -> None:
@@ -68,13 +62,7 @@ class SharedPrefetch:
 class CopiedPrefetch:
     """For a library that does not write into arrays: each half comes in new arrays.
 
-    Parameters
-    ----------
-    kinds : list of (shape, dtype)
-    rows : int
-        Of one half.
-    copy : callable
-        Brings an array of NumPy to the device. It may keep the memory, which is not used again.
+    `copy` brings an array of NumPy to the device. It may keep the memory, which is not used again.
     """
 
     def __init__(self, kinds: Kinds, rows: int, copy: Callable[[np.ndarray], Array]) -> None:
@@ -124,15 +112,6 @@ class Cuda(Protocol):
 class PinnedPrefetch:
     """For a CUDA device: two halves in pinned memory, two on the device, and a stream of their own for the copies.
 
-    Parameters
-    ----------
-    kinds : list of (shape, dtype)
-    rows : int
-        Of one half.
-    cuda : Cuda
-
-    Notes
-    -----
     Each half has two events. *Copied*: the host may write into the pinned memory again, and the steps may begin.
     *Read*: the steps have read it, and the next copy may begin. An event that was never recorded delays nothing.
     """

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -84,6 +82,8 @@ def check_writable(path: Path, size: int) -> None:
     new, stream = _new_file(path)
     stream.close()
     new.unlink()
+    import shutil
+
     free = shutil.disk_usage(path.parent).free
     if free < size:
         what = f"needs {size / 1e6:,.1f} MB of free space, {free / 1e6:,.1f} MB available [BPX-E067]"
@@ -94,7 +94,7 @@ def _new_file(path: Path) -> tuple[Path, BinaryIO]:
     """Return a new, locked temporary file beside `path`."""
     while True:
         # Not tempfile: its mode 0600 would lock others out of a shared folder.
-        new = path.parent / f"{BEGIN}{secrets.token_hex(8)}{END}"
+        new = path.parent / f"{BEGIN}{os.urandom(8).hex()}{END}"
         try:
             stream = open(new, "xb")  # noqa: SIM115  (the caller closes it)
         except OSError as error:  # name the file that was asked for, not the temporary one

@@ -6,11 +6,13 @@ import math
 import numbers
 import os
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bpxp.core.memory import host_memory
 from bpxp.errors import InvalidTypeError, InvalidValueError, ParameterMemoryError, suggestion
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PLENTY = 1 << 26  # bytes that are assumed to be free
 T = TypeVar("T")
@@ -89,6 +91,8 @@ def as_path(value: Any, where: str) -> Path:
     """Return `value` as a path; only a str or a Path is accepted: an int would be a file descriptor."""
     if not isinstance(value, (str, os.PathLike)):
         raise InvalidTypeError(where, "not a path", code="E001", got=type(value).__name__, expected="a str or a Path")
+    from pathlib import Path  # with urllib behind it: at first use
+
     return Path(value)
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import NamedTuple
 
-CGROUP = Path("/sys/fs/cgroup")
+CGROUP = "/sys/fs/cgroup"
 CGROUP_FILES = (  # of cgroup v2 and v1: limit, usage, and the key of reclaimable page cache in memory.stat
     ("memory.max", "memory.current", "inactive_file"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
 )
-MEMINFO = Path("/proc/meminfo")
+MEMINFO = "/proc/meminfo"
 UNLIMITED = 1 << 60
 
 
@@ -41,9 +40,14 @@ def host_memory() -> Memory | None:
     return found
 
 
+def _lines(*path: str) -> list[str]:
+    with open(os.path.join(*path), encoding="ascii") as file:  # pathlib would double the time of this import
+        return file.read().splitlines()
+
+
 def _of_the_machine() -> Memory | None:
     try:
-        lines = dict(line.split(":", 1) for line in MEMINFO.read_text(encoding="ascii").splitlines())
+        lines = dict(line.split(":", 1) for line in _lines(MEMINFO))
         return Memory(*(int(lines[name].split()[0]) << 10 for name in ("MemAvailable", "MemTotal")))
     except (OSError, KeyError, ValueError):
         pass
@@ -58,9 +62,9 @@ def _of_the_container() -> tuple[int, int]:
     """Return the limit of the control group, and the usage that cannot be reclaimed."""
     for names in CGROUP_FILES:
         try:
-            limit, used = (int((CGROUP / name).read_text(encoding="ascii")) for name in names[:2])
-            lines = (CGROUP / names[0]).with_name("memory.stat").read_text(encoding="ascii").splitlines()
-            return limit, used - int(dict(line.split(maxsplit=1) for line in lines).get(names[2], 0))
+            limit, used = (int(_lines(CGROUP, name)[0]) for name in names[:2])
+            lines = dict(line.split() for line in _lines(CGROUP, os.path.dirname(names[0]), "memory.stat"))
+            return limit, used - int(lines.get(names[2], 0))
         except (OSError, ValueError):  # no limit, or no cgroups
             pass
     return UNLIMITED, 0
@@ -76,7 +80,7 @@ def _of_the_process() -> tuple[int, int]:
     if limit == resource.RLIM_INFINITY:
         return UNLIMITED, 0
     try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        pages = int(_lines("/proc/self/statm")[0].split()[0])
     except (OSError, ValueError):
         return limit, 0
     return limit, pages * resource.getpagesize()

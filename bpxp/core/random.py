@@ -8,15 +8,16 @@ dropout masks, are drawn on the device: see `bpxp.core.threefry`.
 from __future__ import annotations
 
 import math
-import secrets
+import os
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from bpxp.core.threefry import Key, signed
 from bpxp.errors import InvalidTypeError, InvalidValueError
 
-Seed = int | np.random.SeedSequence | np.random.Generator | None
+Seed: TypeAlias = "int | np.random.SeedSequence | np.random.Generator | None"  # text: NumPy imports its `random` late
 
 # The first integer of a place is the purpose, so that no two purposes share a stream.
 INIT, ORDER, SPLIT, DIRECTION, MASK = 0, 1, 2, 3, 4
@@ -25,13 +26,6 @@ INIT, ORDER, SPLIT, DIRECTION, MASK = 0, 1, 2, 3, 4
 @dataclass(frozen=True)
 class HostRandom:
     """A node in the tree of random streams: ``HostRandom(seed, (INIT, 0))`` initialises the first layer.
-
-    Parameters
-    ----------
-    seed : int
-        Non-negative, of any size.
-    place : tuple of int
-        The use of the bits.
 
     References
     ----------
@@ -104,14 +98,13 @@ def normalize_seed(seed: Seed, where: str = "Network(seed=…)") -> int:
         For a negative integer.
     """
     if seed is None:
-        return secrets.randbits(128)
+        return int.from_bytes(os.urandom(16), "little")
     if isinstance(seed, np.random.Generator):
         return int.from_bytes(seed.bytes(16), "little")
     if isinstance(seed, np.random.SeedSequence):
         return int.from_bytes(seed.generate_state(4).tobytes(), "little")
     if isinstance(seed, (bool, np.bool_)) or not isinstance(seed, (int, np.integer)):
-        got = f"{type(seed).__name__} {seed!r}"
-        expected = "int, SeedSequence, Generator or None"
+        got, expected = f"{type(seed).__name__} {seed!r}", "int, SeedSequence, Generator or None"
         raise InvalidTypeError(where, "not a seed", code="E001", got=got, expected=expected, fix="seed=0")
     if seed < 0:
         raise InvalidValueError(where, "a seed cannot be negative", code="E002", got=str(seed), expected=">= 0")

@@ -51,13 +51,7 @@ class Key(NamedTuple):
 
 
 def place_words(place: tuple[int, ...]) -> tuple[int, int]:
-    """Return a place as two signed 32-bit words, no two places the same.
-
-    Raises
-    ------
-    InvalidValueError
-        If the place does not fit; eight levels of fewer than 127 layers do.
-    """
+    """Return a place as two signed 32-bit words, no two places the same; eight levels of fewer than 127 layers fit."""
     word = 0
     for i in place:
         n = i + 1  # never zero: () and (0,) differ
@@ -65,9 +59,8 @@ def place_words(place: tuple[int, ...]) -> tuple[int, int]:
         for group in reversed(range(groups)):  # the eighth bit: more groups follow
             word = word << 8 | (n >> 7 * group) & 0x7F | (0x80 if group else 0)
     if word >> PLACE_BITS or any(i < 0 for i in place):
-        raise InvalidValueError(
-            "Key.at", "layers are nested too deeply", code="E057", got=str(place), expected="at most eight levels"
-        )
+        what, expected = "layers are nested too deeply", "at most eight levels"
+        raise InvalidValueError("Key.at", what, code="E057", got=str(place), expected=expected)
     return signed(word), signed(word >> 32)
 
 
@@ -140,19 +133,8 @@ def level(probability: float) -> int:
 
 
 def bernoulli(key: Key, shape: tuple[int, ...], probability: float, /, *, dtype: Any, xp: Namespace) -> Array:
-    """Return independent numbers 1, with the probability ``level(probability) / LEVELS``, and 0.
+    """Return independent numbers 1, with the probability ``level(probability) / LEVELS``, and 0; one draw per key.
 
-    Parameters
-    ----------
-    key : Key
-        One draw per key: a second one would give the same bits.
-    shape : tuple of int
-    probability : float
-    dtype : dtype
-    xp : namespace
-
-    Notes
-    -----
     Element e, in C order, uses half word e mod 4 of block ⌊e/4⌋: low and high half of the first word, low and high half
     of the second. So the rows of a mask do not depend on the size of the batch. Halves are compared as signed integers,
     hence the same mask on every array library.

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from bpxp.backends import Array, Backend, get_backend
-from bpxp.backends.dlpack import is_host_array
-from bpxp.core.checks import number, positive_int
+from bpxp.backends.dlpack import is_host_array, library_of
+from bpxp.core.checks import number, positive_int, set_field
 from bpxp.core.random import SPLIT, HostRandom, Seed, normalize_seed
 from bpxp.data.validation.inputs import adopt, as_host
 from bpxp.errors import InvalidTypeError, InvalidValueError
@@ -60,21 +60,17 @@ class Dataset:
     def __post_init__(self) -> None:
         for field in ("x", "y", "weight"):
             if field != "weight" or self.weight is not None:
-                object.__setattr__(self, field, _as_array(getattr(self, field), f"Dataset({field}=…)"))
-        object.__setattr__(self, "classes", tuple(self.classes))
+                set_field(self, field, _as_array(getattr(self, field), f"Dataset({field}=…)"))
+        set_field(self, "classes", tuple(self.classes))
         if self.resident not in (None, False, True):
-            got = f"{type(self.resident).__name__} {self.resident!r}"
-            raise InvalidTypeError(
-                "Dataset(resident=…)", "not a choice", code="E001", got=got, expected="True, False or None"
-            )
+            got, choices = f"{type(self.resident).__name__} {self.resident!r}", "True, False or None"
+            raise InvalidTypeError("Dataset(resident=…)", "not a choice", code="E001", got=got, expected=choices)
         if isinstance(self.backend, str):
             name, fix = repr(self.backend), f"Dataset(x, y).to({self.backend!r})"
             raise InvalidTypeError("Dataset(backend=…)", "a name, not a Backend", code="E001", got=name, fix=fix)
         if self.resident is False and self.backend is None and not isinstance(self.x, np.ndarray):
-            what = "data that stay on the host are NumPy arrays"
-            raise InvalidTypeError(
-                "Dataset(resident=False)", what, code="E030", got=f"x of {type(self.x).__module__.split('.')[0]}"
-            )
+            what, got = "data that stay on the host are NumPy arrays", f"x of {library_of(self.x)}"
+            raise InvalidTypeError("Dataset(resident=False)", what, code="E030", got=got)
         n = self.x.shape[0]
         if n == 0:
             raise InvalidValueError("Dataset(x=…)", "0 samples", code="E037", got=f"shape {tuple(self.x.shape)}")
@@ -84,10 +80,8 @@ class Dataset:
             expected = "one label or row of targets per sample"
             raise InvalidValueError("Dataset(x=…, y=…)", what, code="E040", got=got, expected=expected)
         if self.weight is not None and tuple(self.weight.shape) != (n,):
-            what = "not one weight per sample"
-            raise InvalidValueError(
-                "Dataset(weight=…)", what, code="E047", got=f"shape {tuple(self.weight.shape)}", expected=f"({n},)"
-            )
+            what, got = "not one weight per sample", f"shape {tuple(self.weight.shape)}"
+            raise InvalidValueError("Dataset(weight=…)", what, code="E047", got=got, expected=f"({n},)")
 
     def __len__(self) -> int:
         return int(self.x.shape[0])
@@ -144,29 +138,22 @@ class Dataset:
             raise InvalidTypeError("Dataset.take(indices)", "not a sequence of ints", code="E001", got=got, fix=fix)
         bad = np.flatnonzero((rows < 0) | (rows >= len(self)))
         if bad.size:
-            what = "out of range"
-            got = f"indices[{bad[0]}] = {rows[bad[0]]}"
-            first = f"{bad.size} of {rows.size} are out of range"
-            raise InvalidValueError(
-                "Dataset.take(indices)", what, code="E073", got=got, expected=f"0..{len(self) - 1}", first=first
-            )
-        parts = (None if a is None else self._rows(a, rows.astype(np.int32)) for a in (self.x, self.y, self.weight))
-        x, y, weight = parts
+            got, first = f"indices[{bad[0]}] = {rows[bad[0]]}", f"{bad.size} of {rows.size} are out of range"
+            where, expected = "Dataset.take(indices)", f"0..{len(self) - 1}"
+            raise InvalidValueError(where, "out of range", code="E073", got=got, expected=expected, first=first)
+        rows = rows.astype(np.int32)
+        x, y, weight = (None if a is None else self._rows(a, rows) for a in (self.x, self.y, self.weight))
         return replace(self, x=x, y=y, weight=weight, name=self.name if name is None else name)
 
     def flatten(self) -> Dataset:
         """Return the same samples as vectors: x of shape (N, height * width * channels)."""
-        n = len(self)
-        if self.backend is not None:
-            return replace(self, x=self.backend.xp.reshape(self.x, (n, -1)))
-        return replace(self, x=self.x.reshape((n, -1)))
+        return replace(self, x=as_vectors(self.x, self.backend))
 
     def subset(self, n: int) -> Dataset:
         """Return the first `n` samples."""
         if positive_int(n, "Dataset.subset(n)") > len(self):
-            raise InvalidValueError(
-                "Dataset.subset(n)", "more than there are", code="E073", got=str(n), expected=f"1..{len(self)}"
-            )
+            what, expected = "more than there are", f"1..{len(self)}"
+            raise InvalidValueError("Dataset.subset(n)", what, code="E073", got=str(n), expected=expected)
         return self.take(np.arange(n), name=f"{self.name}[:{n}]")
 
     def split(self, fraction: float, seed: Seed = 0) -> tuple[Dataset, Dataset]:
@@ -202,9 +189,8 @@ class Dataset:
             return self.backend.xp.take(a, self.backend.asarray(rows), axis=0)
         if isinstance(a, np.ndarray):
             return np.take(a, rows, axis=0)
-        what = "the data are arrays of another library"
-        got = type(a).__module__.split(".")[0]
-        raise InvalidTypeError("Dataset.take", what, code="E030", got=got, fix="data.to(backend).take(…)")
+        what, fix = "the data are arrays of another library", "data.to(backend).take(…)"
+        raise InvalidTypeError("Dataset.take", what, code="E030", got=library_of(a), fix=fix)
 
 
 def as_dataset(data: Dataset | Sequence[Any], where: str = "data") -> Dataset:
@@ -217,12 +203,17 @@ def as_dataset(data: Dataset | Sequence[Any], where: str = "data") -> Dataset:
     raise InvalidTypeError(where, "not data", code="E030", got=got, expected="a Dataset, (x, y) or (x, y, weight)")
 
 
+def as_vectors(x: Array, backend: Backend | None) -> Array:
+    """Return samples of any shape as rows, (n, size)."""
+    shape = (x.shape[0], -1)
+    return x.reshape(shape) if backend is None else backend.xp.reshape(x, shape)
+
+
 def _as_array(a: Any, where: str) -> Array:
     array = as_host(a, where) if is_host_array(a) else a
     if array.ndim == 0:
-        raise InvalidTypeError(
-            where, "a single number, not one row per sample", code="E030", got=f"{type(a).__name__} {a}"
-        )
+        what = "a single number, not one row per sample"
+        raise InvalidTypeError(where, what, code="E030", got=f"{type(a).__name__} {a}")
     return array
 
 
@@ -233,8 +224,7 @@ def _narrow(y: np.ndarray) -> np.ndarray:
     limits = np.iinfo(np.int32)
     bad = np.flatnonzero((y < limits.min) | (y > limits.max))
     if bad.size:
-        what = "the target does not fit into int32"
-        got = f"{y.reshape(-1)[bad[0]]} (the {bad[0]}th value)"
+        what, got = "the target does not fit into int32", f"{y.reshape(-1)[bad[0]]} (the {bad[0]}th value)"
         raise InvalidValueError("Dataset.to", what, code="E041", got=got, first=f"{bad.size} of {y.size} do not")
     return y.astype(np.int32)
 

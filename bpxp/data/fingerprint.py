@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 
 from bpxp.backends import Array, Backend
@@ -14,19 +12,13 @@ PIECE = 16 << 20  # bytes on the host at a time
 
 
 def fingerprint(a: Array | Rows, backend: Backend, whole: int | None = WHOLE, piece: int = PIECE) -> str:
-    """Return the SHA-256 of an array's dtype, shape and bytes, the same on every device.
+    """Return the SHA-256 of the dtype, shape and bytes of (n, …) samples, n > 0, the same on every device.
 
-    Parameters
-    ----------
-    a : array or Rows, (n, …), n > 0
-        Of the backend, copied to the host block by block, or rows on the host.
-    backend : Backend
-    whole : int or None, optional
-        Of a larger array only so many bytes are hashed: evenly spaced blocks, the first and last included. None
-        hashes all.
-    piece : int, optional
-        Bytes per block.
+    An array is copied to the host in blocks of `piece` bytes. Of one larger than `whole` bytes only so many are hashed:
+    evenly spaced blocks, the first and last included; None hashes all.
     """
+    import hashlib
+
     n = int(a.shape[0])
 
     def read(begin: int, end: int) -> np.ndarray:

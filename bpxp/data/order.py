@@ -12,7 +12,7 @@ from bpxp.errors import warn
 
 
 def epoch_order(seed: int, epoch: int, n: int, batch_size: int, shuffle: bool = True) -> np.ndarray:
-    """Return the order of the samples in an epoch, padded to whole batches.
+    """Return the order of `n` samples in an epoch, padded to whole batches.
 
     Parameters
     ----------
@@ -20,10 +20,7 @@ def epoch_order(seed: int, epoch: int, n: int, batch_size: int, shuffle: bool = 
         As `normalize_seed` returns it.
     epoch : int
         From 0.
-    n : int
-        Number of samples.
-    batch_size : int
-        Samples per batch.
+    n, batch_size : int
     shuffle : bool, optional
         False takes 0 … n-1 in every epoch.
 
@@ -39,15 +36,7 @@ def epoch_order(seed: int, epoch: int, n: int, batch_size: int, shuffle: bool = 
 
 
 def usable_batch_size(batch_size: Any, n: int, where: str) -> int:
-    """Return `batch_size` as an int in 1 … n; a larger one is reduced to n, with a `BpxpWarning`.
-
-    Raises
-    ------
-    InvalidTypeError
-        If it is not an int.
-    InvalidValueError
-        If it is less than 1.
-    """
+    """Return `batch_size` as an int in 1 … n; a larger one is reduced to n, with a `BpxpWarning`."""
     size = positive_int(batch_size, where)
     if size > n:
         warn(where, f"batch_size {size} > {n} samples; using {n}", code="W003")

@@ -11,23 +11,10 @@ BLOCK = 4 << 20  # bytes converted at a time
 
 
 class Rows:
-    """A view of a host array that is converted row by row when it is read.
+    """A view, (n, *sample), of a host array that is converted to `dtype` row by row when it is read.
 
-    Parameters
-    ----------
-    a : ndarray, shape (N, …)
-        Of any layout, dtype and byte order; also a memory map. Never written.
-    dtype : dtype
-        Of the rows read.
-    sample : tuple of int, optional
-        Shape of a row read; default: its own.
-    index : array of int, shape (n,), optional
-        The rows of `a`; default: all.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        (n, *sample).
+    The array, (N, …), may have any layout, dtype and byte order, and be a memory map; it is never written. A row is
+    reshaped to `sample`, and `index` are the rows of the view; default: all as they are.
     """
 
     def __init__(

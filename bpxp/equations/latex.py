@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from bpxp.equations.equations import Equations
 from bpxp.equations.notation import (
     Binary,
     Bracket,
@@ -11,7 +12,6 @@ from bpxp.equations.notation import (
     Comparison,
     Count,
     Equation,
-    Equations,
     Negative,
     Node,
     Not,
@@ -67,7 +67,7 @@ def to_latex(equation: Equation, /) -> str:
 
     Examples
     --------
-    >>> from bpxp.equations.notation import parse
+    >>> from bpxp.equations import parse
     >>> print(to_latex(parse("dW[i,j] = sum_n x[n,i]*delta[n,j]")))
     \frac{\partial J}{\partial W_{ij}} &= \sum_{n} x_{ni} \, \delta_{nj}
     """

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from bpxp.equations.equations import Equations
 from bpxp.equations.notation import (
     Binary,
     Bracket,
     Call,
     Comparison,
     Count,
-    Equations,
     Negative,
     Node,
     Not,
@@ -78,7 +78,7 @@ def evaluate(
 
     Examples
     --------
-    >>> from bpxp.equations.notation import Equations
+    >>> from bpxp.equations import Equations
     >>> product = Equations(z="z[n,j] = sum_i x[n,i]*W[i,j]")
     >>> evaluate(product, {"x": [[1.0, 2.0]], "W": [[3.0], [4.0]]})["z"]
     array([[11.]])

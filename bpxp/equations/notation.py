@@ -1,9 +1,6 @@
-"""Equations in index notation: what a layer, an activation, a loss, an optimizer or a schedule computes, as data.
+"""The index notation of `Equations`: its parser, and the tree that a line becomes.
 
-The lines are written beside the code that computes them fast. `bpxp.verify` runs them as slow loops and compares,
-`bpxp.equations.latex` prints them: page and program cannot drift apart.
-
-The notation, from loose to tight:
+From loose to tight:
 
 ==================================  ==================================================================================
 ``z[n,j] = …``, ``J = …``           an equation: one entry of an array, for every value of its indices; or a number
@@ -28,9 +25,8 @@ An index is a single letter, and has one range throughout: that of every axis wh
 
 from __future__ import annotations
 
-import functools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -144,67 +140,6 @@ def references(node: Any) -> Iterator[Reference]:
             yield from references(getattr(node, field.name))
 
 
-class Equations(Mapping[str, Equation]):
-    """The equations of one thing, in the order in which they can be computed.
-
-    Parameters
-    ----------
-    ranges : str, optional
-        Of indices that stand alone in no array, ``"i < kernel[0], j < kernel[1]"``: from 0 on.
-    **lines : str
-        A name for each equation, and the equation. They are read when first asked for.
-
-    Raises
-    ------
-    EquationError
-        When asked for, if a line is not in the notation.
-
-    Examples
-    --------
-    >>> lines = Equations(forward="z[n,j] = sum_i x[n,i]*W[i,j] + b[j]")
-    >>> lines["forward"].target.name
-    'z'
-    """
-
-    def __init__(self, *, ranges: str = "", **lines: str) -> None:
-        self.lines = {name: " ".join(line.split()) for name, line in lines.items()}
-        self._ranges = ranges
-        self._owner = ""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._owner = f"{owner.__name__}."
-
-    @functools.cached_property
-    def ranges(self) -> dict[str, Node]:
-        """The number of values of each declared index."""
-        found = {}
-        for part in filter(None, re.split(r",(?![^\[(]*[\])])", self._ranges)):
-            index, less, size = part.strip().partition(" < ")
-            if not (less and is_index(index)):
-                raise _Reader(part, f"{self._owner}equations, ranges").error("no range of an index", "'i < size'")
-            found[index] = _Reader(size, f"{self._owner}equations, ranges").whole(_Reader.sum)
-        return found
-
-    @functools.cached_property
-    def _parsed(self) -> dict[str, Equation]:
-        return {name: parse(line, f"{self._owner}equations, {name}") for name, line in self.lines.items()}
-
-    def __getitem__(self, name: str) -> Equation:
-        return self._parsed[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.lines)
-
-    def __len__(self) -> int:
-        return len(self.lines)
-
-    def __str__(self) -> str:
-        return "\n".join(self.lines.values())
-
-    def __repr__(self) -> str:
-        return f"Equations({', '.join(f'{name}={line!r}' for name, line in self.lines.items())})"
-
-
 def is_index(name: str) -> bool:
     """Return whether a name may be that of an index: a single letter."""
     return len(name) == 1 and name.isalpha()
@@ -220,6 +155,17 @@ def parse(line: str, where: str = "equation") -> Equation:
     """
     equation: Equation = _Reader(line, where).whole(_Reader.equation)
     return equation
+
+
+def parse_ranges(text: str, where: str = "ranges") -> dict[str, Node]:
+    """Return how many values each index of ``"i < kernel[0], j < kernel[1]"`` has."""
+    found = {}
+    for part in filter(None, re.split(r",(?![^\[(]*[\])])", text)):
+        index, less, size = part.strip().partition(" < ")
+        if not (less and is_index(index)):
+            raise _Reader(part, where).error("no range of an index", "'i < size'")
+        found[index] = _Reader(size, where).whole(_Reader.sum)
+    return found
 
 
 TOKEN = re.compile(r"\s*(?:(\d+(?:\.\d*)?(?:e[-+]?\d+)?)|([^\W\d]\w*'?)|(<=|>=|==|!=|[-+*/^()\[\]{},<>=]))")

@@ -29,17 +29,9 @@ WHOLE = 8  # as many steps, or a multiple of them, have a CUDA graph of their ow
 
 
 class Resident:
-    """Samples that lie on the device.
+    """Samples that lie on the device, in mini-batches of `size`."""
 
-    Attributes
-    ----------
-    samples : None
-        The step sees how many they are.
-    size : int
-        Samples per mini-batch.
-    """
-
-    samples = None
+    samples = None  # the step sees how many they are
 
     def __init__(self, backend: Backend, data: Data) -> None:
         self.backend, self.data, self.size = backend, data, int(data.batch_index.shape[0])
@@ -54,15 +46,7 @@ class Resident:
 
 
 class Stream:
-    """Samples that stay on the host, and come to the device in pieces of some mini-batches.
-
-    Parameters
-    ----------
-    backend : Backend
-    x, y : Rows
-    weight : Rows or None
-    size : int
-        Samples per mini-batch.
+    """Samples that stay on the host, and come to the device in pieces of some mini-batches of `size`.
 
     Attributes
     ----------
@@ -138,10 +122,8 @@ class Stream:
         """Gather a piece, and send it; in the thread."""
         rows = self.batches * self.size
         begin, end = piece * rows, min((piece + 1) * rows, -(-self.samples // self.size) * self.size)
-        if order is None:  # the last one again where a mini-batch is short, as an evaluation has it
-            which = np.minimum(np.arange(begin, end), self.samples - 1)
-        else:
-            which = order[begin:end]
+        # Without an order the last sample again where a mini-batch is short, as an evaluation has it.
+        which = np.minimum(np.arange(begin, end), self.samples - 1) if order is None else order[begin:end]
         for source, room in zip(self.sources, self.prefetch.host_buffer(piece % 2), strict=True):
             self._gather(source, which, room[: end - begin])
         self.prefetch.start(piece % 2)

@@ -9,7 +9,6 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bpxp.backends import Backend
@@ -34,6 +33,8 @@ from bpxp.nn.spec import Spec, specify
 from bpxp.optim import SGD, Optimizer, OptState
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bpxp.network.summary import Ledger
     from bpxp.saving.network import Stored
 

@@ -27,26 +27,16 @@ def moved(a: Any, backend: Backend, dtype: str) -> Array:
 
 
 def validate(new: Params, old: Params, backend: Backend, dtype: str) -> Params:
-    """Return a copy of `new` on the backend, in the structure of `old`.
-
-    Raises
-    ------
-    InvalidValueError
-        If names or shapes differ; the message names the first that does.
-    InvalidTypeError
-        If an entry is no array of numbers.
-    """
+    """Return a copy of `new` on the backend, in the structure of `old`; the first difference is an error."""
     wanted, found = dict(named_leaves(old)), dict(named_leaves(new))
     if list(wanted) != list(found):
-        names = (", ".join(found) or "nothing", ", ".join(wanted))
-        raise InvalidValueError(WHERE, "another structure", code="E016", got=names[0], expected=names[1])
+        got, expected = ", ".join(found) or "nothing", ", ".join(wanted)
+        raise InvalidValueError(WHERE, "another structure", code="E016", got=got, expected=expected)
     for name, a in found.items():
-        got, expected = tuple(np.shape(a)), tuple(wanted[name].shape)
+        got, expected = f"shape {tuple(np.shape(a))}", f"shape {tuple(wanted[name].shape)}"
         if got != expected:
-            what = f"{name} has the wrong shape"
-            raise InvalidValueError(WHERE, what, code="E016", got=f"shape {got}", expected=f"shape {expected}")
-    copies = [_copy(a, name, backend, dtype) for name, a in found.items()]
-    return unflatten(old, copies)
+            raise InvalidValueError(WHERE, f"{name} has the wrong shape", code="E016", got=got, expected=expected)
+    return unflatten(old, [_copy(a, name, backend, dtype) for name, a in found.items()])
 
 
 def _copy(a: Any, name: str, backend: Backend, dtype: str) -> Array:

@@ -13,7 +13,7 @@ from bpxp.backends import Array, Backend, get_backend
 from bpxp.backends.base import option
 from bpxp.backends.dlpack import is_host_array
 from bpxp.core.typing import Shape
-from bpxp.data.dataset import Dataset
+from bpxp.data.dataset import Dataset, as_vectors
 from bpxp.data.rows import Rows
 from bpxp.data.validation import inputs, targets
 from bpxp.errors import InvalidTypeError, InvalidValueError
@@ -41,9 +41,8 @@ class HostSamples:
 
     def select(self, rows: np.ndarray) -> HostSamples:
         """Return some of the samples."""
-        return HostSamples(
-            self.x.select(rows), self.y.select(rows), None if self.weight is None else self.weight.select(rows)
-        )
+        weight = None if self.weight is None else self.weight.select(rows)
+        return HostSamples(self.x.select(rows), self.y.select(rows), weight)
 
     def stream(self, backend: Backend, size: int) -> Stream:
         """Return the stream of batches of `size`, in order: always the same, since a captured step has its arrays."""
@@ -64,8 +63,6 @@ def prepare(spec: Spec, backend: Backend, data: Any, weight: Any, class_weight: 
     x = inputs.as_inputs(_as_vectors(spec, data, x), spec.input_shape, backend, spec.dtype, f"{where}: x")
     n_out, kind = spec.n_out, spec.loss.targets
     y = targets.as_targets(y, kind, int(x.shape[0]), spec.output_shape, backend, spec.dtype, f"{where}: y")
-    if weight is None and class_weight is None:
-        return x, y, None
     return x, y, targets.as_weights(weight, class_weight, y, n_out, backend, spec.dtype, where)
 
 
@@ -142,16 +139,15 @@ def _parts(data: Any, weight: Any, where: str) -> tuple[Any, Any, Any]:
         return data.x, data.y, data.weight if weight is None else weight
     if isinstance(data, (tuple, list)) and len(data) == 2:
         return data[0], data[1], weight
-    what = "not a data set"
-    got = type(data).__name__
-    raise InvalidTypeError(where, what, code="E030", got=got, expected="a Dataset or a pair (x, y)", fix="pass (x, y)")
+    expected, got = "a Dataset or a pair (x, y)", type(data).__name__
+    raise InvalidTypeError(where, "not a data set", code="E030", got=got, expected=expected, fix="pass (x, y)")
 
 
 def _as_vectors(spec: Spec, data: Any, x: Any) -> Any:
     """Return a Dataset's samples as vectors, if they are images and vectors are what the network takes."""
     if not isinstance(data, Dataset) or len(spec.input_shape) != 1 or len(x.shape) <= 2:
         return x
-    return x.reshape((x.shape[0], -1)) if data.backend is None else data.backend.xp.reshape(x, (x.shape[0], -1))
+    return as_vectors(x, data.backend)
 
 
 def as_metrics(metrics: Sequence[str | Metric] | None, loss: Loss) -> tuple[Metric, ...]:

@@ -10,7 +10,7 @@ from typing import NamedTuple, cast
 from bpxp.core.checks import fits_in_memory, set_counts, set_field
 from bpxp.core.random import HostRandom
 from bpxp.core.typing import Array, Namespace, Shape
-from bpxp.equations.notation import Equations
+from bpxp.equations import Equations
 from bpxp.errors import InvalidValueError
 from bpxp.nn import im2col, windows
 from bpxp.nn.activations import Activation, get_activation

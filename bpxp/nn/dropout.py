@@ -8,7 +8,7 @@ from bpxp.core.checks import number, set_numbers
 from bpxp.core.random import HostRandom
 from bpxp.core.threefry import LEVELS, Key, bernoulli, level
 from bpxp.core.typing import Array, Namespace, Shape
-from bpxp.equations.notation import Equations
+from bpxp.equations import Equations
 from bpxp.errors import InvalidValueError
 
 

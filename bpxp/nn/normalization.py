@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from bpxp.core.checks import fits_in_memory, set_numbers
 from bpxp.core.random import HostRandom
 from bpxp.core.typing import Array, Namespace, Shape
-from bpxp.equations.notation import Equations
+from bpxp.equations import Equations
 from bpxp.errors import InvalidValueError
 from bpxp.nn.functions import constant
 from bpxp.nn.initializers import Zeros

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 from bpxp.core.random import HostRandom
 from bpxp.core.tree import named_leaves
 from bpxp.core.typing import Array, Namespace, Params, Shape
-from bpxp.equations.notation import Equations
+from bpxp.equations import Equations
 from bpxp.nn.activations import Activation
 from bpxp.nn.layer import Layer
 from bpxp.nn.losses import Loss

@@ -10,7 +10,7 @@ from typing import NamedTuple, cast
 from bpxp.core.checks import set_field
 from bpxp.core.random import HostRandom
 from bpxp.core.typing import Array, Namespace, Shape
-from bpxp.equations.notation import Equations
+from bpxp.equations import Equations
 from bpxp.errors import InvalidValueError
 from bpxp.nn import window_tables, window_views, windows
 from bpxp.nn.windows import Axis, Grid, Pair

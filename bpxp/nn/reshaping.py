@@ -13,7 +13,7 @@ from typing import Any
 from bpxp.core.checks import set_field
 from bpxp.core.random import HostRandom
 from bpxp.core.typing import Array, Namespace, Shape
-from bpxp.equations.notation import Equations
+from bpxp.equations import Equations
 from bpxp.errors import InvalidTypeError, InvalidValueError
 
 

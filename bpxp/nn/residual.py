@@ -8,7 +8,7 @@ from typing import Any
 
 from bpxp.core.random import HostRandom
 from bpxp.core.typing import Array, Namespace, Params, Shape
-from bpxp.equations.notation import Equations
+from bpxp.equations import Equations
 from bpxp.errors import InvalidTypeError, InvalidValueError
 from bpxp.nn.layer import Layer
 from bpxp.nn.sequential import Sequential

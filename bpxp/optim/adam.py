@@ -9,7 +9,7 @@ from typing import Any
 from bpxp.core.checks import set_numbers
 from bpxp.core.tree import tree_map
 from bpxp.core.typing import Array, Namespace, Params
-from bpxp.equations.notation import Equations
+from bpxp.equations import Equations
 from bpxp.optim.optimizer import Optimizer
 from bpxp.optim.schedules import Schedule
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from bpxp.equations.notation import Equations
+from bpxp.equations import Equations
 from bpxp.optim.adam import Adam
 
 

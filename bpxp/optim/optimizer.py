@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from bpxp.core.checks import set_numbers
 from bpxp.core.tree import leaves, tree_map, unflatten
 from bpxp.core.typing import Array, Namespace, Params
-from bpxp.equations.notation import Equations
+from bpxp.equations import Equations
 from bpxp.optim.blocking import update_leaves
 from bpxp.optim.clipping import clip_by_norm, clip_by_value
 from bpxp.optim.schedules import Constant, Schedule, ScheduleState, as_schedule

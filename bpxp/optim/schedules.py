@@ -12,7 +12,7 @@ from typing import Any
 
 from bpxp.core.checks import number, set_counts, set_field, set_numbers
 from bpxp.core.typing import Array, Namespace
-from bpxp.equations.notation import Equations
+from bpxp.equations import Equations
 from bpxp.errors import InvalidTypeError, InvalidValueError, suggestion
 
 ScheduleState = tuple[Any, ...]

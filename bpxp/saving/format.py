@@ -11,7 +11,6 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -38,20 +37,9 @@ PIECE = 8 << 20  # bytes written at a time
 
 
 def write(path: str | Path, tensors: Tensors, description: Description) -> None:
-    """Write tensors and their description atomically.
+    """Write tensors and their description atomically; after an OSError, an old file at `path` is intact.
 
-    Parameters
-    ----------
-    path : path
-        By convention ``*.bpxp``.
-    tensors : dict of str to ndarray
-    description : dict
-        JSON values, under keys other than ``format``, ``sha256`` and ``seal``.
-
-    Raises
-    ------
-    OSError
-        The folder cannot be written, or is full; an old file at `path` is intact.
+    The description is JSON, under keys other than ``format``, ``sha256`` and ``seal``.
     """
     path = as_path(path, "save(path)")
     plain = {name: _plain(name, tensors[name]) for name in sorted(tensors)}
@@ -84,6 +72,8 @@ def _write_and_hash(stream: BinaryIO, tensors: Tensors) -> dict[str, str]:
 
     Each block goes to the disk at once, not only at the final fsync.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as beside:
         found = {name: beside.submit(digest, a) for name, a in tensors.items()}
         for a in tensors.values():
@@ -112,13 +102,7 @@ def _plain(name: str, a: np.ndarray) -> np.ndarray:
 
 
 def read(path: str | Path) -> tuple[Tensors, Description]:
-    """Return the tensors of a file and their description, every byte verified.
-
-    Raises
-    ------
-    OSError, CheckpointError
-        As `opened` and `Opened.tensors` raise them.
-    """
+    """Return the tensors of a file and their description, every byte verified; see `opened`."""
     with opened(path) as file:
         return file.tensors(), file.description
 
@@ -154,24 +138,9 @@ def opened(path: str | Path) -> Iterator[Opened]:
 
 
 class Opened:
-    """A file whose tensors have not been read yet.
+    """A file whose tensors have not been read yet; `places` are their dtypes and shapes, in file order.
 
     Declared sizes are compared with the file's size before memory is allocated.
-
-    Parameters
-    ----------
-    stream : binary file
-        At its beginning.
-    total : int
-        Its size in bytes.
-    where : str
-        For messages.
-
-    Attributes
-    ----------
-    description : dict
-    places : dict of str to (dtype, shape)
-        Of the tensors, in file order.
     """
 
     def __init__(self, stream: IO[bytes], total: int, where: str) -> None:
@@ -182,11 +151,6 @@ class Opened:
         """Read all tensors, and return those whose names start with one of `begin`, as arrays of their own.
 
         Each is read directly into its array, so reading needs no more memory than the file's size.
-
-        Raises
-        ------
-        CheckpointCorruptError
-            A tensor differs from the one that was written.
         """
         kept: Tensors = {}
         for name, (dtype, shape) in self.places.items():
@@ -195,9 +159,8 @@ class Opened:
             if self._stream.readinto(content) != len(content):  # type: ignore[attr-defined]
                 raise CheckpointCorruptError(self._where, f"the file ends within {name!r}", code="E060")
             if digest(a) != self.description["sha256"][name]:
-                raise CheckpointCorruptError(
-                    self._where, f"sha256 of {name!r} differs: the file is damaged", code="E060"
-                )
+                what = f"sha256 of {name!r} differs: the file is damaged"
+                raise CheckpointCorruptError(self._where, what, code="E060")
             if name.startswith(begin):
                 kept[name] = a
         return kept
@@ -207,15 +170,11 @@ def check_shapes(found: dict[str, Shape], expected: dict[str, Shape], where: str
     """Raise `CheckpointMismatchError`, with all differences at once, unless names and shapes are as expected."""
     lines = [f"missing {name} {shape}" for name, shape in expected.items() if name not in found]
     lines += [f"unexpected {name} {shape}" for name, shape in found.items() if name not in expected]
-    lines += [
-        f"{name} is {shape}, the layers need {expected[name]}"
-        for name, shape in found.items()
-        if name in expected and expected[name] != shape
-    ]
+    differing = [name for name, shape in found.items() if expected.get(name, shape) != shape]
+    lines += [f"{name} is {found[name]}, the layers need {expected[name]}" for name in differing]
     if lines:
-        raise CheckpointMismatchError(
-            where, "the tensors are not those of the layers: " + "; ".join(lines), code="E064"
-        )
+        what = f"the tensors are not those of the layers: {'; '.join(lines)}"
+        raise CheckpointMismatchError(where, what, code="E064")
 
 
 def digest(a: np.ndarray) -> str:

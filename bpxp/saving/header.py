@@ -52,24 +52,16 @@ def make(tensors: dict[str, np.ndarray], description: Description, sums: dict[st
 
 
 def read(stream: IO[bytes], total: int, where: str) -> tuple[Description, Places]:
-    """Return the description of a file of `total` bytes, and dtype and shape of its tensors, which fill the rest.
-
-    Raises
-    ------
-    CheckpointError
-        See `bpxp.saving.format.opened` for its subclasses.
-    """
+    """Return the description of a file of `total` bytes, and dtype and shape of its tensors, which fill the rest."""
     start = stream.read(9)
     _refuse_other_formats(start, total, where)
     (size,) = struct.unpack("<Q", start[:8])
     if size > total - 8:
-        raise CheckpointCorruptError(
-            where, "damaged, or no checkpoint", code="E060", got=f"a header of {size:,} bytes in {total:,} bytes"
-        )
+        got = f"a header of {size:,} bytes in {total:,} bytes"
+        raise CheckpointCorruptError(where, "damaged, or no checkpoint", code="E060", got=got)
     if size > HEADER_LIMIT:
-        raise CheckpointSecurityError(
-            where, "too large a header", code="E062", got=f"{size:,} bytes", expected=f"at most {HEADER_LIMIT:,}"
-        )
+        got, expected = f"{size:,} bytes", f"at most {HEADER_LIMIT:,}"
+        raise CheckpointSecurityError(where, "too large a header", code="E062", got=got, expected=expected)
     header = _parsed(start[8:] + stream.read(max(size - 1, 0)), where)
     description = _description(header, where)
     places = _places(header, total - 8 - size, where)
@@ -130,9 +122,8 @@ def _description(header: dict[str, Any], where: str) -> Description:
     except CheckpointError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointFormatError(
-            where, "without bpxp's description, or damaged", code="E061", expected="a file that Network.save wrote"
-        ) from error
+        what, expected = "without bpxp's description, or damaged", "a file that Network.save wrote"
+        raise CheckpointFormatError(where, what, code="E061", expected=expected) from error
     if not (isinstance(description.get("network"), dict) and isinstance(description.get("sha256"), dict)):
         raise CheckpointCorruptError(where, "the description is damaged", code="E060")
     return description
@@ -142,9 +133,8 @@ def _places(header: dict[str, Any], size: int, where: str) -> Places:
     """Return the tensors in file order, if their names are valid and they fill `size` bytes exactly."""
     entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
     if len(entries) > TENSOR_LIMIT:
-        raise CheckpointSecurityError(
-            where, f"{len(entries):,} tensors", code="E062", expected=f"at most {TENSOR_LIMIT:,}"
-        )
+        what, expected = f"{len(entries):,} tensors", f"at most {TENSOR_LIMIT:,}"
+        raise CheckpointSecurityError(where, what, code="E062", expected=expected)
     for name in entries:
         if not NAME.fullmatch(name):
             raise CheckpointSecurityError(where, "not a name for a tensor", code="E062", got=ascii(name)[:80])

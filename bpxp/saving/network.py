@@ -37,15 +37,7 @@ MISFITS = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionE
 
 
 class Stored(NamedTuple):
-    """What a file holds of a network.
-
-    Attributes
-    ----------
-    spec : Spec
-    params, stats : tree of array
-    seed, epoch, steps : int
-        Where training stands: epochs done, and steps as far as random layers count them.
-    """
+    """What a file holds of a network: also the epochs done, and the steps as far as random layers count them."""
 
     spec: Spec
     params: Params
@@ -100,14 +92,7 @@ def load(path: str | Path, custom: Sequence[type]) -> Stored:
 def build(kept: dict[str, Shape], config: dict[str, Any], custom: Sequence[type], where: str) -> Stored:
     """Return the described network, if its parameters and statistics have these shapes; without their numbers.
 
-    Raises
-    ------
-    CheckpointFormatError
-        If an entry of the description is missing or cannot be what it should be.
-    CheckpointSecurityError
-        If the layers would need more numbers than the file has, before they are there.
-    CheckpointMismatchError
-        If the tensors are not those of the layers.
+    Layers that need more numbers than the file has are refused before these are allocated.
     """
     try:
         for key in ("epoch", "steps"):
@@ -134,13 +119,7 @@ def build(kept: dict[str, Shape], config: dict[str, Any], custom: Sequence[type]
 
 
 def adopt(like: Any, tensors: MutableMapping[str, np.ndarray], prefix: str) -> Any:
-    """Return a tree in the structure of `like` of the tensors of a file, which are taken out of `tensors`.
-
-    Raises
-    ------
-    KeyError, ValueError
-        If one is missing, or has another shape.
-    """
+    """Return a tree in the structure of `like` of the tensors of a file, which are taken out of `tensors`."""
 
     def own(name: str, like: Array) -> np.ndarray:
         a = tensors.pop(name)

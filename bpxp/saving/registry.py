@@ -23,19 +23,7 @@ def known_classes() -> dict[str, type]:
 
 
 def describe(thing: Any, other: Callable[[Any], Any] | None = None) -> Any:
-    """Return an object of the registry, or a plain value, as JSON.
-
-    Parameters
-    ----------
-    thing : object
-    other : function, optional
-        Returns JSON for any other object.
-
-    Raises
-    ------
-    InvalidTypeError
-        For anything else.
-    """
+    """Return an object of the registry, or a plain value, as JSON; `other` does so for any other object."""
     if thing is None or isinstance(thing, (bool, int, float, str)):
         return thing
     if isinstance(thing, (tuple, list)):
@@ -50,19 +38,7 @@ def describe(thing: Any, other: Callable[[Any], Any] | None = None) -> Any:
 
 
 def build(config: Any, custom: Iterable[type] = ()) -> Any:
-    """Return the object that `describe` described; lists become tuples.
-
-    Parameters
-    ----------
-    config : JSON value
-    custom : iterable of type, optional
-        The caller's own dataclasses that the file may name, too.
-
-    Raises
-    ------
-    CheckpointFormatError
-        For a type that is not in the registry, or hyper-parameters that it does not accept.
-    """
+    """Return the object that `describe` described; lists become tuples. `custom` are the caller's own dataclasses."""
     return _built(config, known_classes() | {c.__name__: c for c in custom})
 
 
@@ -73,13 +49,11 @@ def _built(config: Any, classes: dict[str, type]) -> Any:
         return config
     name = config.get("type")
     if name not in classes:
-        what = "the file names an unknown type"
-        fix = "Network.load(path, custom=[MyLayer]) for your own layer"
+        what, fix = "the file names an unknown type", "Network.load(path, custom=[MyLayer]) for your own layer"
         raise CheckpointFormatError("load", what, code="E066", got=reprlib.repr(name), fix=fix)
     fields = {key: _built(value, classes) for key, value in config.items() if key != "type"}
     try:
         return classes[name](**fields)
     except (TypeError, ValueError) as error:
-        raise CheckpointFormatError(
-            "load", f"the file describes an impossible {name} ({error})", code="E061"
-        ) from error
+        what = f"the file describes an impossible {name} ({error})"
+        raise CheckpointFormatError("load", what, code="E061") from error

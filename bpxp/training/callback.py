@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from bpxp.core.checks import positive_int
 from bpxp.errors import InvalidTypeError
 from bpxp.network.network import Network
 from bpxp.training.history import History
 from bpxp.training.run import FitProgress
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Fit(Protocol):

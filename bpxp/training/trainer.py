@@ -9,8 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bpxp.backends import Step
 from bpxp.core.checks import as_path
@@ -20,7 +19,6 @@ from bpxp.network.network import Network, validate_network
 from bpxp.network.prepare import as_metrics
 from bpxp.network.step import TrainingStep
 from bpxp.optim import Optimizer, OptState, get_optimizer
-from bpxp.training import resume as saved_runs
 from bpxp.training.callback import Callback, validate_callbacks, watches
 from bpxp.training.divergence.monitor import DivergenceMonitor
 from bpxp.training.history import History, flat
@@ -30,6 +28,11 @@ from bpxp.training.pacing import MARKS, Pace, chunks
 from bpxp.training.progress import Progress
 from bpxp.training.run import FitProgress
 from bpxp.training.setup import FitSetup, validate_epochs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bpxp.training.resume import Saved
 
 
 class Trainer:
@@ -161,6 +164,8 @@ class Trainer:
         validate_epochs(epochs)
         one_of(on_interrupt, ("raise", "return"), "fit(on_interrupt=…)")
         one_of(on_divergence, ("locate", "raise"), "fit(on_divergence=…)")
+        from bpxp.training import resume as saved_runs  # files are needed in a fit, not by `import bpxp`
+
         with self._claimed():
             self._raised = None
             path = self._source(resume)
@@ -329,12 +334,14 @@ class Trainer:
             net.training = False
 
     @contextmanager
-    def _moments(self, saved: saved_runs.Saved | None) -> Iterator[None]:
+    def _moments(self, saved: Saved | None) -> Iterator[None]:
         """Call the callbacks at the beginning and at the end."""
         try:
             self._call("on_fit_begin")
             if saved is not None:
-                saved_runs.resume_callbacks(saved, self)
+                from bpxp.training.resume import resume_callbacks
+
+                resume_callbacks(saved, self)
             yield
         finally:
             self._call("on_fit_end")

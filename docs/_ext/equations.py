@@ -18,8 +18,8 @@ from sphinx import addnodes
 from sphinx.transforms import SphinxTransform
 
 import bpxp
+from bpxp.equations import Equations
 from bpxp.equations.latex import block
-from bpxp.equations.notation import Equations
 
 # Attributes that hold equations, and what their lines are on the page of a class.
 ATTRIBUTES = {

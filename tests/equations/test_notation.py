@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bpxp.equations import Equations
 from bpxp.equations.latex import block, to_latex
 from bpxp.equations.loops import evaluate
-from bpxp.equations.notation import Equations, parse
+from bpxp.equations.notation import parse
 from bpxp.errors import BpxpError, EquationError
 from bpxp.verify.equations.catalogue import catalogue
 

@@ -20,21 +20,10 @@ TYPES = {"float32": 0, "float64": 1, "float16": 2}  # cudaDataType_t: CUDA_R_32F
 
 
 def layout(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> tuple[bool, int] | None:
-    """Return how cuBLAS, which is column-major, has to read a row-major matrix: whether transposed, and the pitch.
+    """Return how cuBLAS, which is column-major, reads a (rows, columns) matrix: whether transposed, and the pitch.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        (rows, columns), none of them 0.
-    strides : tuple of int
-        In bytes.
-    itemsize : int
-
-    Returns
-    -------
-    (bool, int) or None
-        False for a row-major matrix, True for a column-major one; and the pitch, the number of items from one row or
-        column to the next. None for other strides: the matrix has to be copied.
+    False for a row-major matrix, True for a column-major one; the pitch is the number of items from one row or column
+    to the next. None for other strides: the matrix has to be copied. Strides are in bytes; no dimension is 0.
     """
     rows, columns = shape
     down, right = (stride // itemsize for stride in strides)
@@ -83,14 +72,7 @@ class Blas:
         )
 
     def matmul(self, a: Array, b: Array, /, mode: str = "") -> Array:
-        """Return a b; of float16 matrices in float32.
-
-        Parameters
-        ----------
-        a : array, (…, m, k)
-        b : array, (…, k, n)
-        mode : {"", "tf32"}
-        """
+        """Return a b, (…, m, k) by (…, k, n), in the mode "" or "tf32"; the product of float16 matrices in float32."""
         if b.ndim == 2 and a.ndim > 2 and a.flags.c_contiguous:
             flat = self.matmul(a.reshape(-1, a.shape[-1]), b, mode)
             return flat.reshape(*a.shape[:-1], b.shape[-1])

@@ -39,14 +39,11 @@ class JaxBackend:
         self.xp = namespace(jnp, self.device, from_dlpack=jnp.from_dlpack, matmul=matmul, **own)
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
-        if isinstance(a, jax.Array):
-            if self.device not in a.devices():
-                import_array(a, self, jnp.from_dlpack, self._dlpack_device)  # raises, naming both devices
-            return a if dtype is None or a.dtype == dtype else a.astype(dtype)
         if is_host_array(a):
             return self._from_host(host_array(a), dtype)
-        own = import_array(a, self, _from_dlpack, self._dlpack_device)
-        return own if dtype is None or own.dtype == dtype else own.astype(dtype)
+        if not isinstance(a, jax.Array) or self.device not in a.devices():
+            a = import_array(a, self, _from_dlpack, self._dlpack_device)  # or refused, naming both devices
+        return a if dtype is None or a.dtype == dtype else a.astype(dtype)
 
     def _from_host(self, a: np.ndarray, dtype: Any) -> Array:
         if self.device.platform != "cpu":
@@ -115,8 +112,7 @@ def find_device(device: str) -> Any:
         found = jax.devices(kind)
     except RuntimeError as error:
         platforms = sorted({d.platform for d in jax.devices()} | {"cpu"})
-        what = "JAX has no such platform here"
-        expected = " or ".join(f"jax:{p}" for p in platforms)
+        what, expected = "JAX has no such platform here", " or ".join(f"jax:{p}" for p in platforms)
         raise InvalidValueError("backend", what, code="E023", got=repr(f"jax:{device}"), expected=expected) from error
     position = int(index) if index.isdigit() else 0
     if (index and not index.isdigit()) or position >= len(found):

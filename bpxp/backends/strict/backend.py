@@ -33,11 +33,9 @@ class StrictBackend:
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
         if isinstance(a, type(self.xp.zeros(1))):
             if a.device != self.device:
-                what = "the array is on another device"
+                where, what, got = f"{self.name}.asarray", "the array is on another device", str(a.device)
                 fix = "net.to(…), where the array is; or pass a NumPy array"
-                raise DeviceMismatchError(
-                    f"{self.name}.asarray", what, code="E025", got=str(a.device), expected=str(self.device), fix=fix
-                )
+                raise DeviceMismatchError(where, what, code="E025", got=got, expected=str(self.device), fix=fix)
             return a if dtype is None or a.dtype == dtype else strict.astype(a, dtype)
         own = host_array(a) if is_host_array(a) else import_array(a, self, np.from_dlpack, (1, 0))
         if own.dtype == np.float16:
@@ -64,6 +62,5 @@ def check_device(device: str) -> None:
     """Raise if array-api-strict has no device of this name."""
     names = ("device1", "device2", "no_float64", "no_x64", "CPU_DEVICE")
     if device and device not in names:
-        raise InvalidValueError(
-            "backend", "array-api-strict has no such device", code="E023", got=repr(device), expected=", ".join(names)
-        )
+        what, expected = "array-api-strict has no such device", ", ".join(names)
+        raise InvalidValueError("backend", what, code="E023", got=repr(device), expected=expected)

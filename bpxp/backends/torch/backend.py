@@ -66,26 +66,9 @@ def _threefry(*words: Array) -> tuple[Array, ...]:
 
 # torch's own functions that conform to the standard for operands of one dtype, which is all that the mathematics
 # passes: array-api-compat's wrappers cost more than a small kernel.
+SAME = "abs exp expm1 log log1p logaddexp matmul maximum minimum reshape sqrt square tanh where".split()
 NATIVE = {
-    **{
-        name: getattr(torch, name)
-        for name in [
-            "abs",
-            "exp",
-            "expm1",
-            "log",
-            "log1p",
-            "logaddexp",
-            "matmul",
-            "maximum",
-            "minimum",
-            "reshape",
-            "sqrt",
-            "square",
-            "tanh",
-            "where",
-        ]
-    },
+    **{name: getattr(torch, name) for name in SAME},
     "sum": _sum,
     "take": _take,
     "max": _extremum(torch.amax),
@@ -117,13 +100,13 @@ class TorchBackend:
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
         if isinstance(a, torch.Tensor):
-            own = a if a.device == self.device else import_array(a, self, torch.from_dlpack, self._dlpack_device)
-            if own.requires_grad:
-                own = import_array(own, self, torch.from_dlpack, self._dlpack_device)  # raises, with the fix
-        elif is_host_array(a):
-            own = self._from_host(host_array(a))
+            foreign = a.requires_grad or a.device != self.device
         else:
+            foreign = not is_host_array(a)
+        if foreign:  # or refused, with the fix
             own = import_array(a, self, torch.from_dlpack, self._dlpack_device)
+        else:
+            own = a if isinstance(a, torch.Tensor) else self._from_host(host_array(a))
         return own if dtype is None else own.to(dtype)
 
     def _from_host(self, a: np.ndarray) -> Array:
@@ -170,9 +153,8 @@ def check_device(device: str) -> None:
     """Raise if torch does not have the device."""
     kind, _, index = device.partition(":")
     if kind not in ("", "cpu", "cuda") or (index and not index.isdigit()):
-        raise InvalidValueError(
-            "backend", "unknown torch device", code="E023", got=repr(device), expected="cpu, cuda or cuda:<index>"
-        )
+        what, expected = "unknown torch device", "cpu, cuda or cuda:<index>"
+        raise InvalidValueError("backend", what, code="E023", got=repr(device), expected=expected)
     if kind == "cuda" and not torch.cuda.is_available():
         raise RuntimeError(f"torch {torch.__version__} sees no CUDA device")
     if kind == "cuda" and index and int(index) >= torch.cuda.device_count():

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from bpxp.core.checks import number
+from bpxp.core.checks import set_numbers
 from bpxp.core.threefry import unit
 from bpxp.core.typing import Array, Namespace, Shape
 from bpxp.data.augment.geometric import Geometric
@@ -47,10 +47,9 @@ class Affine(Geometric):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, high in (("degrees", 180.0), ("scale", 1.0), ("shear", math.inf), ("shift", math.inf)):
-            where = f"{type(self).__name__}({name}=…)"
-            value = number(getattr(self, name), where, low=0.0, high=high, high_open=name == "scale")
-            object.__setattr__(self, name, value)
+        set_numbers(self, "degrees", low=0.0, high=180.0)
+        set_numbers(self, "scale", low=0.0, high=1.0, high_open=True)
+        set_numbers(self, "shear", "shift", low=0.0)
 
     def words(self, batch: int, shape: Shape, /) -> int:
         return 5 * batch
@@ -77,20 +76,8 @@ def affine(angle: Array, scale: Array, shear: Array, down: Array, right: Array, 
     return Motion(cos, sin, -(cos * down + sin * right), xy, xx, -(xy * down + xx * right))
 
 
-class _OneOfAffine(Geometric):
-    @property
-    def affine(self) -> Affine:
-        raise NotImplementedError
-
-    def words(self, batch: int, shape: Shape, /) -> int:
-        return self.affine.words(batch, shape)
-
-    def motion(self, words: Array, batch: int, /, *, dtype: Any, xp: Namespace) -> Motion:
-        return self.affine.motion(words, batch, dtype=dtype, xp=xp)
-
-
 @dataclass(frozen=True)
-class Rotate(_OneOfAffine):
+class Rotate(Geometric):
     """Rotate each image about its centre.
 
     Parameters
@@ -105,15 +92,16 @@ class Rotate(_OneOfAffine):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "degrees", number(self.degrees, "Rotate(degrees=…)", low=0.0, high=180.0))
+        set_numbers(self, "degrees", low=0.0, high=180.0)
 
-    @property
-    def affine(self) -> Affine:
-        return Affine(degrees=self.degrees)
+    words = Affine.words
+
+    def motion(self, words: Array, batch: int, /, *, dtype: Any, xp: Namespace) -> Motion:
+        return Affine(degrees=self.degrees).motion(words, batch, dtype=dtype, xp=xp)
 
 
 @dataclass(frozen=True)
-class Scale(_OneOfAffine):
+class Scale(Geometric):
     """Enlarge or shrink each image about its centre.
 
     Parameters
@@ -128,12 +116,12 @@ class Scale(_OneOfAffine):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        fraction = number(self.fraction, "Scale(fraction=…)", low=0.0, high=1.0, high_open=True)
-        object.__setattr__(self, "fraction", fraction)
+        set_numbers(self, "fraction", low=0.0, high=1.0, high_open=True)
 
-    @property
-    def affine(self) -> Affine:
-        return Affine(scale=self.fraction)
+    words = Affine.words
+
+    def motion(self, words: Array, batch: int, /, *, dtype: Any, xp: Namespace) -> Motion:
+        return Affine(scale=self.fraction).motion(words, batch, dtype=dtype, xp=xp)
 
 
 @dataclass(frozen=True)
@@ -155,12 +143,10 @@ class Shift(Geometric):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        pixels = number(self.pixels, "Shift(pixels=…)", low=0.0)
-        if not self.subpixel and not pixels.is_integer():
-            what = "not a whole number of pixels"
-            fix = f"Shift({pixels:g}, subpixel=True)"
+        set_numbers(self, "pixels", low=0.0)
+        if not self.subpixel and not self.pixels.is_integer():
+            what, fix = "not a whole number of pixels", f"Shift({self.pixels:g}, subpixel=True)"
             raise InvalidValueError("Shift(pixels=…)", what, code="E005", got=repr(self.pixels), fix=fix)
-        object.__setattr__(self, "pixels", pixels)
 
     @property
     def whole(self) -> bool:
@@ -201,11 +187,9 @@ class Flip(Geometric):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.horizontal, bool):
-            raise InvalidTypeError(
-                "Flip(horizontal=…)", "not a bool", code="E001", got=repr(self.horizontal), fix="Flip(probability=0.5)"
-            )
-        probability = number(self.probability, "Flip(probability=…)", low=0.0, high=1.0)
-        object.__setattr__(self, "probability", probability)
+            got, fix = repr(self.horizontal), "Flip(probability=0.5)"
+            raise InvalidTypeError("Flip(horizontal=…)", "not a bool", code="E001", got=got, fix=fix)
+        set_numbers(self, "probability", low=0.0, high=1.0)
 
     @property
     def whole(self) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from bpxp.core.checks import set_field
 from bpxp.core.threefry import Key
 from bpxp.core.typing import Array, Namespace, Shape
 from bpxp.data.augment.geometric import Geometric, warp
@@ -29,7 +30,7 @@ class Compose:
     transforms: tuple[Transform, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "transforms", validate_transforms(self.transforms, "Compose(transforms=…)"))
+        set_field(self, "transforms", validate_transforms(self.transforms, "Compose(transforms=…)"))
 
     @property
     def mixes(self) -> bool:
@@ -59,13 +60,7 @@ class Compose:
 
 
 def validate_transforms(transforms: Any, where: str) -> tuple[Transform, ...]:
-    """Return transforms as a tuple.
-
-    Raises
-    ------
-    InvalidTypeError
-        If it is not a sequence, or an item cannot be called or hashed.
-    """
+    """Return transforms as a tuple; each must be callable and hashable."""
     if callable(transforms) or not isinstance(transforms, Iterable):
         what = "not a sequence of transforms"
         raise InvalidTypeError(where, what, code="E056", got=type(transforms).__name__, fix="augment=[Rotate(10)]")
@@ -79,21 +74,7 @@ def validate_transforms(transforms: Any, where: str) -> tuple[Transform, ...]:
 
 
 def arranged(transforms: Any, in_shape: Shape, where: str = "fit(augment=…)") -> tuple[Compose, ...]:
-    """Return transforms as a training step takes them: one `Compose`, or ().
-
-    Parameters
-    ----------
-    transforms : sequence of transforms
-    in_shape : tuple of int
-        Of the network's samples.
-
-    Raises
-    ------
-    InvalidTypeError
-        If one is not a transform.
-    InvalidValueError
-        If one needs images and the samples are not.
-    """
+    """Return transforms as a training step takes them: one `Compose`, or (), that fits the samples."""
     found = validate_transforms(transforms, where)
     for transform in found:
         _fits(transform, in_shape)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from bpxp.core.checks import number
+from bpxp.core.checks import set_numbers
 from bpxp.core.typing import Array, Namespace, Shape
 from bpxp.data.augment.geometric import Geometric
 
@@ -50,8 +50,8 @@ class ElasticDistortion(Geometric):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "alpha", number(self.alpha, "ElasticDistortion(alpha=…)", low=0.0))
-        object.__setattr__(self, "sigma", number(self.sigma, "ElasticDistortion(sigma=…)", low=1.0))
+        set_numbers(self, "alpha", low=0.0)
+        set_numbers(self, "sigma", low=1.0)
 
     def words(self, batch: int, shape: Shape, /) -> int:
         height, width, _ = shape

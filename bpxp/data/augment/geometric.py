@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
+from bpxp.core.checks import set_field
 from bpxp.core.threefry import Key, random_bits
 from bpxp.core.typing import Array, Namespace, Shape
 from bpxp.data.augment.resample import Motion, places, resample
@@ -26,7 +27,7 @@ class Geometric:
     shape: Shape | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", validate_shape(self.shape, f"{type(self).__name__}(shape=…)"))
+        set_field(self, "shape", validate_shape(self.shape, f"{type(self).__name__}(shape=…)"))
 
     @property
     def whole(self) -> bool:
@@ -50,18 +51,8 @@ class Geometric:
 
 
 def warp(transforms: Sequence[Geometric], x: Array, key: Key, /, *, xp: Namespace) -> Array:
-    """Apply geometric transforms, one after another, with one resampling.
+    """Apply geometric transforms of the same `shape`, one after another, with one resampling and one random draw.
 
-    Parameters
-    ----------
-    transforms : sequence of Geometric
-        All of the same `shape`.
-    x : array, (batch, *in_shape)
-    key : Key
-        For all of them: one draw, whose words are handed out in order, is cheaper than several.
-
-    Notes
-    -----
     Affine maps are composed, and displacements added to the result. An affine map after a displacement field would
     rotate and stretch the field; it is not applied, since the field is random, isotropic and stationary.
     """

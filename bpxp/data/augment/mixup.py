@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from bpxp.core.checks import number
+from bpxp.core.checks import set_numbers
 from bpxp.core.threefry import Key, uniform
 from bpxp.core.typing import Array, Namespace
 from bpxp.errors import InvalidTypeError
@@ -37,7 +37,7 @@ class Mixup:
     mixes = True  # targets, too: the trainer one-hot encodes class indices
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "alpha", number(self.alpha, "Mixup(alpha=…)", low=0.0, low_open=True))
+        set_numbers(self, "alpha", low=0.0, low_open=True)
 
     def __call__(self, x: Array, y: Array, key: Key, /, *, xp: Namespace) -> tuple[Array, Array]:
         if len(y.shape) < 2 or not xp.isdtype(y.dtype, "real floating"):

@@ -6,7 +6,7 @@ import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
-from bpxp.core.checks import number, positive_int
+from bpxp.core.checks import set_counts, set_field, set_numbers
 from bpxp.core.threefry import Key, uniform
 from bpxp.core.typing import Array, Namespace, Shape
 from bpxp.data.augment.shapes import image_shape, validate_shape
@@ -25,7 +25,7 @@ class Noise:
     std: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "std", number(self.std, "Noise(std=…)", low=0.0))
+        set_numbers(self, "std", low=0.0)
 
     def __call__(self, x: Array, y: Array, key: Key, /, *, xp: Namespace) -> tuple[Array, Array]:
         noise = normal(key, tuple(x.shape), dtype=x.dtype, xp=xp)
@@ -72,17 +72,16 @@ class Cutout:
     shape: Shape | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "size", positive_int(self.size, "Cutout(size=…)"))
-        object.__setattr__(self, "shape", validate_shape(self.shape, "Cutout(shape=…)"))
+        set_counts(self, "size")
+        set_field(self, "shape", validate_shape(self.shape, "Cutout(shape=…)"))
 
     def __call__(self, x: Array, y: Array, key: Key, /, *, xp: Namespace) -> tuple[Array, Array]:
         batch, (height, width, channels) = x.shape[0], image_shape(self.shape, tuple(x.shape[1:]), "Cutout")
         centre = uniform(key, (batch, 2), dtype=x.dtype, xp=xp)
-        inside = [
+        rows, columns = (
             xp.astype(self._covered(centre[:, i], length, xp), x.dtype) for i, length in enumerate((height, width))
-        ]
-        keep = xp.expand_dims(inside[0], axis=2) * xp.expand_dims(inside[1], axis=1)
-        keep = 1.0 - keep
+        )
+        keep = 1.0 - xp.expand_dims(rows, axis=2) * xp.expand_dims(columns, axis=1)
         images = xp.reshape(x, (batch, height, width, channels)) * xp.expand_dims(keep, axis=3)
         return xp.reshape(images, x.shape), y
 

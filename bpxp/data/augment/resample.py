@@ -74,14 +74,14 @@ def resample(images: Array, at: Array, /, *, whole: bool = False, xp: Namespace)
     row above the next image, and the column left of the next row. Points more than one pixel outside are clamped to
     this border, so no weight has to be masked.
     """
-    batch, height, width, channels = images.shape
+    batch, height, width, _ = images.shape
     stride, dtype = width + 1, images.dtype
     at = xp.maximum(at, xp.full((1, 1, 1), -1.0, dtype=dtype))
     limit = xp.reshape(xp.arange(2, dtype=dtype) * float(width - height) + float(height), (2, 1, 1))
     at = xp.minimum(at, limit)
-    pixel = xp.floor(at)
-    at -= pixel
-    pixel = xp.astype(pixel, xp.int32)
+    corner = xp.floor(at)
+    at -= corner
+    pixel = xp.astype(corner, xp.int32)
     # The border before the first image takes stride + 1 places.
     first = xp.arange(batch, dtype=xp.int32) * ((height + 1) * stride) + (stride + 1)
     index = pixel[0, :, :] * stride
@@ -90,9 +90,8 @@ def resample(images: Array, at: Array, /, *, whole: bool = False, xp: Namespace)
     index = xp.reshape(index, (-1,))
     flat = _bordered(images, xp)
     last = flat.shape[0] - stride - 1
-    shape = (batch, height, width, channels)
     if whole:
-        return xp.reshape(xp.take(flat, index, axis=0), shape)
+        return xp.reshape(xp.take(flat, index, axis=0), images.shape)
     # A shifted view and the same index read the neighbours.
     p00, p01, p10, p11 = (xp.take(flat[k : k + last, :], index, axis=0) for k in (0, 1, stride, stride + 1))
     v, u = (xp.reshape(at[i, :, :], (-1, 1)) for i in (0, 1))
@@ -105,7 +104,7 @@ def resample(images: Array, at: Array, /, *, whole: bool = False, xp: Namespace)
     p10 -= p00
     p10 *= v
     p00 += p10
-    return xp.reshape(p00, shape)
+    return xp.reshape(p00, images.shape)
 
 
 def _bordered(images: Array, xp: Namespace) -> Array:

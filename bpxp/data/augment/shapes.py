@@ -11,39 +11,17 @@ from bpxp.errors import InvalidTypeError, InvalidValueError
 
 
 def validate_shape(shape: Any, where: str) -> Shape | None:
-    """Return a given shape of images as a tuple of three; None stays None.
-
-    Raises
-    ------
-    InvalidTypeError, InvalidValueError
-        If it is not (height, width, channels).
-    """
+    """Return a given (height, width, channels) as a tuple of three; None stays None."""
     if shape is None:
         return None
     if not isinstance(shape, (tuple, list)) or len(shape) != 3:
-        raise InvalidTypeError(
-            where, "not the shape of an image", code="E001", got=repr(shape), expected="(28, 28, 1), for example"
-        )
+        what, expected = "not the shape of an image", "(28, 28, 1), for example"
+        raise InvalidTypeError(where, what, code="E001", got=repr(shape), expected=expected)
     return tuple(positive_int(n, where) for n in shape)
 
 
 def image_shape(shape: Shape | None, in_shape: Shape, name: str) -> Shape:
-    """Return (height, width, channels) of the images that samples of `in_shape` are.
-
-    Parameters
-    ----------
-    shape : tuple of int or None
-        What the transform was given.
-    in_shape : tuple of int
-        Of one sample, as it goes to the network.
-    name : str
-        The transform, for the message.
-
-    Raises
-    ------
-    InvalidValueError
-        If they are not images, or have another size.
-    """
+    """Return (height, width, channels) of samples of `in_shape` for the transform `name`, which was given `shape`."""
     if shape is None and len(in_shape) == 3:
         return in_shape
     if shape is not None and math.prod(shape) == math.prod(in_shape):

@@ -51,16 +51,7 @@ def fetch(
 ) -> tuple[Fetched | None, list[Failure]]:
     """Return `file` from the first of `mirrors` that sends the published bytes, and why those before it failed.
 
-    Parameters
-    ----------
-    file : Published
-        Mirrors have it as ``<mirror><name>.gz``; compression is detected from the content.
-    mirrors : sequence of str
-        Addresses that end in a slash.
-    progress : bool, optional
-        Report on stderr; a bar if it is a terminal.
-    timeout : tuple of float, optional
-        Seconds to connect, and between two pieces.
+    Mirrors, whose addresses end in a slash, have it as ``<mirror><name>.gz``; compression is detected from the content.
     """
     failures = []
     for mirror in mirrors:
@@ -75,9 +66,8 @@ def fetch(
         except DatasetChecksumError as error:
             failures.append(Failure(url, error.brief, wrong=True))
         except DatasetFormatError as error:
-            digest = hashlib.sha256(content).hexdigest()
-            reason = f"{error.brief} The {len(content):,} bytes received have SHA-256 {digest}"
-            failures.append(Failure(url, reason, wrong=True))
+            received = f"The {len(content):,} bytes received have SHA-256 {hashlib.sha256(content).hexdigest()}"
+            failures.append(Failure(url, f"{error.brief} {received}", wrong=True))
     return None, failures
 
 

@@ -69,26 +69,16 @@ def folder_dataset(path: str | os.PathLike[str]) -> tuple[Dataset, Dataset]:
 def assemble(
     arrays: Mapping[str, np.ndarray], name: str, classes: tuple[str, ...], where: str
 ) -> tuple[Dataset, Dataset]:
-    """Return the data sets for training and testing of the arrays in four files; a grey image gets its channel axis.
-
-    Raises
-    ------
-    DatasetFormatError
-        If images and labels do not fit together, or a label is no class index.
-    """
+    """Return the data sets for training and testing of the arrays in four files; a grey image gets its channel axis."""
     found = []
     for part, names in PARTS.items():
         x, y = (arrays[name] for name in names)
         indices = y.ndim == 1 and y.dtype.kind in "iu" and len(y) and y.min() >= 0
         if not indices or x.ndim not in (2, 3, 4) or len(x) != len(y):
-            raise DatasetFormatError(
-                where,
-                f"{name} {part}: "
-                + (f"{len(x)} samples but {len(y)} labels" if len(x) != len(y) else "not images and labels"),
-                code="E070",
-                got=f"x {x.shape} {x.dtype}, y {y.shape} {y.dtype}",
-                expected="x (N, height, width), y (N,) of integers >= 0, N > 0",
-            )
+            what = f"{len(x)} samples but {len(y)} labels" if len(x) != len(y) else "not images and labels"
+            got = f"x {x.shape} {x.dtype}, y {y.shape} {y.dtype}"
+            expected = "x (N, height, width), y (N,) of integers >= 0, N > 0"
+            raise DatasetFormatError(where, f"{name} {part}: {what}", code="E070", got=got, expected=expected)
         x = x[..., np.newaxis] if x.ndim == 3 else x
         found.append(Dataset(x, y.astype(np.int32), name=f"{name} {part}", classes=classes))
     return found[0], found[1]

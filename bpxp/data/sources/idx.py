@@ -18,10 +18,8 @@ from bpxp.core.checks import as_path
 from bpxp.errors import DatasetChecksumError, DatasetFormatError, InvalidTypeError, InvalidValueError
 
 # The third byte of the magic number; the fourth is the number of dimensions.
-DTYPES = {
-    code: np.dtype(name)
-    for code, name in {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}.items()
-}
+KINDS = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+DTYPES = {code: np.dtype(name) for code, name in KINDS.items()}
 GZIP_MAGIC = b"\x1f\x8b"
 # Deflate writes at most 258 bytes per 2 bits, so an archive that announces more cannot hold it.
 DEFLATE_LIMIT = 1032
@@ -122,12 +120,11 @@ def write_idx(path: str | os.PathLike[str], array: Any, /) -> None:
     codes = {dtype.newbyteorder("="): code for code, dtype in DTYPES.items()}
     code, where = codes.get(a.dtype.newbyteorder("=")), "write_idx(array)"
     if code is None:
-        what, known = "IDX has no such dtype", ", ".join(map(str, codes))
-        fix = "array.astype('int32')"
+        what, known, fix = "IDX has no such dtype", ", ".join(map(str, codes)), "array.astype('int32')"
         raise InvalidTypeError(where, what, code="E074", got=str(a.dtype), expected=known, fix=fix)
     if not 1 <= a.ndim <= MAX_DIMENSIONS or max(a.shape) >= 1 << 32:
-        what = "IDX cannot hold the shape"
-        raise InvalidValueError(where, what, code="E074", got=str(a.shape), expected="1 to 32 dimensions")
+        what, expected = "IDX cannot hold the shape", "1 to 32 dimensions"
+        raise InvalidValueError(where, what, code="E074", got=str(a.shape), expected=expected)
     header = bytes([0, 0, code, a.ndim]) + np.array(a.shape, ">u4").tobytes()
     content = header + a.astype(DTYPES[code]).tobytes()
     path = as_path(path, "write_idx(path)")
@@ -176,7 +173,7 @@ def _header(
         raise _damaged(where, "truncated within the header", f"{4 + len(dimensions)} bytes", f"{4 + 4 * magic[3]}")
     header, dtype = magic + dimensions, DTYPES[magic[2]]
     shape = tuple(int(n) for n in np.frombuffer(dimensions, ">u4"))
-    factors = [*shape, dtype.itemsize] if dtype.itemsize > 1 else [*shape]
+    factors = (*shape, dtype.itemsize) if dtype.itemsize > 1 else shape
     need = len(header) + math.prod(factors)
     expected = f"{need:,} bytes ({' x '.join(map(str, factors))} + {len(header)})"
     # A zero among the dimensions must not hide that the others are absurd.

@@ -133,9 +133,8 @@ def _load(collection: Collection, folder: Folder, download: bool, progress: bool
 
     cache = platformdirs.user_cache_path("bpxp") / collection.name
     keep = cache if folder is None else as_path(folder, f"{collection.call[:-1]}folder=…)")
-    named = [
-        Path(root) / sub for root in (folder, os.environ.get(ENVIRONMENT)) if root for sub in collection.subfolders
-    ]
+    roots = [Path(root) for root in (folder, os.environ.get(ENVIRONMENT)) if root]
+    named = [root / sub for root in roots for sub in collection.subfolders]
     mirrors = list(collection.mirrors)
     arrays = {}
     for file in collection.files:
@@ -176,13 +175,10 @@ def _obtain(
             fix = "try again later, or copy the files from elsewhere and pass folder="
             raise DatasetChecksumError(collection.call, what, code="E071", first=first, fix=fix)
         files = ", ".join(f"{f.name}.gz ({f.packed:,} bytes; {f.size:,} unpacked)" for f in collection.files)
-        raise DatasetUnavailableError(
-            collection.call,
-            f"{file.name} is not on this machine and cannot be downloaded:\n{tried}\n"
-            f"The files, plain or .gz, are {files}",
-            code="E072",
-            fix=f"put them into {keep}, or into any folder and set {ENVIRONMENT} to it or pass folder=",
-        )
+        what = f"{file.name} is not on this machine and cannot be downloaded:\n{tried}"
+        what += f"\nThe files, plain or .gz, are {files}"
+        fix = f"put them into {keep}, or into any folder and set {ENVIRONMENT} to it or pass folder="
+        raise DatasetUnavailableError(collection.call, what, code="E072", fix=fix)
     mirrors[:] = mirrors[len(failures) :] + mirrors[: len(failures)]
     path = keep / (f"{file.name}.gz" if fetched.content[:2] == GZIP_MAGIC else file.name)
     try:

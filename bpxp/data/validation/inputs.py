@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bpxp.backends import Array, Backend, get_backend
-from bpxp.backends.dlpack import is_host_array
+from bpxp.backends.dlpack import is_host_array, library_of
 from bpxp.core.typing import Shape
 from bpxp.errors import BpxpError, InvalidTypeError, InvalidValueError
 
@@ -21,31 +21,20 @@ BLOCK = 1 << 20  # numbers validated at a time: the array may be larger than mem
 
 
 def as_host(a: Any, where: str) -> np.ndarray:
-    """Return `a` as a NumPy array of real numbers.
-
-    Raises
-    ------
-    InvalidTypeError
-        None, iterators, text, objects, dates, complex numbers, sparse or masked arrays, mixed data frames.
-    InvalidValueError
-        Rows of different lengths.
-    """
-    name = _name(where)
+    """Return `a` as a NumPy array of real numbers; anything else is refused, with what to write instead."""
+    name = where.rpartition(": ")[2]  # "y" of "fit: y"
+    name = name if name.isidentifier() else "x"
     if a is None:
         raise InvalidTypeError(where, "is missing", code="E030", got="None", expected="an array")
     if hasattr(a, "__next__"):
-        what = "can be read only once"
-        fix = f"{name} = np.stack(list({name}))"
-        raise InvalidTypeError(where, what, code="E030", got=type(a).__name__, expected="an array", fix=fix)
+        what, got, fix = "can be read only once", type(a).__name__, f"{name} = np.stack(list({name}))"
+        raise InvalidTypeError(where, what, code="E030", got=got, expected="an array", fix=fix)
     if hasattr(a, "collect_schema") and hasattr(a, "collect"):
-        raise InvalidTypeError(
-            where, "has not been computed yet", code="E030", got=type(a).__name__, fix=f"pass {name}.collect()"
-        )
+        what, got, fix = "has not been computed yet", type(a).__name__, f"pass {name}.collect()"
+        raise InvalidTypeError(where, what, code="E030", got=got, fix=fix)
     if hasattr(a, "tocsr") and hasattr(a, "toarray"):
-        matrix = f"{type(a).__module__.split('.')[0]}.sparse {type(a).__name__}"
-        raise InvalidTypeError(
-            where, "sparse", code="E032", got=matrix, expected="a dense array", fix=f"pass {name}.toarray()"
-        )
+        got, fix = f"{library_of(a)}.sparse {type(a).__name__}", f"pass {name}.toarray()"
+        raise InvalidTypeError(where, "sparse", code="E032", got=got, expected="a dense array", fix=fix)
     if np.ma.isMaskedArray(a):
         if np.ma.is_masked(a):
             got = f"{int(np.ma.getmaskarray(a).sum())} of {a.size} masked"
@@ -70,35 +59,19 @@ def as_host(a: Any, where: str) -> np.ndarray:
     if kind == "c":
         raise InvalidTypeError(where, f"{array.dtype} not supported", code="E031", fix=f"pass {name}.real")
     if kind not in "biuf":
-        got = f"dtype {array.dtype}"
-        fix = "encode it as numbers"
+        got, fix = f"dtype {array.dtype}", "encode it as numbers"
         raise InvalidTypeError(where, "not numbers", code="E031", got=got, expected="integers or floats", fix=fix)
     return array
 
 
-def _name(where: str) -> str:
-    """Return ``"y"`` of ``"fit: y"``, the name used in fixes."""
-    name = where.rpartition(": ")[2]
-    return name if name.isidentifier() else "x"
-
-
 def adopt(a: Any, backend: Backend, where: str) -> Array:
-    """Return an array of any library as one of the backend, without a copy.
-
-    Raises
-    ------
-    DeviceMismatchError
-        It is on another device.
-    InvalidTypeError
-        It records gradients, or the backend's library does not support its dtype.
-    """
+    """Return an array of any library as one of the backend, without a copy; on another device it is an error."""
     try:
         return backend.asarray(a)
     except BpxpError as error:
         raise error.replaced(where=where) from None
     except (BufferError, TypeError) as error:
-        what = f"{backend.name} cannot take the array"
-        got = f"dtype {a.dtype} of {type(a).__module__.split('.')[0]} ({error})"
+        what, got = f"{backend.name} cannot take the array", f"dtype {a.dtype} of {library_of(a)} ({error})"
         raise InvalidTypeError(where, what, code="E031", got=got, fix="convert it to float32") from error
 
 
@@ -106,8 +79,7 @@ def _check_columns(frame: Any, where: str) -> None:
     for name, dtype in zip(frame.columns, frame.dtypes, strict=True):
         text = str(dtype).lower()
         if not any(word in text for word in ("int", "float", "bool", "double", "decimal")):
-            what = f"column {name!r} is not numeric"
-            fix = f"x.drop(columns=[{name!r}]), or encode it"
+            what, fix = f"column {name!r} is not numeric", f"x.drop(columns=[{name!r}]), or encode it"
             raise InvalidTypeError(where, what, code="E031", got=f"dtype {dtype}", expected="numbers", fix=fix)
 
 
@@ -131,39 +103,16 @@ def _first_non_number(array: np.ndarray) -> str:
 
 
 def as_inputs(x: Any, in_shape: Shape, backend: Backend, dtype: str, where: str) -> Array:
-    """Return x on the backend, in the network's dtype; uint8 stays uint8.
-
-    Parameters
-    ----------
-    x : array_like, (n, *in_shape)
-    in_shape : tuple of int
-        Shape of one sample.
-    backend : Backend
-    dtype : str
-        Of the network.
-    where : str
-        The call and argument, for messages.
-
-    Raises
-    ------
-    InvalidValueError
-        Wrong shape, no samples, NaN, infinity, or a number too large for the dtype.
-    InvalidTypeError
-        Not an array of real numbers.
-    DeviceMismatchError
-        An array on another device.
-    """
-    xp = backend.xp
-    target = getattr(xp, dtype)
+    """Return x, (n, *in_shape), on the backend, in the network's dtype, every number finite; uint8 stays uint8."""
+    xp, target = backend.xp, getattr(backend.xp, dtype)
     if not is_host_array(x):
         array = adopt(x, backend, where)
         check_shape(tuple(array.shape), in_shape, where)
         if array.dtype == xp.uint8:
             return array
         if not xp.isdtype(array.dtype, ("bool", "integral", "real floating")):
-            raise InvalidTypeError(
-                where, "not real numbers", code="E031", got=f"dtype {array.dtype}", fix="pass x.real"
-            )
+            got = f"dtype {array.dtype}"
+            raise InvalidTypeError(where, "not real numbers", code="E031", got=got, fix="pass x.real")
         array = array if array.dtype == target else xp.astype(array, target)
         if not all_finite(array, backend):
             raise not_finite(backend.to_numpy(adopt(x, backend, where)), dtype, where)
@@ -201,10 +150,9 @@ def check_shape(shape: Shape, in_shape: Shape, where: str) -> None:
         raise InvalidTypeError(where, "a single number", code="E030", expected=f"an array of shape {want}")
     if shape[1:] == in_shape and shape[0] > 0:
         return
-    if shape[0] == 0:
-        raise InvalidValueError(where, "0 samples", code="E037", got=got, expected=want)
     if 0 in shape:
-        raise InvalidValueError(where, "0 features", code="E037", got=got, expected=want)
+        what = "0 samples" if shape[0] == 0 else "0 features"
+        raise InvalidValueError(where, what, code="E037", got=got, expected=want)
     if len(in_shape) == 1:
         what, fix = _vectors(shape, size)
     else:
@@ -217,8 +165,7 @@ def check_shape(shape: Shape, in_shape: Shape, where: str) -> None:
 def _vectors(shape: Shape, size: int) -> tuple[str, str]:
     """Return what is wrong with x for a network of `size` inputs, and a fix."""
     if len(shape) == 1:
-        what = "must be 2-D (samples, features)"
-        return what, "x[None, :] for one sample, x[:, None] for one feature"
+        return "must be 2-D (samples, features)", "x[None, :] for one sample, x[:, None] for one feature"
     if len(shape) == 2:
         what = f"x has {shape[1]} features, the network expects {size}: in x W, axis 1 of x must be axis 0 of W"
         if shape[0] == size:

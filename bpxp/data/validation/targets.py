@@ -23,15 +23,8 @@ from bpxp.nn.losses.weights import class_weights_to_sample_weights
 def as_targets(y: Any, kind: str, samples: int, out: Shape, backend: Backend, dtype: str, where: str) -> Array:
     """Return y on the backend: int32 class indices (n, …), or (n, …, n_out) in the network's dtype.
 
-    Parameters
-    ----------
-    y : array_like
-    kind : str
-        What the loss takes: ``"classes"``, ``"labels"``, ``"values"`` or ``"counts"``; see `bpxp.nn.Loss`.
-    samples : int
-        Length of x.
-    out : tuple of int
-        What the network returns for a sample: (n_out,), or (…, n_out) where it answers at several positions.
+    `kind` is what the loss takes: ``"classes"``, ``"labels"``, ``"values"`` or ``"counts"``; see `bpxp.nn.Loss`. `out`
+    is the shape of the network's output for a sample: (n_out,), or (…, n_out) at several positions.
     """
     host = host_targets(y, kind, samples, out, backend, where)
     return backend.asarray(host if host.ndim == len(out) else host.astype(dtype))
@@ -41,7 +34,10 @@ def host_targets(y: Any, kind: str, samples: int, out: Shape, backend: Backend, 
     """Return validated y on the host: int32 class indices (n, …), or (n, …, n_out) as given."""
     if not is_host_array(y):
         y = backend.to_numpy(adopt(y, backend, where))
-    host = as_host(y, where) if not _is_text(y) else _refuse_text(y, where)
+    if _is_text(y):
+        expected, fix = "class indices 0 … n-1", "names, y = np.unique(y, return_inverse=True)"
+        raise InvalidTypeError(where, "text labels", code="E043", expected=expected, fix=fix)
+    host = as_host(y, where)
     if host.ndim == 0:
         raise InvalidTypeError(where, "a single number", code="E030", expected=f"{samples} targets")
     if len(host) != samples:
@@ -56,11 +52,6 @@ def _is_text(y: Any) -> bool:
     sample = y if isinstance(y, np.ndarray) else np.asarray(y[:1] if isinstance(y, (list, tuple)) else y)
     objects = sample.dtype.kind == "O" and sample.size > 0  # a column of a data frame
     return sample.dtype.kind in "US" or (objects and isinstance(sample.flat[0], str))
-
-
-def _refuse_text(y: Any, where: str) -> np.ndarray:
-    fix = "names, y = np.unique(y, return_inverse=True)"
-    raise InvalidTypeError(where, "text labels", code="E043", expected="class indices 0 … n-1", fix=fix)
 
 
 def _class_indices(host: np.ndarray, classes: int, axes: int, where: str) -> np.ndarray:
@@ -80,11 +71,10 @@ def _class_indices(host: np.ndarray, classes: int, axes: int, where: str) -> np.
             raise InvalidTypeError(where, "integer class ids are expected", code="E042", first=first)
     bad = np.argwhere((host < 0) | (host >= classes))
     if bad.size:
-        hint = "Labels 1..n? Use y - 1" if host.min() == 1 and host.max() == classes else ""
         what = f"y{bad[0].tolist()} = {host[tuple(bad[0])]:g}, but {classes} classes need 0..{classes - 1}"
-        raise InvalidValueError(
-            where, what, code="E041", first=f"{len(bad)} of {host.size} labels are out of range", fix=hint
-        )
+        first = f"{len(bad)} of {host.size} labels are out of range"
+        fix = "Labels 1..n? Use y - 1" if host.min() == 1 and host.max() == classes else ""
+        raise InvalidValueError(where, what, code="E041", first=first, fix=fix)
     return host.astype(np.int32)
 
 
@@ -143,14 +133,9 @@ def _mistakes(values: np.ndarray, kind: str) -> Iterator[tuple[str, np.ndarray]]
 
 def _mistaken(host: np.ndarray, what: str, count: int, first: list[int], where: str) -> InvalidValueError:
     if what == SUM:
-        return InvalidValueError(
-            where,
-            f"row {', '.join(map(str, first))} sums to {host[tuple(first)].astype(np.float64).sum():g}",
-            code="E046",
-            expected="one-hot or soft rows that sum to 1",
-            first=f"{count} such rows",
-            fix="for independent labels use loss='binary_cross_entropy'",
-        )
+        what = f"row {', '.join(map(str, first))} sums to {host[tuple(first)].astype(np.float64).sum():g}"
+        expected, fix = "one-hot or soft rows that sum to 1", "for independent labels use loss='binary_cross_entropy'"
+        return InvalidValueError(where, what, code="E046", expected=expected, first=f"{count} such rows", fix=fix)
     value = float(host[tuple(first)])
     code = "E045" if what in (NAN, INFINITE) else "E046"
     return InvalidValueError(where, f"{count} values are {what}", code=code, first=f"First at {first}: {value:g}")
@@ -176,30 +161,29 @@ def as_weights(
         Validated targets on the backend.
     """
     total: np.ndarray | None = None
-    n = int(y.shape[0])
     if weight is not None:
-        if not is_host_array(weight):
-            weight = backend.to_numpy(adopt(weight, backend, f"{where}: weight"))
-        host = as_host(weight, f"{where}: weight")
-        if host.shape != (n,):
-            raise InvalidValueError(
-                f"{where}: weight", f"{n} samples", code="E047", got=f"shape {host.shape}", expected=f"({n},)"
-            )
-        bad = np.flatnonzero(~(host >= 0) | np.isinf(host))
-        if bad.size:
-            first = f"weight[{bad[0]}] = {host[bad[0]]:g}, {bad.size} in all"
-            raise InvalidValueError(f"{where}: weight", "weights are finite and >= 0", code="E047", first=first)
-        if not host.any():
-            raise InvalidValueError(
-                f"{where}: weight", "all weights are zero", code="E047", expected="at least one > 0"
-            )
-        total = host.astype(np.float64)
+        total = _sample_weights(weight, int(y.shape[0]), backend, f"{where}: weight")
     if class_weight is not None:
         labels = backend.to_numpy(y)
         table = _class_table(class_weight, labels, n_out, f"{where}: class_weight")
         own = np.asarray(class_weights_to_sample_weights(labels, table, xp=np))
         total = own if total is None else total * own
     return None if total is None else backend.asarray(_in_dtype(total, dtype, f"{where}: weight"))
+
+
+def _sample_weights(weight: Any, n: int, backend: Backend, where: str) -> np.ndarray:
+    if not is_host_array(weight):
+        weight = backend.to_numpy(adopt(weight, backend, where))
+    host = as_host(weight, where)
+    if host.shape != (n,):
+        raise InvalidValueError(where, f"{n} samples", code="E047", got=f"shape {host.shape}", expected=f"({n},)")
+    bad = np.flatnonzero(~(host >= 0) | np.isinf(host))
+    if bad.size:
+        first = f"weight[{bad[0]}] = {host[bad[0]]:g}, {bad.size} in all"
+        raise InvalidValueError(where, "weights are finite and >= 0", code="E047", first=first)
+    if not host.any():
+        raise InvalidValueError(where, "all weights are zero", code="E047", expected="at least one > 0")
+    return host.astype(np.float64)
 
 
 def _in_dtype(weights: np.ndarray, dtype: str, where: str) -> np.ndarray:
@@ -227,7 +211,6 @@ def _class_table(class_weight: Any, labels: np.ndarray, classes: int, where: str
         class_weight = [class_weight.get(k, 1.0) for k in range(classes)]
     table = as_host(class_weight, where).astype(np.float64)
     if table.shape != (classes,) or not (np.isfinite(table).all() and (table >= 0).all()):
-        raise InvalidValueError(
-            where, f"one finite weight >= 0 for each of {classes} classes", code="E048", got=f"shape {table.shape}"
-        )
+        what = f"one finite weight >= 0 for each of {classes} classes"
+        raise InvalidValueError(where, what, code="E048", got=f"shape {table.shape}")
     return table

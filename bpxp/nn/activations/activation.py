@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bpxp.core.random import HostRandom
 from bpxp.core.typing import Array, Namespace, Shape
-from bpxp.equations.notation import Equations
+from bpxp.equations import Equations
 from bpxp.nn.layer import Cache
 
 

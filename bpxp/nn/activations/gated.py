@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bpxp.core.checks import set_field
 from bpxp.core.typing import Array, Namespace
-from bpxp.equations.notation import Equations
+from bpxp.equations import Equations
 from bpxp.errors import InvalidValueError
 from bpxp.nn.activations.activation import Activation
 from bpxp.nn.functions import constant, logistic, logistic_pair, normal_tail, positive, tanh_softplus

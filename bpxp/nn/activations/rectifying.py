@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bpxp.core.checks import set_numbers
 from bpxp.core.typing import Array, Namespace
-from bpxp.equations.notation import Equations
+from bpxp.equations import Equations
 from bpxp.nn.activations.activation import Activation
 from bpxp.nn.functions import constant, positive, softplus
 

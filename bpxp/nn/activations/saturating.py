@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bpxp.core.typing import Array, Namespace
-from bpxp.equations.notation import Equations
+from bpxp.equations import Equations
 from bpxp.nn.activations.activation import Activation
 from bpxp.nn.functions import constant
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bpxp.core.checks import set_numbers
 from bpxp.core.typing import Array, Namespace
-from bpxp.equations.notation import Equations
+from bpxp.equations import Equations
 from bpxp.errors import InvalidValueError
 from bpxp.nn.losses.loss import sample_weights, targets_like, weighted_mean
 

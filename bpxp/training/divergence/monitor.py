@@ -12,8 +12,7 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +24,9 @@ from bpxp.optim import OptState
 from bpxp.training.pacing import MOMENT
 from bpxp.training.run import FitProgress
 from bpxp.training.setup import FitSetup
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SHARE = 200  # checks and copies wait until the steps have taken this many times as long
 

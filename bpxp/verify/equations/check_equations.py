@@ -9,7 +9,7 @@ from typing import Any
 from bpxp.backends.dtypes import has_float64
 from bpxp.core.random import HostRandom
 from bpxp.core.typing import Shape
-from bpxp.equations.notation import Equations
+from bpxp.equations import Equations
 from bpxp.errors import BpxpError, InvalidTypeError
 from bpxp.network.network import Network
 from bpxp.nn import Layer, Loss, Sequential

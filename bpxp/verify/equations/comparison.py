@@ -13,8 +13,9 @@ from bpxp.backends.dtypes import has_float64
 from bpxp.backends.precision import label
 from bpxp.core.random import DIRECTION, HostRandom
 from bpxp.core.text import table
+from bpxp.equations import Equations
 from bpxp.equations.loops import evaluate
-from bpxp.equations.notation import Equation, Equations, references
+from bpxp.equations.notation import Equation, references
 from bpxp.errors import BackendNotUsableError, DerivationError
 
 Values = dict[str, Any]

@@ -10,7 +10,7 @@ import numpy as np
 from bpxp.core.random import make_key
 from bpxp.core.threefry import LEVELS, bernoulli, level
 from bpxp.core.tree import named_leaves, tree_map
-from bpxp.equations.notation import Equations
+from bpxp.equations import Equations
 from bpxp.nn import Activation, Dropout
 from bpxp.nn.observe import Part
 from bpxp.verify.equations.comparison import Comparison, Values

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bpxp.core.tree import leaves, tree_map
+from bpxp.equations import Equations
 from bpxp.equations.loops import evaluate
-from bpxp.equations.notation import Equations
 from bpxp.errors import DerivationError
 from bpxp.nn import one_hot
 from bpxp.optim import Plateau, Schedule, clip_by_norm, clip_by_value

@@ -13,7 +13,7 @@ from bpxp.backends import get_backend
 from bpxp.backends.dtypes import has_float64
 from bpxp.backends.precision import label
 from bpxp.core.tree import leaves, named_leaves, tree_map
-from bpxp.equations.notation import Equations
+from bpxp.equations import Equations
 from bpxp.errors import BpxpError
 from bpxp.network.network import Network
 from bpxp.nn import Activation, Flatten, Layer

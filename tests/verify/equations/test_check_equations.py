@@ -11,8 +11,8 @@ from operations.table import TABLE
 
 import bpxp
 from bpxp import nn, optim
+from bpxp.equations import Equations
 from bpxp.equations.loops import evaluate
-from bpxp.equations.notation import Equations
 from bpxp.errors import BpxpError
 from bpxp.nn.normalization import RunningStats
 from bpxp.verify import check_equations

@@ -9,7 +9,7 @@ import pytest
 
 import bpxp
 from bpxp import nn, optim
-from bpxp.equations.notation import Equations
+from bpxp.equations import Equations
 from bpxp.errors import DerivationError, EquationError, InvalidTypeError
 from bpxp.verify import check_equations
 

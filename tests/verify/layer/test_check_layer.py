@@ -15,7 +15,7 @@ import pytest
 
 import bpxp
 from bpxp import nn
-from bpxp.equations.notation import Equations
+from bpxp.equations import Equations
 from bpxp.errors import LayerCheckError
 from bpxp.verify import check_layer
 from bpxp.verify.equations.catalogue import catalogue

@@ -150,3 +150,33 @@ def test_children_stand_where_their_parameters_are():
         "0/0/db": 2,
         "1/d0": 3,
     }
+
+
+class Scales(Parallel):
+    """Scales the gradient of a child, where the namespace is the planted one."""
+
+    in_place = False
+
+    def backward(self, params, cache, dy, /, *, xp):
+        dx, (left, right) = super().backward(params, cache, dy, xp=xp)
+        if getattr(xp, "planted", False) and self.in_place:
+            left[0].W[...] *= 1.5
+        elif getattr(xp, "planted", False):
+            left = (left[0]._replace(W=left[0].W * 1.5), *left[1:])
+        return dx, (left, right)
+
+
+class ScalesInPlace(Scales):
+    in_place = True
+
+
+@pytest.mark.parametrize("kind", [Scales, ScalesInPlace])
+@pytest.mark.parametrize("nested", [False, True])
+def test_bisect_finds_what_a_container_makes_of_a_gradient_on_either_side(kind, nested):
+    layer = parallel(kind, width=4)
+    net = network(nn.Residual([layer]) if nested else layer)
+    planted = faulty(planted=True)
+    part = f"layer {'0.0' if nested else '0'} ({kind.__name__})"
+    for backends in (("numpy", planted), (planted, "numpy")):
+        difference = bisect(net, *backends, batch_size=5).difference
+        assert (difference.part, difference.equation) == (part, "0/0/dW")

@@ -172,12 +172,14 @@ class Recorder:
     ----------
     found : dict of str to array
         ``"0/z"``, ``"0/a"``, …, ``"loss/J"``, ``"loss/delta"``, ``"1/delta"``, ``"1/dW"``, …, in the order in which
-        they are computed; ``"0/delta"`` is ∂J/∂z of the layer. A container has no row for what it passes on from its
-        children as it is.
+        they are computed; ``"0/delta"`` is ∂J/∂z of the layer.
+    passed_on : dict of str to str
+        What a container returns as it is: ``"0/0/dW"``, the same array as ``"0.0/dW"``, which has the row.
     """
 
     def __init__(self) -> None:
         self.found: dict[str, Array] = {}
+        self.passed_on: dict[str, str] = {}
         self._calls = Calls()
 
     def call(self, part: Part, method: str, args: tuple[Any, ...], xp: Namespace, context: Mapping[str, Any]) -> Any:
@@ -186,9 +188,18 @@ class Recorder:
         done = getattr(part.thing, method)(*args, xp=xp, **context)
         if method in ("backward", "gradients") and not isinstance(part.thing, Activation):
             self.found.setdefault(f"{part.place}/delta", args[2])
-        passed_on = set(map(id, self.found.values())) if getattr(part.thing, "children", ()) else set()
-        self.found |= {name: a for name, a in named(part, method, done).items() if id(a) not in passed_on}
+        passed_on = passed_on_by(part.thing, results := named(part, method, done), self.found)
+        self.passed_on |= passed_on
+        self.found |= {name: a for name, a in results.items() if name not in passed_on}
         return done
+
+
+def passed_on_by(layer: Any, results: Mapping[str, Array], found: Mapping[str, Array]) -> dict[str, str]:
+    """Return the names of results of a container that are arrays of `found`, with the name that these have there."""
+    if not getattr(layer, "children", ()):
+        return {}
+    known = {id(a): name for name, a in reversed(found.items())}
+    return {name: known[id(a)] for name, a in results.items() if id(a) in known}
 
 
 def named(part: Part, method: str, done: Any) -> dict[str, Array]:

@@ -127,7 +127,7 @@ class Runner:
     def _forward_and_back(self, _: tuple[()], given: Any, /) -> Any:
         recorder = Recorder()
         _, grads, stats = forward_and_back(self.trial, recorder, *given, xp=self.xp, dtype=self.dtype)
-        self._names = list(recorder.found)  # a traced step runs this once
+        self._names, self.passed_on = list(recorder.found), recorder.passed_on  # a traced step runs this once
         return (), (grads, stats, tuple(recorder.found.values()))
 
     def _apply(self, state: Any, _: tuple[()], /) -> Any:

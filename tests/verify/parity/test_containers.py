@@ -180,3 +180,25 @@ def test_bisect_finds_what_a_container_makes_of_a_gradient_on_either_side(kind, 
     for backends in (("numpy", planted), (planted, "numpy")):
         difference = bisect(net, *backends, batch_size=5).difference
         assert (difference.part, difference.equation) == (part, "0/0/dW")
+
+
+class Forgets(Parallel):
+    """Scales the gradient of a child everywhere but in the planted namespace."""
+
+    def backward(self, params, cache, dy, /, *, xp):
+        dx, (left, right) = super().backward(params, cache, dy, xp=xp)
+        if not getattr(xp, "planted", False):
+            left = (left[0]._replace(W=left[0].W * 1.5), *left[1:])
+        return dx, (left, right)
+
+
+@pytest.mark.parametrize("kind", [Scales, Forgets])
+def test_xray_and_certify_find_what_a_container_makes_of_a_gradient_on_one_side(kind):
+    net, planted = network(parallel(kind)), faulty(planted=True)
+    report = xray(net, backend=planted, steps=(1,), batch_size=5)
+    assert report.worst.quantity == "0/0/0/dW"
+    assert report.worst.relative == pytest.approx(0.5 if kind is Scales else 1 / 3, rel=1e-5)
+    assert not {"0/0/0/db", "0/1/0/dW"} & {row.quantity for row in report.rows}
+    (run,) = certify(net, [planted], steps=2, batch_size=5, dtypes="float32").runs
+    assert {row.quantity for row in run.rows if row.worst > 1.0} == {"0/0/0/dW"}
+    assert not {"0/0/0/db", "0/1/0/dW"} & {row.quantity for row in run.rows}

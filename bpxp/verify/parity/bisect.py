@@ -278,7 +278,9 @@ class _Lockstep:
         results = [_Result(*part.equation(name), "", [side[name] for side in by_side]) for name in by_side[0]]
         self._compare(part, results, lambda namespaces: self._everywhere(run, given, namespaces, answers))
         result = (first[0], _Sides([one[1] for one in done])) if method == "forward" else first
-        self._answers.append((method, self._on(0, result) if method != "forward" else (self._on(0, first[0]), result[1])))
+        self._answers.append(
+            (method, self._on(0, result) if method != "forward" else (self._on(0, first[0]), result[1]))
+        )
         return result
 
     def both(self, part: Part, equation: str, run: Callable[..., Any], given: tuple[Any, ...]) -> Any:

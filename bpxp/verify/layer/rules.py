@@ -14,7 +14,7 @@ from bpxp.backends.dtypes import has_float64
 from bpxp.backends.precision import label
 from bpxp.core.tree import leaves, named_leaves, tree_map
 from bpxp.equations.notation import Equations
-from bpxp.errors import BpxpError
+from bpxp.errors import BpxpError, InvalidTypeError
 from bpxp.network.network import Network
 from bpxp.nn import Flatten
 from bpxp.nn.observe import GivenParams, children, observed_children
@@ -357,7 +357,10 @@ def _gradient(case: Case) -> Iterator[str]:
             target = case.dy(len(case.x)).reshape(len(case.x), -1)
             check_gradients(net, case.x, target, seed=case.seed)
         except Exception as error:
-            yield f"{label(backend)}: {_short(error)}"
+            if "children" in case.broken and isinstance(error, InvalidTypeError):
+                case.note = "its children must be mended first"
+            else:
+                yield f"{label(backend)}: {_short(error)}"
             return
     if len(skipped) == len(case.backends):
         case.note = f"no float64 on {', '.join(skipped)}"

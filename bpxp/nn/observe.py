@@ -7,14 +7,16 @@ outside.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from bpxp.core.random import HostRandom
-from bpxp.core.tree import named_leaves
+from bpxp.core.tree import leaves, named_leaves
 from bpxp.core.typing import Array, Namespace, Params, Shape
 from bpxp.equations import Equations
+from bpxp.errors import InvalidTypeError
 from bpxp.nn.activations import Activation
 from bpxp.nn.layer import Layer
 from bpxp.nn.losses import Loss
@@ -118,26 +120,93 @@ def observed(model: Sequential, loss: Loss, observer: Observer) -> tuple[Sequent
 
 def observed_children(layer: Any, observer: Observer, place: str = "") -> Any:
     """Return the layer with its children observed; a layer without children, as it is."""
-    children = [
+    inside = [
         ObservedLayer(Part(f"{place}{i}", observed_children(child, observer, f"{place}{i}.")), observer)
-        for i, child in enumerate(getattr(layer, "children", ()))
+        for i, child in enumerate(children(layer, place))
     ]
-    return layer.with_children(tuple(children)) if children else layer
+    return layer.with_children(tuple(inside)) if inside else layer
+
+
+def children(layer: Any, place: str = "") -> tuple[Layer, ...]:
+    """Return the layers of which a layer is made; none if it does not name them, or as None.
+
+    Raises
+    ------
+    InvalidTypeError
+        If `children` is no tuple of layers, or there is no `with_children`.
+    """
+    if inspect.getattr_static(layer, "children", None) is None:
+        return ()
+    try:
+        inside = layer.children
+    except Exception as error:
+        raise malformed(layer, place, f"children raises {type(error).__name__}: {error}") from error
+    if inside is None or inside == ():
+        return ()
+    if not isinstance(inside, tuple) or not all(isinstance(child, Layer) for child in inside):
+        raise malformed(layer, place, f"children is {inside!r}, not a tuple of layers")
+    if not callable(getattr(layer, "with_children", None)):
+        raise malformed(layer, place, "children without a method with_children")
+    return inside
+
+
+def malformed(layer: Any, place: str, what: str) -> InvalidTypeError:
+    """Return the error of a layer whose `children` are not what `bpxp.nn.Layer` says."""
+    where = Part(place.rstrip("."), layer).title if place else type(layer).__name__
+    return InvalidTypeError(where, what, code="E085", fix="bpxp.verify.check_layer(layer, in_shape) shows how")
+
+
+def validate_children(
+    model: Sequential, params: Params, x: Array, context: Mapping[str, Any], /, *, xp: Namespace
+) -> None:
+    """Raise if a child gets parameters that are in the place of another, or is not called: seen in one forward pass."""
+    containers = [(place, layer) for place, layer in walk(model) if children(layer, place)]
+    if not containers:
+        return
+    given = GivenParams()
+    observed_children(model, given).forward(params, x, xp=xp, **context)
+    known = set(map(id, leaves(params)))
+    for place, layer in containers:
+        own = functools.reduce(lambda tree, i: tree[int(i)], place.split("."), params)
+        for i in range(len(children(layer, place))):
+            name = f"{place}.{i}"
+            if name not in given.params:
+                raise malformed(layer, place, f"children[{i}] is not called after with_children")
+            entry = set(map(id, leaves(own[i]))) if i < len(own) else set()
+            if (set(map(id, leaves(given.params[name]))) & known) - entry:
+                raise malformed(layer, place, f"children[{i}] does not get entry {i} of the parameters")
+
+
+class GivenParams:
+    """An observer that keeps the parameters that each layer gets."""
+
+    def __init__(self) -> None:
+        self.params: dict[str, Any] = {}
+
+    def call(self, part: Part, method: str, args: tuple[Any, ...], xp: Any, context: Mapping[str, Any]) -> Any:
+        """Call, and keep the parameters."""
+        if method == "forward" and not isinstance(part.thing, Activation):
+            self.params[part.place] = args[0]
+        return getattr(part.thing, method)(*args, xp=xp, **context)
 
 
 def walk(layer: Any, place: str = "") -> Iterator[tuple[str, Layer]]:
     """Yield place and layer of everything inside a container, each before its children."""
-    for i, child in enumerate(getattr(layer, "children", ())):
+    for i, child in enumerate(children(layer, place)):
         yield f"{place}{i}", child
         yield from walk(child, f"{place}{i}.")
 
 
 def locate(model: Sequential, name: str) -> tuple[Part, str]:
-    """Return the layer of a parameter, and the parameter's name there: ``"0/1/W"`` is W of layer 0.1."""
+    """Return the layer of a parameter, and the parameter's name there: ``"0/1/W"`` is W of layer 0.1.
+
+    A parameter of which no child is in its place is the container's own.
+    """
     layer: Any = model
-    path, rest = [], name.split("/")
-    while getattr(layer, "children", ()):
-        layer = layer.children[int(rest[0])]
+    path: list[str] = []
+    rest = name.split("/")
+    while rest[0].isdigit() and int(rest[0]) < len(inside := children(layer, ".".join(path))):
+        layer = inside[int(rest[0])]
         path.append(rest.pop(0))
     return Part(".".join(path), layer), "/".join(rest)
 
@@ -148,7 +217,7 @@ def opaque(model: Sequential, params: Params) -> tuple[str, ...]:
     def own(place: str) -> Params:
         return functools.reduce(lambda tree, i: tree[int(i)], place.split("."), params)
 
-    inside = [(place, layer) for place, layer in walk(model) if not getattr(layer, "children", ())]
+    inside = [(place, layer) for place, layer in walk(model) if not children(layer, place)]
     return tuple(Part(*part).title for part in inside if any(isinstance(tree, tuple) for tree in own(part[0])))
 
 
@@ -172,12 +241,14 @@ class Recorder:
     ----------
     found : dict of str to array
         ``"0/z"``, ``"0/a"``, …, ``"loss/J"``, ``"loss/delta"``, ``"1/delta"``, ``"1/dW"``, …, in the order in which
-        they are computed; ``"0/delta"`` is ∂J/∂z of the layer. A container has no row for what it passes on from its
-        children as it is.
+        they are computed; ``"0/delta"`` is ∂J/∂z of the layer.
+    passed_on : dict of str to str
+        What a container returns as it is: ``"0/0/dW"``, the same array as ``"0.0/dW"``, which has the row.
     """
 
     def __init__(self) -> None:
         self.found: dict[str, Array] = {}
+        self.passed_on: dict[str, str] = {}
         self._calls = Calls()
 
     def call(self, part: Part, method: str, args: tuple[Any, ...], xp: Namespace, context: Mapping[str, Any]) -> Any:
@@ -186,9 +257,18 @@ class Recorder:
         done = getattr(part.thing, method)(*args, xp=xp, **context)
         if method in ("backward", "gradients") and not isinstance(part.thing, Activation):
             self.found.setdefault(f"{part.place}/delta", args[2])
-        passed_on = set(map(id, self.found.values())) if getattr(part.thing, "children", ()) else set()
-        self.found |= {name: a for name, a in named(part, method, done).items() if id(a) not in passed_on}
+        passed_on = passed_on_by(part.thing, results := named(part, method, done), self.found)
+        self.passed_on |= passed_on
+        self.found |= {name: a for name, a in results.items() if name not in passed_on}
         return done
+
+
+def passed_on_by(layer: Any, results: Mapping[str, Array], found: Mapping[str, Array]) -> dict[str, str]:
+    """Return the names of results of a container that are arrays of `found`, with the name that these have there."""
+    if not children(layer):
+        return {}
+    known = {id(a): name for name, a in reversed(list(found.items()))}
+    return {name: known[id(a)] for name, a in results.items() if id(a) in known}
 
 
 def named(part: Part, method: str, done: Any) -> dict[str, Array]:

@@ -23,7 +23,7 @@ from bpxp.errors import GradientCheckError
 from bpxp.network.network import Network, validate_network
 from bpxp.network.prepare import prepare
 from bpxp.network.step import as_floats, training
-from bpxp.nn.observe import locate
+from bpxp.nn.observe import locate, validate_children
 from bpxp.nn.sequential import activation_of
 from bpxp.optim import Optimizer
 
@@ -203,6 +203,8 @@ class _Problem:
                 grads = self.optimizer.add_penalty_gradient(params, grads, xp=xp)
             return {name: self.backend.to_numpy(a) for name, a in named_leaves(grads)}
 
+        *_, stats, key = self._constants
+        validate_children(self.model, params, x, training(self.model, stats, key, None), xp=xp)
         _, caches, delta = self._loss(xp, params, x, *self._constants)
         dx, grads = self.model.backward(params, caches, delta, xp=xp)
         found = {**hosted(grads), "x": self.backend.to_numpy(dx)}

@@ -15,7 +15,7 @@ from bpxp.core.tree import named_leaves, tree_map
 from bpxp.core.typing import Array, Namespace, Params
 from bpxp.network.step import loss_and_gradients, training
 from bpxp.nn.losses import Loss
-from bpxp.nn.observe import Part, observed
+from bpxp.nn.observe import Part, children, observed
 from bpxp.nn.sequential import Sequential, activation_of, has_arrays
 from bpxp.optim import Optimizer, OptState
 
@@ -129,7 +129,7 @@ class Tracer:
         """Call, and look at what the part has and returns."""
         thing = part.thing
         here = () if method == "__call__" else tuple(map(int, part.place.split(".")))
-        own = not getattr(thing, "children", ())  # else parameters and gradients are those of the children
+        own = not children(thing)  # else parameters and gradients are those of the children
         if method == "forward" and own:
             self._look_at("{}", args[0], here)
             self._look_at("{} of the statistics", context.get("stats") or (), here)
@@ -175,7 +175,8 @@ def layer_at(model: Sequential, path: Path) -> Any:
     """Return the layer of a path, as far as containers name their children."""
     layer: Any = model
     for i in path:
-        layer = layer.children[i] if getattr(layer, "children", ()) else layer
+        inside = children(layer)
+        layer = inside[i] if i < len(inside) else layer
     return layer
 
 

@@ -12,7 +12,7 @@ from bpxp.core.threefry import LEVELS, bernoulli, level
 from bpxp.core.tree import named_leaves, tree_map
 from bpxp.equations import Equations
 from bpxp.nn import Activation, Dropout
-from bpxp.nn.observe import Part
+from bpxp.nn.observe import Part, children
 from bpxp.verify.equations.comparison import Comparison, Values
 
 
@@ -71,7 +71,7 @@ def compare_passes(case: Comparison, x: np.ndarray, context: Values) -> None:
     results: Values = {out_name: y, f"d{in_name}": dx}
     if hasattr(layer, "branch"):
         given |= branch(case, data, context)
-    if not getattr(layer, "children", ()):  # else they belong to the children, and to their equations
+    if not children(layer):  # else they belong to the children, and to their equations
         given |= dict(named_leaves(params))
         results |= Part("", layer).results("gradients", grads)
     if isinstance(layer, Dropout) and training:

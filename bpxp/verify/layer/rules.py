@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,10 +14,10 @@ from bpxp.backends.dtypes import has_float64
 from bpxp.backends.precision import label
 from bpxp.core.tree import leaves, named_leaves, tree_map
 from bpxp.equations import Equations
-from bpxp.errors import BpxpError
+from bpxp.errors import BpxpError, InvalidTypeError
 from bpxp.network.network import Network
-from bpxp.nn import Activation, Flatten, Layer
-from bpxp.nn.observe import Part, observed_children
+from bpxp.nn import Flatten
+from bpxp.nn.observe import GivenParams, children, observed_children
 from bpxp.verify.equations.check_equations import check_equations
 from bpxp.verify.gradients import check_gradients
 from bpxp.verify.layer.case import Case, beyond
@@ -260,16 +260,15 @@ def _gradients(case: Case) -> Iterator[str]:
     "params[i] for self.children[i]; dataclasses.replace in with_children; see bpxp.nn.Layer",
 )
 def _children(case: Case) -> Iterator[str]:
-    layer, inside = case.layer, getattr(case.layer, "children", ())
+    layer = case.layer
+    try:
+        inside = children(layer)
+    except BpxpError as error:
+        yield error.what
+        return
     if not inside:
         if any(isinstance(a, tuple) for a in case.params):
             case.note = "its parameters are nested, and it has no children: certificates compare it as a whole"
-        return
-    if not isinstance(inside, tuple) or not all(isinstance(child, Layer) for child in inside):
-        yield f"children is {inside!r}, not a tuple of layers"
-        return
-    if not hasattr(layer, "with_children"):
-        yield "there is no method with_children"
         return
     if layer.with_children(inside) != layer:
         yield "with_children(layer.children) is not equal to the layer"
@@ -278,7 +277,7 @@ def _children(case: Case) -> Iterator[str]:
         return
     params, x, dy, context, xp = case.on_numpy()
     results = case.results(params, x, dy, context, xp)
-    given = _Given()
+    given = GivenParams()
     copied = observed_children(layer, given)
     again, cache = copied.forward(params, x, xp=xp, **context)
     back = copied.backward(params, cache, dy, xp=xp)
@@ -290,18 +289,6 @@ def _children(case: Case) -> Iterator[str]:
             yield f"{name} is not called after with_children"
         elif list(map(id, leaves(own))) != list(map(id, leaves(given.params[str(i)]))):
             yield f"{name} does not get entry {i} of the parameters"
-
-
-class _Given:
-    """An observer that keeps the parameters that each layer gets."""
-
-    def __init__(self) -> None:
-        self.params: dict[str, Any] = {}
-
-    def call(self, part: Part, method: str, args: tuple[Any, ...], xp: Any, context: Mapping[str, Any]) -> Any:
-        if method == "forward" and not isinstance(part.thing, Activation):
-            self.params[part.place] = args[0]
-        return getattr(part.thing, method)(*args, xp=xp, **context)
 
 
 @rule(
@@ -370,7 +357,10 @@ def _gradient(case: Case) -> Iterator[str]:
             target = case.dy(len(case.x)).reshape(len(case.x), -1)
             check_gradients(net, case.x, target, seed=case.seed)
         except Exception as error:
-            yield f"{label(backend)}: {_short(error)}"
+            if "children" in case.broken and isinstance(error, InvalidTypeError):
+                case.note = "its children must be mended first"
+            else:
+                yield f"{label(backend)}: {_short(error)}"
             return
     if len(skipped) == len(case.backends):
         case.note = f"no float64 on {', '.join(skipped)}"

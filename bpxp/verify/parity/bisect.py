@@ -15,7 +15,7 @@ from bpxp.backends import Backend, get_backend
 from bpxp.backends.base import FUNCTIONS
 from bpxp.backends.dtypes import validate_dtype
 from bpxp.core.checks import positive_int
-from bpxp.core.tree import leaves, named_leaves, tree_map
+from bpxp.core.tree import named_leaves, tree_map
 from bpxp.core.typing import Namespace
 from bpxp.network.network import Network, validate_network
 from bpxp.nn.observe import Calls, Part, opaque
@@ -275,12 +275,12 @@ class _Lockstep:
         answers, self._answers = self._answers, outer
         done = [first, *self._everywhere(run, given, self.namespaces, answers, first=1)]
         by_side = [part.results(method, one) for one in done]
-        passed_on = {id(a) for _, answer in answers for a in leaves(answer)}
-        own = [name for name, a in by_side[0].items() if id(a) not in passed_on]
-        results = [_Result(*part.equation(name), "", [side[name] for side in by_side]) for name in own]
+        results = [_Result(*part.equation(name), "", [side[name] for side in by_side]) for name in by_side[0]]
         self._compare(part, results, lambda namespaces: self._everywhere(run, given, namespaces, answers))
         result = (first[0], _Sides([one[1] for one in done])) if method == "forward" else first
-        self._answers.append((method, result))
+        self._answers.append(
+            (method, self._on(0, result) if method != "forward" else (self._on(0, first[0]), result[1]))
+        )
         return result
 
     def both(self, part: Part, equation: str, run: Callable[..., Any], given: tuple[Any, ...]) -> Any:

@@ -27,7 +27,7 @@ from bpxp.core.typing import Namespace
 from bpxp.core.version import __version__
 from bpxp.errors import BpxpError
 from bpxp.network.network import Network, validate_network
-from bpxp.nn.observe import Calls, Part, named, opaque
+from bpxp.nn.observe import Calls, Part, named, opaque, passed_on_by
 from bpxp.optim import Optimizer
 from bpxp.verify.equations.comparison import slot_names
 from bpxp.verify.parity.certificate import Certificate, ParityRow, ParityRun
@@ -170,7 +170,8 @@ def _certified(
         grads, stats, results = runner.gradients(batch)
         with quiet():
             expected = [_expected(trial, runner, batch, results, rules) for rules in both]
-        _note(found, both, expected, results)
+        passed_on = {name: results[of] for name, of in runner.passed_on.items() if name in expected[0]}
+        _note(found, both, expected, results | passed_on)
         losses.append(float(results["loss/J"].reshape(())))
         with quiet():
             expected = [_updated(trial, runner, grads, rules) for rules in both]
@@ -205,9 +206,10 @@ class _Expected:
     So each equation starts from the numbers that the backend had, and its bound is that of this equation alone.
     """
 
-    def __init__(self, found: dict[str, np.ndarray], rules: Arithmetic) -> None:
-        self.found, self.rules = found, rules
+    def __init__(self, found: dict[str, np.ndarray], passed_on: dict[str, str], rules: Arithmetic) -> None:
+        self.found, self.passed_on, self.rules = found, passed_on, rules
         self.expected: dict[str, Any] = {}
+        self._returned: dict[str, Any] = {}
         self._calls = Calls()
 
     def call(self, part: Part, method: str, args: tuple[Any, ...], xp: Namespace, context: Mapping[str, Any]) -> Any:
@@ -215,8 +217,10 @@ class _Expected:
         part = self._calls(part, method)
         done = getattr(part.thing, method)(*args, xp=xp, **context)
         results = named(part, method, done)
-        # What a container passes on from its children is theirs.
-        self.expected |= {name: a for name, a in results.items() if name in self.found}
+        # What a container passes on from its children, here as on the backend, is theirs.
+        passed_on = passed_on_by(part.thing, results, self._returned).items() & self.passed_on.items()
+        self.expected |= {name: a for name, a in results.items() if (name, self.passed_on.get(name)) not in passed_on}
+        self._returned |= results
         if method in ("gradients", "advance"):
             return done
         names = list(results)
@@ -225,13 +229,17 @@ class _Expected:
         return self._found(names[-1], done[0]), done[1]  # y, or dx, which is the last of the names
 
     def _found(self, name: str, expected: Any) -> Any:
-        return as_rounded(self.found[name], self.rules) if name in self.found else expected
+        """Return what the backend found; what a container passes on, as it is."""
+        if name not in self.expected:
+            return expected
+        self._returned[name] = as_rounded(self.found[self.passed_on.get(name, name)], self.rules)
+        return self._returned[name]
 
 
 def _expected(trial: Trial, runner: Runner, batch: Any, found: dict[str, Any], rules: Arithmetic) -> dict[str, Any]:
     """Return what each equation of a step should find, with its bound, from where the runner stands."""
     given = exact((runner.params, runner.stats, runner.key, batch), runner.backend, rules)
-    observer = _Expected(found, rules)
+    observer = _Expected(found, runner.passed_on, rules)
     forward_and_back(trial, observer, *given, xp=bounded_namespace(rules), dtype="float64")
     return observer.expected
 

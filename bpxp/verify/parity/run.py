@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bpxp.backends import Backend
+from bpxp.backends import Backend, get_backend
 from bpxp.backends.dtypes import validate_dtype
 from bpxp.core.checks import positive_int
 from bpxp.core.random import DIRECTION, HostRandom, make_key
@@ -19,7 +19,7 @@ from bpxp.network.parameters import own
 from bpxp.network.prepare import prepare
 from bpxp.network.step import Data, TrainingStep, as_floats, loss_and_gradients, training
 from bpxp.nn import Embedding, Loss, Sequential
-from bpxp.nn.observe import Observer, Recorder, observed, walk
+from bpxp.nn.observe import Observer, Recorder, children, observed, validate_children, walk
 from bpxp.optim import SGD, Optimizer, get_optimizer
 
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray | None]
@@ -60,6 +60,12 @@ def make_trial(net: Network, data: Any, *, batch_size: int, optimizer: Optimizer
     x, y = (net.backend.to_numpy(a) for a in prepared[:2])
     weight = None if prepared[2] is None else net.backend.to_numpy(prepared[2])
     params, stats = tree_map(net.backend.to_numpy, (net.params, net.stats))
+    host = get_backend("numpy")
+    few = as_floats(
+        own(x[:2].copy(), host, net.dtype) if x.dtype.kind == "f" else x[:2], getattr(host.xp, net.dtype), xp=host.xp
+    )
+    key = make_key(net.seed, 0) if "key" in net.model.uses else ()
+    validate_children(net.model, params, few, training(net.model, stats, key, None), xp=host.xp)
     chosen = SGD(0.1) if optimizer is None else get_optimizer(optimizer)
     return Trial(net.model, net.loss, chosen, params, stats, (x, y, weight), min(size, len(x)), net.seed)
 
@@ -68,7 +74,7 @@ def samples(net: Network, count: int, seed: int = 2) -> tuple[np.ndarray, np.nda
     """Return random inputs, and targets that the loss takes."""
     rng = HostRandom(seed, (DIRECTION,))
     x = rng.at(0).normal((count, *net.input_shape))
-    first = next(layer for _, layer in walk(net.model) if not getattr(layer, "children", ()))
+    first = next(layer for place, layer in walk(net.model) if not children(layer, place))
     if isinstance(first, Embedding):
         x = np.floor(first.count * rng.at(0).uniform(x.shape))
     u = rng.at(1).uniform((count, *net.output_shape))
@@ -127,7 +133,7 @@ class Runner:
     def _forward_and_back(self, _: tuple[()], given: Any, /) -> Any:
         recorder = Recorder()
         _, grads, stats = forward_and_back(self.trial, recorder, *given, xp=self.xp, dtype=self.dtype)
-        self._names = list(recorder.found)  # a traced step runs this once
+        self._names, self.passed_on = list(recorder.found), recorder.passed_on  # a traced step runs this once
         return (), (grads, stats, tuple(recorder.found.values()))
 
     def _apply(self, state: Any, _: tuple[()], /) -> Any:

@@ -145,18 +145,21 @@ def xray(
     runner, rows = Runner(trial, chosen, net.dtype), []
     for step, host in enumerate(trial.batches(max(wanted)), 1):
         batch = runner.place(host, step - 1)
-        true = _shadow(trial, runner, host) if step in wanted else {}
+        shadow = _shadow(trial, runner, host) if step in wanted else Recorder()
         grads, stats, found = runner.gradients(batch)
-        for quantity, exact in true.items():
+        for quantity in {**shadow.found, **shadow.passed_on}:
+            here, there = runner.passed_on.get(quantity, quantity), shadow.passed_on.get(quantity, quantity)
+            if here == there != quantity:
+                continue  # the row of a child
             name = quantity.rpartition("/")[2]
             if everything or name == "J" or name == "delta" or (name.startswith("d") and name not in ("dx", "dz")):
-                rows.append(_row(step, quantity, found[quantity], exact))
+                rows.append(_row(step, quantity, found[here], shadow.found[there]))
         runner.update(grads, stats)
     return PrecisionReport(chosen.name, net.dtype, tuple(rows), opaque(trial.model, trial.params))
 
 
-def _shadow(trial: Trial, runner: Runner, batch: Batch) -> dict[str, np.ndarray]:
-    """Return all results of a step in float64, from the state of the runner."""
+def _shadow(trial: Trial, runner: Runner, batch: Batch) -> Recorder:
+    """Record all results of a step in float64, from the state of the runner."""
 
     def widened(a: Any) -> Any:
         if a is None or isinstance(a, int):
@@ -167,7 +170,7 @@ def _shadow(trial: Trial, runner: Runner, batch: Batch) -> dict[str, np.ndarray]
     given = tree_map(widened, (runner.params, runner.stats, runner.key, batch))
     recorder = Recorder()
     forward_and_back(trial, recorder, *given, xp=get_backend("numpy").xp, dtype="float64")
-    return recorder.found
+    return recorder
 
 
 def _row(step: int, quantity: str, found: np.ndarray, true: np.ndarray) -> PrecisionRow:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from helpers.containers import Closed, Parallel, Twice
@@ -150,3 +152,175 @@ def test_children_stand_where_their_parameters_are():
         "0/0/db": 2,
         "1/d0": 3,
     }
+
+
+class Scales(Parallel):
+    """Scales the gradient of a child, where the namespace is the planted one."""
+
+    in_place = False
+
+    def backward(self, params, cache, dy, /, *, xp):
+        dx, (left, right) = super().backward(params, cache, dy, xp=xp)
+        if getattr(xp, "planted", False) and self.in_place:
+            left[0].W[...] *= 1.5
+        elif getattr(xp, "planted", False):
+            left = (left[0]._replace(W=left[0].W * 1.5), *left[1:])
+        return dx, (left, right)
+
+
+class ScalesInPlace(Scales):
+    in_place = True
+
+
+@pytest.mark.parametrize("kind", [Scales, ScalesInPlace])
+@pytest.mark.parametrize("nested", [False, True])
+def test_bisect_finds_what_a_container_makes_of_a_gradient_on_either_side(kind, nested):
+    layer = parallel(kind, width=4)
+    net = network(nn.Residual([layer]) if nested else layer)
+    planted = faulty(planted=True)
+    part = f"layer {'0.0' if nested else '0'} ({kind.__name__})"
+    for backends in (("numpy", planted), (planted, "numpy")):
+        difference = bisect(net, *backends, batch_size=5).difference
+        assert (difference.part, difference.equation) == (part, "0/0/dW")
+
+
+class Forgets(Parallel):
+    """Scales the gradient of a child everywhere but in the planted namespace."""
+
+    def backward(self, params, cache, dy, /, *, xp):
+        dx, (left, right) = super().backward(params, cache, dy, xp=xp)
+        if not getattr(xp, "planted", False):
+            left = (left[0]._replace(W=left[0].W * 1.5), *left[1:])
+        return dx, (left, right)
+
+
+@pytest.mark.parametrize("kind", [Scales, Forgets])
+def test_xray_and_certify_find_what_a_container_makes_of_a_gradient_on_one_side(kind):
+    net, planted = network(parallel(kind)), faulty(planted=True)
+    report = xray(net, backend=planted, steps=(1,), batch_size=5)
+    assert report.worst.quantity == "0/0/0/dW"
+    assert report.worst.relative == pytest.approx(0.5 if kind is Scales else 1 / 3, rel=1e-5)
+    assert not {"0/0/0/db", "0/1/0/dW"} & {row.quantity for row in report.rows}
+    (run,) = certify(net, [planted], steps=2, batch_size=5, dtypes="float32").runs
+    assert {row.quantity for row in run.rows if row.worst > 1.0} == {"0/0/0/dW"}
+    assert not {"0/0/0/db", "0/1/0/dW"} & {row.quantity for row in run.rows}
+
+
+@dataclasses.dataclass(frozen=True)
+class Gated:
+    """gate * branch(x): a parameter of its own beside its child's."""
+
+    branch: nn.Layer
+
+    children = property(lambda self: (self.branch,))
+
+    def with_children(self, children, /):
+        return type(self)(*children)
+
+    def init(self, rng, in_shape, /):
+        params, shape = self.branch.init(rng, in_shape)
+        return (params, np.ones(shape)), shape
+
+    def forward(self, params, x, /, *, xp, **context):
+        y, cache = self.branch.forward(params[0], x, xp=xp, **context)
+        return y * params[1], (cache, y)
+
+    def backward(self, params, cache, dy, /, *, xp):
+        dx, grads = self.branch.backward(params[0], cache[0], dy * params[1], xp=xp)
+        return dx, (grads, self.factor * xp.sum(dy * cache[1], axis=0))
+
+    def gradients(self, params, cache, dy, /, *, xp):
+        return self.backward(params, cache, dy, xp=xp)[1]
+
+    factor = 1.0
+
+
+class WrongGate(Gated):
+    factor = 1.01
+
+
+class Half(Parallel):
+    """Names one of two children."""
+
+    children = property(lambda self: (self.left,))
+
+    def with_children(self, children, /):
+        return dataclasses.replace(self, left=children[0])
+
+
+@pytest.mark.parametrize(
+    ("layer", "what"),
+    [
+        (WrongGate(nn.Sequential((nn.Dense(3),))), "layer 0 (WrongGate), d1["),
+        (Half(nn.Dense(3), Halved(3)), "layer 0 (Half), 1/dW["),
+    ],
+)
+def test_a_gradient_check_names_the_container_where_no_child_has_the_parameter(layer, what):
+    with pytest.raises(bpxp.errors.GradientCheckError) as caught:
+        check_gradients(network(layer), np.ones((3, 4)), [0, 1, 1])
+    assert what in str(caught.value)
+    assert check_layer_broken(layer) == ("children", "gradient")
+
+
+def check_layer_broken(layer):
+    with pytest.raises(bpxp.errors.LayerCheckError) as caught:
+        bpxp.verify.check_layer(layer, 4, backends=["numpy"])
+    return caught.value.report.broken
+
+
+class Swapped(Parallel):
+    children = property(lambda self: (self.right, self.left))
+
+    def with_children(self, children, /):
+        return dataclasses.replace(self, left=children[1], right=children[0])
+
+
+class Ignores(Parallel):
+    def with_children(self, children, /):
+        return self
+
+
+class Without(Closed):
+    children = property(lambda self: (self.left, self.right))
+
+
+class Method(Parallel):
+    def children(self):
+        return self.left, self.right
+
+
+class Misspelt(Parallel):
+    children = property(lambda self: (self.lefft, self.right))
+
+
+class Generator(Parallel):
+    children = property(lambda self: (child for child in (self.left, self.right)))
+
+
+@pytest.mark.parametrize("kind", [Swapped, Ignores, Without, Method, Misspelt, Generator])
+def test_children_that_are_not_as_the_protocol_says_are_one_error(kind):
+    layer = kind(nn.Dense(3), nn.Dense(3))
+    net = network(layer)
+    for check in (
+        lambda: certify(net, ["numpy"], steps=1),
+        lambda: bisect(net, "numpy", "numpy", steps=1),
+        lambda: xray(net, steps=(1,)),
+        lambda: check_gradients(net, np.ones((3, 4)), [0, 1, 1]),
+    ):
+        with pytest.raises(bpxp.errors.InvalidTypeError, match=rf"layer 0 \({kind.__name__}\): children") as caught:
+            check()
+        assert caught.value.code.endswith("E085")
+        assert "check_layer" in caught.value.fix
+    assert check_layer_broken(layer) == ("children",)
+
+
+def test_children_that_are_none_are_not_named():
+    class Silent(Parallel):
+        children = None
+
+    net = network(Silent(nn.Dense(3), nn.Dense(3)))
+    found = certify(net, ["numpy"], steps=1)
+    assert found.ok
+    assert "layer 0 (Silent): compared as a whole" in found.verdict
+    assert bisect(net, "numpy", "numpy", steps=1).difference is None
+    assert check_gradients(net, np.ones((3, 4)), [0, 1, 1]).worst < 1e-6

@@ -77,6 +77,13 @@ def fuzz(session: nox.Session) -> None:
     session.run("python", "-m", "fuzz", *(session.posargs or ["all", "10000000"]), env={"PYTHONPATH": "tests"})
 
 
+@nox.session(default=False, venv_backend="virtualenv")
+def capture(session: nox.Session) -> None:
+    """Compare 20,000 random captured steps with the eager ones, on NumPy and PyTorch."""
+    session.install("-e", ".", *group("test", "torch-cpu"))
+    session.run("pytest", "tests/backends/test_capture_random.py", *session.posargs, env={"BPXP_NIGHTLY": "1"})
+
+
 @nox.session(default=False)
 def mutation(session: nox.Session) -> None:
     """Change the mathematics one thing at a time, and see that a test fails: hours on one core, a room some minutes."""

@@ -355,4 +355,5 @@ CODES = {
     "W006": "A run could not be saved.",
     "W007": "A data set could not be cached.",
     "W008": "The device may have too little memory.",
+    "W009": "A captured step differed from the eager step.",
 }

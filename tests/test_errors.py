@@ -211,6 +211,14 @@ def made_without_gpu(c):
     fake_cupy(c, check_device)
 
 
+def a_capture_that_differs_later(c):
+    from bpxp.backends import captured
+
+    c.patch.setattr(captured, "PROOFS", (3, 3))
+    proofs = iter([True])  # the first one
+    c.patch.setattr(captured.CapturedStep, "_agrees", lambda *arguments: next(proofs, False))
+
+
 PREPARED = {
     "E021": lambda c: only_prepared(c, cupy_is_not_installed),
     "E022": made_without_gpu,
@@ -219,6 +227,7 @@ PREPARED = {
     "W006": lambda c: failing_disk(c.patch, 3, 4),
     "W007": a_data_set_and_no_place_for_it,
     "W008": a_device_that_others_use,
+    "W009": a_capture_that_differs_later,
 }
 
 

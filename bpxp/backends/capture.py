@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -19,22 +20,24 @@ from bpxp.core.typing import Array
 NO_STATE = "it has no state"  # a plain function, called for its value
 
 Play = Callable[[int], None]  # replay so many times
-Call = tuple[Callable[..., Any], tuple[Any, ...]]  # a function, and its arguments
+ENVIRONMENT = "BPXP_CAPTURE"
+OFF = "capture is switched off"
 
 
 class NotRecordable(Exception):
     """The step cannot be captured; the text says why."""
 
 
-def repeated(calls: list[Call]) -> Play:
-    """Return a function that makes these calls again, in order."""
+def initial_reason() -> str:
+    """Return why a step runs eagerly from the beginning: the environment says so, or ""."""
+    return OFF if os.environ.get(ENVIRONMENT) == "0" else ""
 
-    def play(times: int) -> None:
-        for _ in range(times):
-            for function, arguments in calls:
-                function(*arguments)
 
-    return play
+def switch_off(run: Any) -> None:
+    """Let a compiled step run eagerly for good."""
+    run = getattr(run, "run", run)
+    if hasattr(run, "reason"):
+        run.reason = OFF
 
 
 class Replay:
@@ -70,7 +73,7 @@ class Replay:
     STATE = math.inf  # bytes of the largest state that is copied for it
 
     def __init__(self, step: StepFunction, /) -> None:
-        self.step, self.reason = step, ""
+        self.step, self.reason = step, initial_reason()
         self.plays: dict[int, Play] = {}
         self._moving: set[int] = set()
         self._forget([])

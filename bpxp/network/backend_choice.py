@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bpxp.backends import Backend, available_backends, get_backend
-from bpxp.backends.capture import NO_STATE
 from bpxp.backends.dtypes import validate_dtype
 from bpxp.backends.names import ENVIRONMENT, FASTEST, LIBRARIES, backend_names
 from bpxp.backends.precision import label, parse_label
@@ -86,16 +85,6 @@ def _reason(asked: Any, named: Any, backend: Backend) -> str:
     if parse_label(named)[0] != "auto":
         return "asked for" if asked is not None else f"the environment variable {ENVIRONMENT} names it"
     return "a CUDA device answers CuPy" if backend.name.startswith("cupy") else f"no CUDA device answers CuPy ({why()})"
-
-
-def why_eager(compiled: dict[Any, Any]) -> dict[str, str]:
-    """Return why compiled steps run eagerly instead of from a capture, by the step's name."""
-    found = {}
-    for key, run in compiled.items():
-        reason = getattr(getattr(run, "run", run), "reason", "")
-        if reason and reason != NO_STATE:
-            found[key if isinstance(key, str) else type(key[0] if isinstance(key, tuple) else key).__name__] = reason
-    return found
 
 
 @functools.cache

@@ -23,7 +23,8 @@ from bpxp.data.rows import Rows
 from bpxp.errors import InvalidTypeError
 from bpxp.metrics import Metric
 from bpxp.network import parameters
-from bpxp.network.backend_choice import BackendReport, choose, why_eager
+from bpxp.network.backend_choice import BackendReport, choose
+from bpxp.network.compiled import CompiledSteps
 from bpxp.network.evaluation import as_feed, evaluate
 from bpxp.network.inference_batch import samples_at_a_time
 from bpxp.network.prepare import Batch, HostSamples, as_metrics, count, inputs_or_rows, prepare, prepare_or_stream
@@ -141,7 +142,7 @@ class Network:
         self.opt_state: OptState | None = None
         self.epoch = epoch
         self.training = False  # True while a Trainer is at work
-        self._compiled: dict[Any, Callable[..., Any]] = {}
+        self._compiled = CompiledSteps()
         self._rate: float | None = None
 
     @classmethod
@@ -267,7 +268,7 @@ class Network:
     ) -> dict[str, Any]:
         """Evaluate validated samples with the parameters given; otherwise like `evaluate`.
 
-        A captured step holds one set of arrays, so each data set that is evaluated in turn has its own name, `which`.
+        A CUDA graph holds one set of arrays, so each data set that is evaluated in turn has its own name, `which`.
         """
         feed = as_feed(batch, self.backend, self._chunk)
         step = EvaluationStep(self.model, self.loss, metrics, feed.samples, xp=self.xp)
@@ -359,15 +360,21 @@ class Network:
 
     def _compile(self, step: Any, key: Any = None) -> Callable[..., Any]:
         """Return `step` compiled by the backend, once for equal steps, or for the key."""
-        key = key or step
-        if key not in self._compiled:
-            self._compiled[key] = self.backend.compile(step)
-        return self._compiled[key]
+        return self._compiled.step(self.backend, step, key or step)
+
+    @property
+    def capture(self) -> bool:
+        """Whether steps may be captured; False is like the environment variable ``BPXP_CAPTURE=0``."""
+        return self._compiled.capture
+
+    @capture.setter
+    def capture(self, value: bool) -> None:
+        self._compiled = CompiledSteps(capture=bool(value))
 
     @property
     def eager_steps(self) -> dict[str, str]:
         """Why a step runs eagerly, neither captured nor as a CUDA graph, by its name; {} if all are captured."""
-        return why_eager(self._compiled)
+        return self._compiled.eager()
 
     @property
     def _steps(self) -> int:

@@ -167,7 +167,7 @@ def validate_children(
     observed_children(model, given).forward(params, x, xp=xp, **context)
     known = set(map(id, leaves(params)))
     for place, layer in containers:
-        own = functools.reduce(lambda tree, i: tree[int(i)], place.split("."), params)
+        own = entry_at(params, place)
         for i in range(len(children(layer, place))):
             name = f"{place}.{i}"
             if name not in given.params:
@@ -175,6 +175,13 @@ def validate_children(
             entry = set(map(id, leaves(own[i]))) if i < len(own) else set()
             if (set(map(id, leaves(given.params[name]))) & known) - entry:
                 raise malformed(layer, place, f"children[{i}] does not get entry {i} of the parameters")
+
+
+def entry_at(tree: Params, place: str) -> Params:
+    """Return the entry of a tree of parameters for the layer at ``"2.1"``."""
+    for i in map(int, place.split(".")):
+        tree = tree[i]
+    return tree
 
 
 class GivenParams:

@@ -1,4 +1,4 @@
-"""Abstract arrays: a shape, a dtype, strides and a buffer, but no numbers; their operations only count costs.
+"""Abstract arrays: a shape, a dtype, strides and a buffer, but no numbers; their operations are counted, or traced.
 
 A view shares its buffer, and a buffer lives as long as an array refers to it, as in NumPy. So the peak memory is known
 without allocating any.
@@ -7,7 +7,7 @@ without allocating any.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,9 +38,15 @@ class Meter:
         An operation reads or writes numbers, and is a kernel launch on a GPU; views are not counted.
     matmuls : list of (m, k, n)
         The matrix products, in order.
+    refused : Exception or None
+        The first thing asked for that an array without numbers does not have, also where the caller caught the error.
     """
 
+    array_type: type | None = None  # what the arrays say that they are, where a trace stands for real ones
+    dtypes: Mapping[Any, Any] = {}  # and what their dtypes are called there
+
     def __init__(self) -> None:
+        self.refused: Exception | None = None
         self.live = self.peak = 0
         self.start()
 
@@ -59,6 +65,11 @@ class Meter:
         """Add a buffer."""
         self.live += size
         self.peak = max(self.peak, self.live)
+
+    def note(
+        self, name: str, inputs: tuple[Any, ...], static: dict[str, Any], result: Any, infix: bool, into: bool
+    ) -> None:
+        """Hear of an operation or a view: a tracer writes it down."""
 
     def record(self, name: str, moved: int, flops: int = 0) -> None:
         """Count an operation."""
@@ -88,11 +99,21 @@ class ShapeArray:
     buffer : Buffer
     """
 
-    __slots__ = ("buffer", "dtype", "shape", "strides")
+    __slots__ = ("buffer", "kind", "number", "shape", "strides")
     __hash__ = object.__hash__
+    __array_ufunc__ = None  # NumPy leaves its operators to this class, and its functions refuse
 
-    def __init__(self, shape: Shape, dtype: Any, strides: Shape, buffer: Buffer) -> None:
-        self.shape, self.dtype, self.strides, self.buffer = shape, dtype, strides, buffer
+    def __init__(self, shape: Shape, kind: Any, strides: Shape, buffer: Buffer) -> None:
+        self.shape, self.kind, self.strides, self.buffer = shape, kind, strides, buffer
+        self.number: int | None = None  # in a trace
+
+    @property
+    def dtype(self) -> Any:
+        return self.buffer.meter.dtypes.get(self.kind, self.kind)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:  # a branch on the type of an array goes the way that it goes with real ones
+        return self.buffer.meter.array_type or ShapeArray
 
     @property
     def ndim(self) -> int:
@@ -106,28 +127,62 @@ class ShapeArray:
     def touched(self) -> int:
         """Bytes that a read touches: a number that is broadcast counts once."""
         own = (n for n, stride in zip(self.shape, self.strides, strict=True) if stride or not n)
-        return math.prod(own) * int(self.dtype.itemsize)
+        return math.prod(own) * int(self.kind.itemsize)
 
     def __repr__(self) -> str:
-        return f"ShapeArray({self.shape}, {self.dtype.name})"
+        self._refused(described(self))  # a text of real arrays shows their numbers
+        return described(self)
 
-    def _refuse(self, *_: Any) -> Any:
-        raise InvalidTypeError(
-            "a shape-only array",
-            "it has no numbers to look at: neither could a compiled step, without waiting for the device",
-            code="E027",
-            got=repr(self),
-        )
+    def _refused(self, got: str) -> InvalidTypeError:
+        what = "it has no numbers to look at: neither could a compiled step, without waiting for the device"
+        error = InvalidTypeError("a shape-only array", what, code="E027", got=got)
+        self.buffer.meter.refused = self.buffer.meter.refused or error
+        return error
 
-    __bool__ = __float__ = __int__ = __index__ = __complex__ = __array__ = __setitem__ = __len__ = __iter__ = _refuse
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise self._refused(described(self))
+
+    def __getattr__(self, name: str) -> Any:
+        # No AttributeError, which hasattr would turn into an answer.
+        raise self._refused(f"x.{name}, which is not in the mathematics of bpxp")
+
+    __bool__ = __float__ = __int__ = __index__ = __complex__ = __setitem__ = __len__ = __iter__ = _refuse
+    __contains__ = __reduce_ex__ = __format__ = __array__ = __dlpack__ = __dlpack_device__ = _refuse
 
     def view(self, shape: Shape, strides: Shape) -> ShapeArray:
         """Return a view of the same buffer."""
-        return ShapeArray(shape, self.dtype, strides, self.buffer)
+        return ShapeArray(shape, self.kind, strides, self.buffer)
 
     def __getitem__(self, index: Any) -> ShapeArray:
-        shape, strides = indexed(self, index if isinstance(index, tuple) else (index,))
-        return self.view(shape, strides)
+        def rule(a: ShapeArray, index: Any) -> ShapeArray:
+            return a.view(*indexed(a, index if isinstance(index, tuple) else (index,)))
+
+        return noted(self.buffer.meter, "getitem", rule, (self, index), {}, infix=True)  # type: ignore[no-any-return]
+
+
+def described(a: Any) -> str:
+    """Return the text of an array for messages."""
+    return f"ShapeArray({a.shape}, {a.kind.name})" if isinstance(a, ShapeArray) else repr(a)
+
+
+def noted(
+    meter: Meter,
+    name: str,
+    rule: Callable[..., Any],
+    inputs: tuple[Any, ...],
+    static: dict[str, Any],
+    *,
+    infix: bool = False,
+    into: bool = False,
+) -> Any:
+    """Return what a rule says, and let the meter hear of it; an error is remembered, also if the caller catches it."""
+    try:
+        result = rule(*inputs, **static)
+        meter.note(name, inputs, static, result, infix, into)
+    except Exception as error:
+        meter.refused = meter.refused or error
+        raise
+    return result
 
 
 def new(meter: Meter, shape: Shape, dtype: Any, operands: Sequence[ShapeArray] = ()) -> ShapeArray:
@@ -159,12 +214,12 @@ def compact(shape: Shape) -> Shape:
 
 def indexed(a: ShapeArray, index: tuple[Any, ...]) -> tuple[Shape, Shape]:
     """Return shape and strides of ``a[index]``, for integers, slices, None and an Ellipsis."""
-    if any(not (part is None or part is ... or isinstance(part, (int, slice))) for part in index):
+    if any(not (part is None or part is ... or type(part) in (int, slice)) for part in index):
         raise InvalidTypeError(
             "x[…]",
             "an array as an index",
             code="E027",
-            got=repr(index),
+            got=", ".join(map(described, index)),
             expected="integers and slices",
             fix="xp.take(x, …)",
         )
@@ -219,13 +274,13 @@ def promoted(name: str, operands: Sequence[Any]) -> Any:
     InvalidTypeError
         Where the standard leaves the result undefined: mixed kinds, or a Python float with integers.
     """
-    dtypes = [a.dtype for a in operands if isinstance(a, ShapeArray)]
+    dtypes = [a.kind for a in operands if isinstance(a, ShapeArray)]
     kinds = {("i" if d.kind == "u" else d.kind) for d in dtypes}
     allowed: dict[str, tuple[type, ...]] = {"f": (int, float), "c": (int, float, complex), "i": (int,), "b": (bool,)}
     numbers = [a for a in operands if not isinstance(a, ShapeArray)]
-    mixed = len(kinds) != 1 or any(not isinstance(n, allowed[next(iter(kinds))]) for n in numbers)
+    mixed = len(kinds) != 1 or any(type(n) not in allowed[next(iter(kinds))] for n in numbers)
     if mixed or (name == "divide" and kinds <= {"i", "b"}):
-        got = ", ".join(a.dtype.name if isinstance(a, ShapeArray) else type(a).__name__ for a in operands)
+        got = ", ".join(a.kind.name if isinstance(a, ShapeArray) else type(a).__name__ for a in operands)
         raise InvalidTypeError(name, "mixed kinds of numbers", code="E027", got=got, fix="xp.astype(x, dtype)")
     return np.result_type(*dtypes)
 
@@ -248,24 +303,35 @@ def broadcast(name: str, operands: Sequence[Any]) -> tuple[list[ShapeArray], Sha
         raise InvalidValueError(name, "the shapes do not fit", code="E027", got=got) from error
 
 
-def _binary(name: str, dtype: Any = None) -> Callable[[ShapeArray, Any], ShapeArray]:
-    def operate(self: ShapeArray, other: Any) -> ShapeArray:
-        if dtype is not None:
-            promoted(name, (self, other))
-        return elementwise(self.buffer.meter, name, (self, other), dtype)
+def _operator(name: str, dtype: Any = None, *, swapped: bool = False) -> Callable[..., ShapeArray]:
+    """Return the method of an operator; `swapped`: that of ``2.0 - x``."""
+
+    def operate(self: ShapeArray, *others: Any) -> ShapeArray:
+        def rule(*operands: Any) -> ShapeArray:
+            if dtype is not None:
+                promoted(name, operands)
+            return elementwise(meter, name, operands, dtype)
+
+        meter = self.buffer.meter
+        inputs = (*others, self) if swapped else (self, *others)
+        return noted(meter, name, rule, inputs, {}, infix=True)  # type: ignore[no-any-return]
 
     return operate
 
 
 def _in_place(name: str) -> Callable[[ShapeArray, Any], ShapeArray]:
+    def rule(a: ShapeArray, other: Any) -> ShapeArray:
+        arrays, shape = broadcast(name, (a, other))
+        if promoted(name, (a, other)) != a.kind or shape != a.shape:
+            got = f"{described(a)} and {described(other)}"
+            raise InvalidValueError(f"{name}, in place", "the result does not fit", code="E027", got=got)
+        a.buffer.meter.record(name, sum(x.touched for x in arrays) + a.touched)
+        return a
+
     def operate(self: ShapeArray, other: Any) -> ShapeArray:
-        arrays, shape = broadcast(name, (self, other))
-        if promoted(name, (self, other)) != self.dtype or shape != self.shape:
-            raise InvalidValueError(
-                f"{name}, in place", "the result does not fit", code="E027", got=f"{self!r} and {other!r}"
-            )
-        self.buffer.meter.record(name, sum(a.touched for a in arrays) + self.touched)
-        return self
+        return noted(  # type: ignore[no-any-return]
+            self.buffer.meter, name, rule, (self, other), {}, infix=True, into=True
+        )
 
     return operate
 
@@ -292,10 +358,12 @@ COMPARISONS = {
     "greater": "gt",
     "greater_equal": "ge",
 }
+UNARY = {"negative": "neg", "positive": "pos", "abs": "abs", "bitwise_invert": "invert"}
 for _name, _short in ARITHMETIC.items():
-    for _prefix, _made in (("", _binary(_name)), ("r", _binary(_name)), ("i", _in_place(_name))):
-        setattr(ShapeArray, f"__{_prefix}{_short}__", _made)
+    setattr(ShapeArray, f"__{_short}__", _operator(_name))
+    setattr(ShapeArray, f"__r{_short}__", _operator(_name, swapped=True))
+    setattr(ShapeArray, f"__i{_short}__", _in_place(_name))
 for _name, _short in COMPARISONS.items():
-    setattr(ShapeArray, f"__{_short}__", _binary(_name, np.dtype(bool)))
-for _name, _short in {"negative": "neg", "positive": "pos", "abs": "abs", "bitwise_invert": "invert"}.items():
-    setattr(ShapeArray, f"__{_short}__", lambda a, _name=_name: elementwise(a.buffer.meter, _name, (a,)))
+    setattr(ShapeArray, f"__{_short}__", _operator(_name, np.dtype(bool)))
+for _name, _short in UNARY.items():
+    setattr(ShapeArray, f"__{_short}__", _operator(_name))

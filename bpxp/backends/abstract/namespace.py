@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from bpxp.backends.abstract.array import Meter, ShapeArray, broadcast, elementwise, new, reshaped
+from bpxp.backends.abstract.array import Meter, ShapeArray, broadcast, elementwise, new, noted, reshaped
 from bpxp.backends.base import CONSTANTS, DTYPES, RuledNamespace
 from bpxp.core.typing import Shape
-from bpxp.errors import InvalidTypeError, InvalidValueError
+from bpxp.errors import InvalidTypeError, InvalidValueError, ShapeRuleError
 
 # Elementwise, with a result of the same dtype; `ARITHMETIC` of bpxp.backends.abstract.array has the operators.
 SAME_DTYPE = """
@@ -47,26 +47,39 @@ def shape_namespace(meter: Meter, like: Any = None) -> Any:
         Of the backend in question: its `workspace` and `fuses` hold here too, and its kernels count as one operation.
     """
     functions: dict[str, Any] = {name: getattr(np, name) for name in CONSTANTS}
-    functions |= {name: np.dtype(name) for name in DTYPES}
-    functions |= {"finfo": np.finfo, "iinfo": np.iinfo, "isdtype": np.isdtype, "result_type": _result_type}
+    rules: dict[str, Callable[..., Any]] = {}
     for name in SAME_DTYPE:
-        functions[name] = functools.partial(_elementwise, meter, name, None)
+        rules[name] = functools.partial(_elementwise, meter, name, None)
     for name in TO_BOOL:
-        functions[name] = functools.partial(_elementwise, meter, name, np.dtype(bool))
+        rules[name] = functools.partial(_elementwise, meter, name, np.dtype(bool))
     for name, kind in REDUCTIONS.items():
-        functions[name] = functools.partial(_reduce, meter, name, kind)
-    for name, rule in RULES.items():
-        functions[name] = functools.partial(rule, meter)
+        rules[name] = functools.partial(_reduce, meter, name, kind)
+    kernels = {name: rule for name, rule in KERNEL_RULES.items() if hasattr(like, name)}
+    for name, rule in (RULES | kernels).items():
+        rules[name] = functools.partial(rule, meter)
     for name in ("broadcast_to", "expand_dims", "flip", "matrix_transpose", "moveaxis", "permute_dims", "squeeze"):
-        functions[name] = globals()[f"_{name}"]
-    functions |= {name: functools.partial(rule, meter) for name, rule in KERNEL_RULES.items() if hasattr(like, name)}
+        rules[name] = globals()[f"_{name}"]
+    functions |= {name: functools.partial(_noted, meter, name, rule) for name, rule in rules.items()}
+    functions |= {name: meter.dtypes.get(np.dtype(name), np.dtype(name)) for name in DTYPES}
+    library = like if meter.dtypes else np  # whose dtypes these are
+    functions |= {name: getattr(library, name) for name in ("finfo", "iinfo", "isdtype")}
+    functions["result_type"] = functools.partial(_called, meter)
     functions |= {name: getattr(like, name) for name in ("workspace", "fuses") if hasattr(like, name)}
     functions |= {"memo": {}} if hasattr(like, "memo") else {}
     lacking = (
         "no rule says what this function costs",
         "bpxp/backends/abstract/namespace.py that returns its result's shape",
     )
-    return RuledNamespace(*lacking, **functions)
+    return _ShapeNamespace(*lacking, **functions, _meter=meter)
+
+
+class _ShapeNamespace(RuledNamespace):
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except ShapeRuleError as error:  # hasattr would turn it into an answer
+            self._meter.refused = self._meter.refused or error
+            raise
 
 
 def shape_of(a: Any, meter: Meter) -> ShapeArray:
@@ -74,13 +87,31 @@ def shape_of(a: Any, meter: Meter) -> ShapeArray:
     return new(meter, tuple(a.shape), dtype_name(a))
 
 
+def as_dtype(dtype: Any) -> Any:
+    """Return NumPy's dtype of this name in any library."""
+    try:
+        return np.dtype(dtype)
+    except TypeError:
+        return np.dtype(str(dtype).rpartition(".")[2])
+
+
 def dtype_name(a: Any) -> str:
     """Return ``"float32"`` for an array of any library."""
     return str(getattr(a.dtype, "name", a.dtype)).rpartition(".")[2].lower()
 
 
+def _noted(meter: Meter, name: str, rule: Callable[..., Any], /, *inputs: Any, **static: Any) -> Any:
+    return noted(meter, name, rule, inputs, static)
+
+
+def _called(meter: Meter, /, *operands: Any) -> Any:
+    kind = _result_type(*operands)
+    return meter.dtypes.get(kind, kind)
+
+
 def _result_type(*operands: Any) -> Any:
-    return np.result_type(*(getattr(a, "dtype", a) for a in operands))
+    kinds = (a.kind if isinstance(a, ShapeArray) else a if type(a) in (int, float) else as_dtype(a) for a in operands)
+    return np.result_type(*kinds)
 
 
 # ---------------------------------------------------------------- elementwise
@@ -101,9 +132,10 @@ def _where(meter: Meter, condition: ShapeArray, a: Any, b: Any, /) -> ShapeArray
 
 
 def _astype(meter: Meter, x: ShapeArray, dtype: Any, /, *, copy: bool = True) -> ShapeArray:
-    if not copy and x.dtype == dtype:
+    kind = as_dtype(dtype)
+    if not copy and x.kind == kind:
         return x
-    return _done(meter, "astype", [x], new(meter, x.shape, dtype, [x]))
+    return _done(meter, "astype", [x], new(meter, x.shape, kind, [x]))
 
 
 def _done(meter: Meter, name: str, read: Sequence[ShapeArray], result: ShapeArray) -> ShapeArray:
@@ -118,8 +150,8 @@ def _reduce(
     axes = range(x.ndim) if axis is None else [_axis(a, x.ndim) for a in (axis if isinstance(axis, tuple) else (axis,))]
     kept = tuple(1 if i in axes else n for i, n in enumerate(x.shape) if keepdims or i not in axes)
     if dtype is None:
-        dtype = kind or (np.int64 if name in ("sum", "prod") and x.dtype.kind == "i" else x.dtype)
-    return _done(meter, name, [x], new(meter, kept, dtype))
+        dtype = kind or (np.int64 if name in ("sum", "prod") and x.kind.kind == "i" else x.kind)
+    return _done(meter, name, [x], new(meter, kept, as_dtype(dtype)))
 
 
 def _axis(axis: int, ndim: int) -> int:
@@ -144,7 +176,7 @@ def _matmul(meter: Meter, a: ShapeArray, b: ShapeArray, /) -> ShapeArray:
 
 def _made(name: str) -> Callable[..., ShapeArray]:
     def create(meter: Meter, shape: int | Shape, /, *_: Any, dtype: Any) -> ShapeArray:
-        made = new(meter, (shape,) if isinstance(shape, int) else tuple(shape), dtype)
+        made = new(meter, (shape,) if isinstance(shape, int) else tuple(shape), as_dtype(dtype))
         if name != "empty":
             meter.record(name, made.touched)
         return made
@@ -154,7 +186,7 @@ def _made(name: str) -> Callable[..., ShapeArray]:
 
 def _like(name: str) -> Callable[..., ShapeArray]:
     def create(meter: Meter, x: ShapeArray, /, *_: Any, dtype: Any = None) -> ShapeArray:
-        made = new(meter, x.shape, dtype or x.dtype, [x])
+        made = new(meter, x.shape, x.kind if dtype is None else as_dtype(dtype), [x])
         if name != "empty_like":
             meter.record(name, made.touched)
         return made
@@ -164,22 +196,23 @@ def _like(name: str) -> Callable[..., ShapeArray]:
 
 def _arange(meter: Meter, start: float, stop: float | None = None, step: float = 1, /, *, dtype: Any) -> ShapeArray:
     start, stop = (0, start) if stop is None else (start, stop)
-    made = new(meter, (max(0, math.ceil((stop - start) / step)),), dtype)
+    made = new(meter, (max(0, math.ceil((stop - start) / step)),), as_dtype(dtype))
     return _done(meter, "arange", [], made)
 
 
 def _linspace(meter: Meter, start: float, stop: float, num: int, /, *, dtype: Any) -> ShapeArray:
-    return _done(meter, "linspace", [], new(meter, (num,), dtype))
+    return _done(meter, "linspace", [], new(meter, (num,), as_dtype(dtype)))
 
 
 def _eye(meter: Meter, rows: int, columns: int | None = None, /, *, dtype: Any) -> ShapeArray:
-    return _done(meter, "eye", [], new(meter, (rows, rows if columns is None else columns), dtype))
+    return _done(meter, "eye", [], new(meter, (rows, rows if columns is None else columns), as_dtype(dtype)))
 
 
 def _asarray(meter: Meter, a: Any, /, *, dtype: Any = None, copy: bool | None = None) -> ShapeArray:
     if isinstance(a, ShapeArray):
-        return _astype(meter, a, dtype or a.dtype, copy=bool(copy))
-    return _done(meter, "asarray", [], new(meter, np.shape(a), dtype or np.asarray(a).dtype))
+        return _astype(meter, a, a.kind if dtype is None else dtype, copy=bool(copy))
+    kind = np.asarray(a).dtype if dtype is None else as_dtype(dtype)
+    return _done(meter, "asarray", [], new(meter, np.shape(a), kind))
 
 
 def _reshape(meter: Meter, x: ShapeArray, /, shape: Shape, *, copy: bool | None = None) -> ShapeArray:
@@ -190,17 +223,17 @@ def _reshape(meter: Meter, x: ShapeArray, /, shape: Shape, *, copy: bool | None 
     strides = None if copy else reshaped(x, shape)
     if strides is not None:
         return x.view(shape, strides)
-    return _done(meter, "reshape", [x], new(meter, shape, x.dtype))
+    return _done(meter, "reshape", [x], new(meter, shape, x.kind))
 
 
 def _take(meter: Meter, x: ShapeArray, indices: ShapeArray, /, *, axis: int = 0) -> ShapeArray:
     axis = _axis(axis, x.ndim)
-    result = new(meter, (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]), x.dtype)
+    result = new(meter, (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]), x.kind)
     return _gathered(meter, "take", indices, result)
 
 
 def _take_along_axis(meter: Meter, x: ShapeArray, indices: ShapeArray, /, *, axis: int = -1) -> ShapeArray:
-    return _gathered(meter, "take_along_axis", indices, new(meter, indices.shape, x.dtype))
+    return _gathered(meter, "take_along_axis", indices, new(meter, indices.shape, x.kind))
 
 
 def _gathered(meter: Meter, name: str, indices: ShapeArray, result: ShapeArray) -> ShapeArray:
@@ -236,12 +269,12 @@ def _tile(meter: Meter, x: ShapeArray, repetitions: Shape, /) -> ShapeArray:
     ndim = max(x.ndim, len(repetitions))
     own, times = ((1,) * (ndim - len(part)) + tuple(part) for part in (x.shape, repetitions))
     shape = tuple(n * r for n, r in zip(own, times, strict=True))
-    return _done(meter, "tile", [x], new(meter, shape, x.dtype))
+    return _done(meter, "tile", [x], new(meter, shape, x.kind))
 
 
 def _moved(name: str) -> Callable[..., ShapeArray]:
     def move(meter: Meter, x: ShapeArray, /, *_: Any, **__: Any) -> ShapeArray:
-        dtype = np.int64 if name == "argsort" else x.dtype
+        dtype = np.int64 if name == "argsort" else x.kind
         return _done(meter, name, [x], new(meter, x.shape, dtype))
 
     return move

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from bpxp.backends.base import CACHE, Step, StepFunction, namespace
+from bpxp.backends.captured import CapturedStep
 from bpxp.backends.dlpack import host_array, import_array, is_host_array
-from bpxp.backends.numpy.capture import Recording, opaque
+from bpxp.backends.numpy.capture import NumpyLibrary
 from bpxp.backends.numpy.threads import LimitedStep
 from bpxp.backends.numpy.threefry import threefry
 from bpxp.backends.prefetch import Kinds, SharedPrefetch
@@ -83,9 +84,7 @@ class NumpyBackend:
     shares_memory = True
 
     def __init__(self, device: str = "") -> None:
-        self.xp = namespace(
-            np, None, argsort=_argsort, sort=_sort, threefry=opaque(threefry), memo={}, workspace=CACHE, **LEAN
-        )
+        self.xp = namespace(np, None, argsort=_argsort, sort=_sort, threefry=threefry, memo={}, workspace=CACHE, **LEAN)
         keep_freed_memory()
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
@@ -96,7 +95,7 @@ class NumpyBackend:
         return np.array(a)
 
     def compile(self, step: StepFunction, /) -> Step:
-        return LimitedStep(step, Recording(step))
+        return LimitedStep(step, CapturedStep(step, NumpyLibrary()))
 
     def prefetch(self, kinds: Kinds, rows: int) -> SharedPrefetch:
         return SharedPrefetch(kinds, rows, np.asarray)

@@ -1,288 +1,121 @@
-"""A captured step on NumPy: recorded while it runs once, then replayed into the same memory, as a CUDA graph is.
-
-A small step spends more time in Python, in dispatch and in allocation than in arithmetic. Operations, their order and
-shapes are the same in every step. So one step runs on arrays that record their operations, and later steps call the
-same functions of NumPy on the same buffers, to the same bits.
-
-Operations that these arrays do not intercept would replay stale values. Therefore the second step runs twice, replayed
-and eagerly; if a single bit differs, the capture is dropped, and the reason kept.
-"""
+"""The calls of a captured step on NumPy: functions that write, with ``out=``, into buffers of the plan."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from bpxp.backends.base import State
-from bpxp.backends.capture import Call, NotRecordable, Play, Replay, repeated
-from bpxp.core.tree import leaves, tree_map, unflatten
+from bpxp.backends.abstract.trace import Operation, Value
+from bpxp.backends.plan import IN_PLACE
+from bpxp.backends.program import OUT, Call
 from bpxp.core.typing import Array
 
-# Bytes of results, beyond which Python is not the bottleneck, and fresh memory that is soon freed stays in the cache
-# better than a buffer for each result.
-RESULTS = 16 << 20
+COPIED = 64 << 10  # bytes that are sooner copied twice than their indices looked through
 
-COPIED = 64 << 10  # bytes, below which copying twice is cheaper than checking the indices
-
-
-class Tape:
-    """The recorded calls, in order.
-
-    Attributes
-    ----------
-    calls : list of (function, arguments)
-        The calls of one step.
-    known : set of int
-        Addresses of the buffers that a call fills, or that existed before.
-    """
-
-    def __init__(self) -> None:
-        self.calls: list[Call] = []
-        self.known: set[int] = set()
-        self.bytes = 0
-
-    def adopt(self, a: np.ndarray) -> Recorded:
-        """Return a recording view of an array that existed before the step."""
-        self.known.add(_address(a))
-        return self.seen(a)
-
-    def seen(self, a: np.ndarray) -> Recorded:
-        """Return a view of `a` that records its operations."""
-        view = a.view(Recorded)
-        view.tape = self
-        return view
-
-    def result(self, a: np.ndarray) -> Recorded:
-        """Return the result of the call that is recorded next, as an array that records."""
-        self.bytes += a.nbytes
-        if self.bytes > RESULTS:
-            raise NotRecordable(f"its results take more than {RESULTS >> 20} MiB")
-        self.known.add(_address(a))
-        return self.seen(a)
-
-    def call(self, function: Callable[..., Any], *arguments: Any) -> None:
-        self.calls.append((function, arguments))
-
-    def operation(self, ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], target: np.ndarray) -> None:
-        """Record a call of a ufunc; a positional `out` is cheaper than a keyword."""
-        function = getattr(ufunc, method)
-        if ufunc in (np.maximum, np.minimum):  # these two need the keyword
-            self.call(functools.partial(function, out=target), *inputs)
-        else:
-            self.call(function, *inputs, target)
-
-    def before_writing(self, a: np.ndarray) -> None:
-        """Restore a buffer that no call fills, such as zeros made by the step, at the beginning of every step.
-
-        At the beginning, since it may have been read before it is first written.
-        """
-        owner = _owner(a)
-        if _address(owner) not in self.known:
-            self.known.add(_address(owner))
-            self.calls.insert(0, (np.copyto, (owner, owner.copy())))
+REDUCED: dict[str, Any] = {"sum": np.add, "max": np.maximum, "min": np.minimum}
+FILLING: dict[str, Any] = {"concat": np.concatenate, "stack": np.stack}
 
 
-class Recorded(np.ndarray):
-    """A view of a NumPy array that computes and records its operations."""
+class NumpyLibrary:
+    """NumPy, as `bpxp.backends.plan.Library` describes it."""
 
-    tape: Tape
+    array_type: type = np.ndarray
+    copy: Callable[[Any, Any], Any] = staticmethod(np.copyto)
+    differs = "{0}.shape != {1} or {0}.strides != {3} or {0}.dtype != {2}"
 
-    def __array_finalize__(self, other: Any) -> None:
-        self.tape = getattr(other, "tape", None)  # type: ignore[assignment]
+    def kind(self, a: Any) -> tuple[Any, ...]:
+        return a.shape, a.dtype, a.strides
 
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
-        tape = self.tape
-        plain = tuple(_plain(a) for a in inputs)
-        function = getattr(ufunc, method)
-        if method == "__call__":
-            plain = _numbers_as_arrays(plain)
-        out = options.pop("out", None)
-        if out is not None:
-            if len(out) != 1 or options:
-                raise NotRecordable(f"{ufunc.__name__} with {sorted(options) or 'several results'}")
-            (target,) = (_plain(a) for a in out)
-            tape.before_writing(target)
-            tape.operation(ufunc, method, plain, target)
-            function(*plain, out=target)
-            return out[0] if type(out[0]) is Recorded else tape.seen(target)
-        made = function(*plain, **options)
-        if isinstance(made, tuple):
-            raise NotRecordable(f"{ufunc.__name__} has several results")
-        made = np.asarray(made)
-        if method == "__call__" and not options:
-            tape.operation(ufunc, method, plain, made)
-        elif method == "reduce":
-            known = {"axis": 0, "dtype": None, "keepdims": False, **options}
-            if set(known) != {"axis", "dtype", "keepdims"}:
-                raise NotRecordable(f"{ufunc.__name__}.reduce with {sorted(known)}")
-            tape.call(function, *plain, known["axis"], known["dtype"], made, known["keepdims"])
-        else:
-            tape.call(_again, function, plain, options, (made,))
-        return tape.result(made)
+    def own(self, a: Any) -> Array:
+        return np.array(a, order="K")
 
-    def __array_function__(self, function: Any, types: Any, arguments: Any, options: Any) -> Any:
-        arguments, options = _plain(arguments), {name: _plain(value) for name, value in options.items()}
-        made = function(*arguments, **options)
-        return self.tape_of(function, arguments, options, made)
+    def writable(self, a: Array) -> bool:
+        return bool(a.flags.writeable)
 
-    def tape_of(self, function: Any, arguments: tuple[Any, ...], options: dict[str, Any], made: Any) -> Any:
-        """Return the results of a function as recording arrays: views as they are, new arrays as results of a call."""
-        tape = self.tape
-        several = made if isinstance(made, (tuple, list)) else (made,)
-        if not all(isinstance(a, np.ndarray) for a in several):
-            raise NotRecordable(f"{getattr(function, '__name__', function)} returns no array")
-        given = list(_arrays((arguments, options)))
-        new = [a for a in several if not any(np.may_share_memory(a, other) for other in given)]
-        if not new:
-            seen = [tape.seen(a) for a in several]
-        elif len(new) == len(several):
-            if len(new) == 1 and function in FILLING:
-                tape.call(_into, function, arguments, {**options, "out": new[0]})
-            else:
-                tape.call(_again, function, arguments, options, tuple(new))
-            seen = [tape.result(a) for a in several]
-        else:
-            raise NotRecordable(f"{getattr(function, '__name__', function)} returns both views and new arrays")
-        return type(made)(seen) if isinstance(made, (tuple, list)) else seen[0]
+    def bounds(self, a: Array) -> tuple[int, int]:
+        if not a.flags.c_contiguous:
+            return np.lib.array_utils.byte_bounds(a)
+        begin: int = a.__array_interface__["data"][0]
+        return begin, begin + a.nbytes
 
-    # Methods do not go through the protocols above.
+    def shares(self, a: Any, b: Any) -> bool:
+        return np.may_share_memory(a, b)  # where the bounds of contiguous memory overlap, so do the arrays
 
-    def take(self, indices: Any, axis: Any = None, out: Any = None, mode: Any = "raise") -> Any:
-        x, rows = _plain(self), _plain(indices)
-        made = x.take(rows, axis)
-        if rows.size and made.nbytes > COPIED:
-            self.tape.call(_gather, x, rows, axis, made)
-        else:
-            self.tape.call(x.take, rows, axis, made)
-        return self.tape.result(made)
+    def same(self, a: Any, b: Any) -> bool:
+        return bool(a.tobytes() == b.tobytes())
 
-    def astype(self, dtype: Any, *, copy: bool = True) -> Any:  # type: ignore[override]
-        if not copy and self.dtype == dtype:
-            return self
-        x = _plain(self)
-        made = x.astype(dtype)
-        self.tape.call(np.copyto, made, x, "unsafe")
-        return self.tape.result(made)
+    def agrees(self, a: Any, shape: Any, kind: Any) -> bool:
+        return type(a) in (np.ndarray, kind.type) and a.shape == shape and a.dtype == kind
 
-    def __getitem__(self, place: Any) -> Any:
-        if any(isinstance(part, np.ndarray) for part in (place if isinstance(place, tuple) else (place,))):
-            raise NotRecordable("it picks by an array of indices, not by take")
-        part = super().__getitem__(place)
-        return part if isinstance(part, Recorded) else bool(self)
+    def extent(self, kind: tuple[Any, ...]) -> int:
+        shape, dtype, strides = kind
+        if 0 in shape:
+            return 0
+        return int(dtype.itemsize + sum((n - 1) * abs(stride) for n, stride in zip(shape, strides, strict=True)))
 
-    def __bool__(self) -> bool:
-        raise NotRecordable("it looks at a number")
+    def fresh(self, kind: tuple[Any, ...]) -> Callable[[], Array]:
+        make: Any = np.ndarray
+        return functools.partial(make, kind[0], kind[1], None, 0, kind[2])
 
-    __int__ = __float__ = __index__ = __complex__ = item = tolist = __setitem__ = __bool__  # type: ignore[assignment]
+    def memory(self, size: int) -> Array:
+        return np.empty(size + 64, np.uint8)
+
+    def placed(self, memory: Array, offset: int, kind: tuple[Any, ...]) -> Array:
+        begin = -memory.ctypes.data % 64  # whole lines of the cache
+        return np.ndarray(kind[0], kind[1], memory, begin + offset, kind[2])
+
+    def call(self, op: Operation, function: Any, arguments: tuple[Any, ...], result: Any) -> Call | None:
+        name = op.name
+        if name == "pow" and op.infix and not isinstance(op.inputs[1], Value):
+            return None  # x ** 0.5 is a square root
+        ufunc = function if isinstance(function, np.ufunc) else getattr(np, name, None) if op.infix else None
+        if isinstance(ufunc, np.ufunc) and not op.static:
+            inputs = with_arrays(op.inputs, arguments)
+            if ufunc in (np.maximum, np.minimum):  # for these two NumPy wants the keyword
+                return Call(ufunc, inputs, {"out": OUT}, True)
+            return Call(ufunc, (*inputs, OUT), elementwise=ufunc.signature is None)
+        if name in REDUCED:
+            options = {"axis": None, "dtype": None, "keepdims": False, **op.static}
+            return Call(REDUCED[name].reduce, (*op.inputs, options["axis"], options["dtype"], OUT, options["keepdims"]))
+        if name == "astype":
+            return Call(np.copyto, (OUT, op.inputs[0], "unsafe"))
+        if name == "take":
+            rows = arguments[1]
+            axis = op.static.get("axis")
+            if rows.size and result.nbytes > COPIED:
+                return Call(_gather, (*op.inputs, axis, OUT))
+            return Call(np.ndarray.take, (*op.inputs, axis, OUT))
+        if name in FILLING:
+            return Call(FILLING[name], op.inputs, {**op.static, "out": OUT})
+        return None
+
+    def call_in_place(self, op: Operation, arguments: tuple[Any, ...]) -> Call:
+        if op.name == "pow":
+            return Call(IN_PLACE[op.name], op.inputs)
+        return Call(getattr(np, op.name), (*with_arrays(op.inputs, arguments), op.inputs[0]))
 
 
-FILLING = {np.concatenate, np.concat, np.stack}
-
-
-def opaque(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a function whose inner operations cannot be intercepted one recorded call."""
-
-    def dispatch(*arguments: Any) -> Any:
-        for a in arguments:
-            if type(a) is Recorded:
-                plain = _plain(arguments)
-                return a.tape_of(function, plain, {}, function(*plain))
-        return function(*arguments)
-
-    return dispatch
-
-
-def _again(function: Any, arguments: tuple[Any, ...], options: dict[str, Any], into: tuple[np.ndarray, ...]) -> None:
-    made = function(*arguments, **options)
-    for target, a in zip(into, made if isinstance(made, (tuple, list)) else (made,), strict=True):
-        np.copyto(target, a)
-
-
-def _into(function: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
-    function(*arguments, **options)
-
-
-def _gather(x: np.ndarray, rows: np.ndarray, axis: int | None, into: np.ndarray) -> None:
-    # With `out` and the default mode NumPy buffers the result, to stay intact on errors; so indices are checked first.
-    if rows.min() >= 0 and rows.max() < (x.size if axis is None else x.shape[axis]):
-        x.take(rows, axis, into, "clip")
-    else:
-        x.take(rows, axis, into)
-
-
-def _numbers_as_arrays(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return Python numbers as arrays of the dtype that they promote to: NumPy would convert them in every call."""
-    dtypes = {a.dtype for a in inputs if isinstance(a, np.ndarray)}
+def with_arrays(inputs: tuple[Any, ...], arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return Python's numbers in the dtype that they take beside an array: else NumPy converts them in every call."""
+    dtypes = {a.dtype for a in arguments if isinstance(a, (np.ndarray, np.generic))}
     if len(dtypes) != 1:
         return inputs
     (dtype,) = dtypes
     kinds = {"f": (float, int), "i": (int,), "u": (int,)}.get(dtype.kind, ())
-    return tuple(np.array(a, dtype) if type(a) in kinds else a for a in inputs)
+    fits = [not isinstance(a, Value) and type(a) in kinds and _fits(a, dtype) for a in inputs]
+    return tuple(np.array(a, dtype) if fit else a for a, fit in zip(inputs, fits, strict=True))
 
 
-def _plain(a: Any) -> Any:
-    """Return `a`, or the arrays in a tuple or list, as plain arrays."""
-    if type(a) is Recorded:
-        return a.view(np.ndarray)
-    if isinstance(a, (tuple, list)):
-        return type(a)(_plain(item) for item in a) if not hasattr(a, "_fields") else a
-    return a
+def _fits(a: float, dtype: Any) -> bool:
+    return dtype.kind == "f" or bool(np.iinfo(dtype).min <= a <= np.iinfo(dtype).max)
 
 
-def _arrays(tree: Any) -> Iterator[np.ndarray]:
-    if isinstance(tree, np.ndarray):
-        yield tree
-    elif isinstance(tree, (tuple, list)):
-        for item in tree:
-            yield from _arrays(item)
-    elif isinstance(tree, dict):
-        yield from _arrays(list(tree.values()))
-
-
-def _owner(a: np.ndarray) -> np.ndarray:
-    while isinstance(a.base, np.ndarray):
-        a = a.base
-    return a.view(np.ndarray)
-
-
-def _address(a: np.ndarray) -> int:
-    address: int = _owner(a).__array_interface__["data"][0]
-    return address
-
-
-class Recording(Replay):
-    """A compiled step of NumPy: the calls of one step, replayed."""
-
-    # The two steps that are recorded and proved cost about five eager ones.
-    WORTH = 8
-    # With a larger state the results would exceed their limit too: gradients are a third of Adam's state.
-    STATE = 4 * RESULTS
-
-    def is_array(self, a: Any) -> bool:
-        return isinstance(a, np.ndarray)
-
-    def own(self, a: Array) -> Array:
-        return np.array(a, order="C")
-
-    def copy(self, into: Array, a: Array) -> None:
-        np.copyto(into, a)
-
-    def place(self, a: Array) -> tuple[int, Any]:
-        return _address(a), (a.__array_interface__["data"], a.strides)
-
-    def same(self, a: Array, b: Array) -> bool:
-        return bool(a.tobytes() == b.tobytes())
-
-    def capture(self, state: State, data: Any, size: int) -> Play:
-        """Run a step on arrays that record."""
-        tape = Tape()
-        own = unflatten(state, [tape.adopt(a) for a in leaves(state)])
-        seen = tree_map(lambda a: tape.adopt(a) if isinstance(a, np.ndarray) else a, data)
-        for _ in range(size):
-            for buffer, a in self.changed([_plain(a) for a in leaves(self.step(own, seen))]):
-                tape.call(np.copyto, buffer, a)
-                np.copyto(buffer, a)
-        return repeated(tape.calls)
+def _gather(x: np.ndarray, rows: np.ndarray, axis: int | None, into: np.ndarray) -> None:
+    # NumPy copies twice with `out` unless told what to do with an index out of range: so it is asked whether there is.
+    if rows.min() >= 0 and rows.max() < (x.size if axis is None else x.shape[axis]):
+        x.take(rows, axis, into, "clip")
+    else:
+        x.take(rows, axis, into)

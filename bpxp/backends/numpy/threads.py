@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -79,8 +80,7 @@ class LimitedStep:
             return self.run(state, data, count=count)
 
     def _decide(self, state: State, data: Any) -> int:
-        pools = blas_pools()
-        available = max((pool.num_threads for pool in pools), default=1)
+        available = available_threads()
         if available == 1:
             return 0
         threads = worth(largest_product(self.step, state, data), available) if self.asked == "auto" else int(self.asked)
@@ -145,14 +145,43 @@ def blas_pools() -> list[Any]:
     return _pools
 
 
+_lock = threading.Lock()
+_limits: list[int] = []  # of the steps that run now
+_before: list[int] = []  # threads of each library when the first of them began
+
+
+def available_threads() -> int:
+    """Return how many threads BLAS takes when no step limits it."""
+    with _lock:
+        return max(_before if _limits else [pool.num_threads for pool in blas_pools()], default=1)
+
+
 @contextlib.contextmanager
 def limited(threads: int) -> Iterator[None]:
-    """Limit the threads of BLAS, and restore their number afterwards: two calls of 2 µs."""
-    before = [(pool, pool.num_threads) for pool in blas_pools()]
+    """Let BLAS take at most so many threads, and as many as before afterwards: two calls of 2 µs.
+
+    BLAS has one number for the process. While several steps run, in threads of Python, the smallest limit holds; the
+    last of them restores the number.
+    """
+    with _lock:
+        if not _limits:
+            _before[:] = [pool.num_threads for pool in blas_pools()]
+        _limits.append(threads)
+        _limit()
     try:
-        for pool, had in before:
-            pool.set_num_threads(min(threads, had))
         yield
     finally:
-        for pool, had in before:
-            pool.set_num_threads(had)
+        with _lock:
+            _limits.remove(threads)
+            _limit()
+
+
+def _limit() -> None:
+    for pool, had in zip(blas_pools(), _before, strict=True):
+        # Of a shared pool threadpoolctl lets only the first thread of Python set the number, others silently do not.
+        clear = getattr(pool, "clear_controlling_thread", None)
+        if clear is not None:
+            clear(force=True)
+        pool.set_num_threads(min([had, *_limits]))
+        if clear is not None:
+            clear(force=True)

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 
 from bpxp.backends.base import CACHE, Step, StepFunction, namespace, no_such_device
+from bpxp.backends.captured import CapturedStep
 from bpxp.backends.dlpack import host_array, import_array, is_host_array
 from bpxp.backends.numpy.backend import keep_freed_memory
 from bpxp.backends.numpy.threefry import threefry
 from bpxp.backends.prefetch import DEVICE_BYTES, Kinds, PinnedPrefetch, Prefetch, SharedPrefetch
-from bpxp.backends.torch.capture import TorchRecording, opaque
+from bpxp.backends.torch.capture import TorchLibrary
 from bpxp.backends.torch.cuda_graph import TorchGraph
 from bpxp.backends.torch.prefetch import TorchCuda
 from bpxp.core.memory import Memory, host_memory
@@ -59,7 +60,6 @@ def _astype(x: Array, dtype: Any, /, *, copy: bool = True) -> Array:
     return x.to(dtype, copy=copy)
 
 
-@opaque
 def _threefry(*words: Array) -> tuple[Array, ...]:
     return tuple(torch.from_numpy(a) for a in threefry(*(word.numpy() for word in words)))
 
@@ -127,7 +127,9 @@ class TorchBackend:
         return back
 
     def compile(self, step: StepFunction, /) -> Step:
-        return TorchRecording(step) if self.device.type == "cpu" else TorchGraph(step, self.xp, self.device)
+        return (
+            CapturedStep(step, TorchLibrary()) if self.device.type == "cpu" else TorchGraph(step, self.xp, self.device)
+        )
 
     def prefetch(self, kinds: Kinds, rows: int) -> Prefetch:
         if self.device.type == "cpu":

@@ -1,197 +1,158 @@
-"""A captured step of PyTorch on the CPU: recorded while it runs once, then replayed into the same memory.
-
-As for NumPy (`bpxp.backends.numpy.capture`): operations, their order and shapes are the same in every step, so later
-steps call the same kernels with the same buffers. That saves nearly everything between the kernels: the Python of the
-mathematics, the allocator, and half of PyTorch's dispatch.
-"""
+"""The calls of a captured step on PyTorch's CPU: functions that write, with ``out=``, into buffers of the plan."""
 
 from __future__ import annotations
 
 import functools
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from bpxp.backends.base import State
-from bpxp.backends.capture import Call, NotRecordable, Play, repeated
-from bpxp.backends.numpy.capture import RESULTS
-from bpxp.backends.torch.tensors import TorchReplay
-from bpxp.core.tree import leaves
+from bpxp.backends.abstract.trace import Operation, Value
+from bpxp.backends.plan import IN_PLACE as EAGER_IN_PLACE
+from bpxp.backends.program import OUT, Call
 from bpxp.core.typing import Array
 
-# Functions that take `out`.
-WITH_OUT = {
+# Functions of the Array API whose counterpart in PyTorch writes where `out` says what it returns without it.
+ELEMENTWISE = {
     name: getattr(torch, name)
     for name in (
-        "abs acos acosh add all amax amin any argmax argmin asin asinh atan atan2 atanh bitwise_and bitwise_left_shift"
-        " bitwise_not bitwise_or bitwise_right_shift bitwise_xor bmm cat ceil cos cosh cumsum div eq exp expm1 floor"
-        " floor_divide fmod ge gt index_select le log log10 log1p log2 logaddexp logical_and logical_not logical_or"
-        " logical_xor lt maximum mean minimum mm mul ne neg pow prod reciprocal remainder round rsqrt sigmoid sign sin"
-        " sinh sqrt square stack sub sum tan tanh trunc where"
+        "abs acos acosh add asin asinh atan atan2 atanh bitwise_and bitwise_left_shift bitwise_or bitwise_right_shift"
+        " bitwise_xor ceil copysign cos cosh exp expm1 floor floor_divide hypot log log10 log1p log2 logaddexp"
+        " logical_and logical_not logical_or logical_xor maximum minimum multiply negative nextafter pow reciprocal"
+        " remainder round sign signbit sin sinh sqrt square subtract tan tanh trunc where"
     ).split()
+} | {
+    "bitwise_invert": torch.bitwise_not,
+    "divide": torch.div,
+    "equal": torch.eq,
+    "greater": torch.gt,
+    "greater_equal": torch.ge,
+    "less": torch.lt,
+    "less_equal": torch.le,
+    "not_equal": torch.ne,
 }
-WITH_OUT |= {
-    "__and__": torch.bitwise_and,
-    "__lshift__": torch.bitwise_left_shift,
-    "__or__": torch.bitwise_or,
-    "__rshift__": torch.bitwise_right_shift,
-    "__xor__": torch.bitwise_xor,
-    "_to_copy": lambda x, *, out, **_: out.copy_(x),
-    "clone": lambda x, *, out, **_: out.copy_(x),
-    "rsub": lambda x, a, *, out: torch.sub(a, x, out=out),
+WITH_OUT = ELEMENTWISE | {"concat": torch.cat, "matmul": torch.matmul, "stack": torch.stack}
+REDUCED = {"max": torch.amax, "min": torch.amin, "sum": torch.sum}
+IN_PLACE = {
+    name: getattr(torch.Tensor, f"{short or name}_")
+    for name, short in {
+        **{"add": "add", "subtract": "sub", "multiply": "mul", "divide": "div"},
+        **dict.fromkeys(f"bitwise_{word}" for word in ("and", "or", "xor", "left_shift", "right_shift")),
+    }.items()
 }
 
-# Rare functions without `out`, whose results are copied.
-COPIED = {name: getattr(torch.ops.aten, name) for name in ("constant_pad_nd", "flip", "repeat", "roll", "tril", "triu")}
-
-# A Python number beside an array costs PyTorch 5 µs in each of these, a 0-d array nothing.
-WITH_NUMBERS = {name + end for name in "add sub mul div eq ne lt le gt ge".split() for end in ("", "_")} | {"rsub"}
-
-_here = threading.local()  # the tape of this thread while it records
+# A number of Python beside an array costs PyTorch 5 µs in each of these, an array without dimensions nothing.
+WITH_NUMBERS = set("add subtract multiply divide equal not_equal less less_equal greater greater_equal".split())
 
 
-class Tape(TorchDispatchMode):  # type: ignore[misc]
-    """The recorded calls, in order.
+class TorchLibrary:
+    """PyTorch on the CPU, as `bpxp.backends.plan.Library` describes it."""
 
-    Attributes
-    ----------
-    calls : list of (function, arguments)
-        The calls of one step.
-    constants : dict of int to tensor
-        Made by the step from no input: the same in every step, as long as they are not written.
-    """
+    array_type = torch.Tensor
+    copy = staticmethod(torch.Tensor.copy_)
+    differs = "{0}.shape != {1} or {0}.dtype != {2} or {0}.stride() != {3}"
 
-    def __init__(self, own: list[Array]) -> None:
-        super().__init__()
-        self.calls: list[Call] = []
-        self.constants: dict[int, Array] = {}
-        self.bytes = 0
-        self._filled = set(map(_memory, own))  # by a call, or before the step
+    def kind(self, a: Any) -> tuple[Any, ...]:
+        return a.shape, a.dtype, a.stride()
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        # Otherwise PyTorch imports its compiler, to exclude the method below: seconds, and 70 MB.
-        return False
+    def own(self, a: Any) -> Array:
+        return torch.empty_strided(a.shape, a.stride(), dtype=a.dtype).copy_(a)
 
-    def __torch_dispatch__(
-        self, function: Any, types: Any, arguments: tuple[Any, ...] = (), options: dict[str, Any] | None = None
-    ) -> Any:
-        options = options or {}
-        name = function._schema.name.partition("::")[2]
-        said = _numbers_as_arrays(arguments) if name in WITH_NUMBERS else arguments
-        if function._schema.is_mutable:
-            target = arguments[0]
-            if not hasattr(target, name):
-                raise NotRecordable(f"{name} writes, and not into what it is called on")
-            self._before_writing(target)
-            self._call(getattr(target, name), said[1:], options)
-            return function(*arguments, **options)
-        made = function(*arguments, **options)
-        several = made if isinstance(made, (tuple, list)) else [made]
-        if not all(isinstance(a, torch.Tensor) for a in several):
-            raise NotRecordable(f"it looks at numbers ({name})")
-        given = [_memory(a) for a in _tensors((arguments, options))]
-        if all(a.numel() == 0 or _memory(a) in given for a in several):  # views need no call
-            return made
-        if not isinstance(made, torch.Tensor):
-            raise NotRecordable(f"{name} has several results")
-        if all(memory in self.constants for memory in given):
-            self.constants[_memory(made)] = made
-        elif name in WITH_OUT:
-            self._call(WITH_OUT[name], said, {**options, "out": self._result(made)})
-        elif name in COPIED:
-            self._call(_again, (COPIED[name], arguments, options, (self._result(made),)), {})
-        else:
-            raise NotRecordable(f"there is no way to call {name} again")
-        return made
+    def writable(self, a: Array) -> bool:
+        return not a.requires_grad
 
-    def behind(self, function: Callable[..., tuple[Array, ...]], arguments: tuple[Array, ...]) -> tuple[Array, ...]:
-        """Record what goes behind PyTorch's back as one call."""
-        made = function(*arguments)
-        self._call(_again, (function, arguments, {}, tuple(map(self._result, made))), {})
-        return made
+    def bounds(self, a: Array) -> tuple[int, int]:
+        begin = a.data_ptr()
+        return begin, begin + self.extent(self.kind(a))
 
-    def _call(self, function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
-        self.calls.append((functools.partial(function, **options) if options else function, arguments))
+    def shares(self, a: Any, b: Any) -> bool:
+        (begin, end), (first, last) = self.bounds(a), self.bounds(b)
+        return begin < last and first < end
 
-    def _result(self, a: Array) -> Array:
-        self.bytes += a.numel() * a.element_size()
-        if self.bytes > RESULTS:
-            raise NotRecordable(f"its results take more than {RESULTS >> 20} MiB")
-        self._filled.add(_memory(a))
-        return a
+    def same(self, a: Any, b: Any) -> bool:
+        bits = [x.contiguous().reshape(-1).view(torch.uint8) for x in (a, b)]
+        return bool(torch.equal(*bits))
 
-    def _before_writing(self, a: Array) -> None:
-        """Let what the step makes of nothing, such as zeros, have its numbers again when the next step begins."""
-        if _memory(a) in self._filled:
-            return
-        whole = self.constants.pop(_memory(a), None)
-        if whole is None:
-            raise NotRecordable("it writes into what is not its own")
-        self.calls.insert(0, (whole.copy_, (whole.clone(),)))
-        self._filled.add(_memory(a))
+    def agrees(self, a: Any, shape: Any, kind: Any) -> bool:
+        return type(a) is torch.Tensor and tuple(a.shape) == shape and str(a.dtype) == f"torch.{kind}"
 
+    def extent(self, kind: tuple[Any, ...]) -> int:
+        shape, dtype, strides = kind
+        if 0 in shape:
+            return 0
+        return int(dtype.itemsize * (1 + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))))
 
-class TorchRecording(TorchReplay):
-    """A compiled step of PyTorch on the CPU: the calls of one step, made again."""
+    def fresh(self, kind: tuple[Any, ...]) -> Callable[[], Array]:
+        return functools.partial(torch.empty_strided, kind[0], kind[2], dtype=kind[1])
 
-    STATE = 4 * RESULTS
-    FAILURES = (Exception,)  # a function may refuse its `out`; what the step itself does wrong, it does again
+    def memory(self, size: int) -> Array:
+        return torch.empty(size, dtype=torch.uint8)  # PyTorch aligns it to whole lines of the cache
 
-    def is_array(self, a: Any) -> bool:
-        return isinstance(a, torch.Tensor) and a.device.type == "cpu"
+    def placed(self, memory: Array, offset: int, kind: tuple[Any, ...]) -> Array:
+        if 0 in kind[0]:
+            return self.fresh(kind)()
+        whole = memory[offset : offset + self.extent(kind)].view(kind[1])
+        return whole.as_strided(kind[0], kind[2])
 
-    def capture(self, state: State, data: Any, size: int) -> Play:
-        """Run a step under a dispatch mode that records every operation."""
-        tape = _here.tape = Tape(leaves(state))
-        try:
-            with tape:
-                for _ in range(size):
-                    for buffer, a in self.changed(leaves(self.step(state, data))):
-                        buffer.copy_(a)
-        finally:
-            del _here.tape
-        return repeated(tape.calls)
+    def call(self, op: Operation, function: Any, arguments: tuple[Any, ...], result: Any) -> Call | None:
+        name = op.name
+        if name == "divide" and not isinstance(op.inputs[0], Value):
+            return Call(_quotient, (*op.inputs, OUT), {}, True)
+        if name in WITH_OUT:
+            inputs = with_arrays(op.inputs, arguments) if name in WITH_NUMBERS else op.inputs
+            more = tuple(op.static.values()) if name in ("concat", "stack") else ()
+            return Call(WITH_OUT[name], (*inputs, *more), {"out": OUT}, name in ELEMENTWISE)
+        if name in REDUCED:
+            axis, keepdims = op.static.get("axis"), op.static.get("keepdims", False)
+            axis = () if axis is None and name != "sum" else axis
+            kind = {"dtype": op.static["dtype"]} if op.static.get("dtype") is not None else {}
+            return Call(REDUCED[name], (*op.inputs, axis, keepdims), {**kind, "out": OUT})
+        if name == "astype":
+            if arguments[0].dtype is torch.bool:
+                return Call(_from_bool, (OUT, op.inputs[0]))
+            return Call(torch.Tensor.copy_, (OUT, op.inputs[0]))
+        if name == "take":
+            x = arguments[0]
+            axis = op.static.get("axis", 0)
+            if x.ndim == 3 and axis in (1, -2) and x.is_contiguous():
+                return Call(_take_rows, (*op.inputs, OUT))
+            return Call(torch.index_select, (op.inputs[0], axis, op.inputs[1]), {"out": OUT})
+        return None
+
+    def call_in_place(self, op: Operation, arguments: tuple[Any, ...]) -> Call:
+        if op.name not in IN_PLACE:
+            return Call(EAGER_IN_PLACE[op.name], op.inputs)
+        inputs = with_arrays(op.inputs, arguments) if op.name in WITH_NUMBERS else op.inputs
+        return Call(IN_PLACE[op.name], inputs)
 
 
-def opaque(function: Callable[..., tuple[Array, ...]]) -> Callable[..., tuple[Array, ...]]:
-    """Let a function of tensors that goes behind PyTorch's back be recorded as one call."""
-
-    def dispatch(*arguments: Array) -> tuple[Array, ...]:
-        tape: Tape | None = getattr(_here, "tape", None)
-        return function(*arguments) if tape is None else tape.behind(function, arguments)
-
-    return dispatch
-
-
-def _again(function: Any, arguments: tuple[Any, ...], options: dict[str, Any], into: tuple[Array, ...]) -> None:
-    made = function(*arguments, **options)
-    for target, a in zip(into, made if isinstance(made, tuple) else (made,), strict=True):
-        target.copy_(a)
-
-
-def _numbers_as_arrays(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+def with_arrays(inputs: tuple[Any, ...], arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return Python's numbers in the dtype that they take beside an array."""
     dtypes = {a.dtype for a in arguments if isinstance(a, torch.Tensor)}
     if len(dtypes) != 1:
-        return arguments
+        return inputs
     (dtype,) = dtypes
     kinds = (float, int) if dtype.is_floating_point else (int,)
-    return tuple(torch.tensor(a, dtype=dtype) if type(a) in kinds else a for a in arguments)
+    fits = [not isinstance(a, Value) and type(a) in kinds and _fits(a, dtype) for a in inputs]
+    return tuple(torch.tensor(a, dtype=dtype) if fit else a for a, fit in zip(inputs, fits, strict=True))
 
 
-def _tensors(tree: Any) -> Iterator[Array]:
-    if isinstance(tree, torch.Tensor):
-        yield tree
-    elif isinstance(tree, (tuple, list)):
-        for item in tree:
-            yield from _tensors(item)
-    elif isinstance(tree, dict):
-        yield from _tensors(list(tree.values()))
+def _fits(a: float, dtype: Any) -> bool:
+    return dtype.is_floating_point or bool(torch.iinfo(dtype).min <= a <= torch.iinfo(dtype).max)
 
 
-def _memory(a: Array) -> int:
-    return int(a.untyped_storage().data_ptr())
+def _quotient(number: float, x: Array, into: Array) -> None:
+    torch.reciprocal(x, out=into)  # so PyTorch divides a number by an array
+    into.mul_(number)
+
+
+def _from_bool(into: Array, x: Array) -> None:
+    into.copy_(x.view(torch.uint8))
+
+
+def _take_rows(x: Array, indices: Array, into: Array) -> None:
+    """Take of a batch of matrices: PyTorch picks rows of one matrix with all its threads."""
+    batch, n, c = x.shape
+    rows = torch.arange(0, batch * n, n, dtype=indices.dtype).unsqueeze(1) + indices
+    torch.index_select(x.view(-1, c), 0, rows.view(-1), out=into.view(-1, c))

@@ -9,11 +9,10 @@ import torch
 from bpxp.backends.base import State, StepFunction
 from bpxp.backends.capture import Play
 from bpxp.backends.cuda_graph import GraphReplay
-from bpxp.backends.torch.tensors import TorchReplay
-from bpxp.core.typing import Namespace
+from bpxp.core.typing import Array, Namespace
 
 
-class TorchGraph(TorchReplay, GraphReplay):
+class TorchGraph(GraphReplay):
     """A step of PyTorch, captured on a stream of its own and launched on the current one.
 
     Parameters
@@ -41,6 +40,19 @@ class TorchGraph(TorchReplay, GraphReplay):
 
     def is_array(self, a: Any) -> bool:
         return isinstance(a, torch.Tensor) and a.device == self.device
+
+    def own(self, a: Array) -> Array:
+        return a.detach().clone(memory_format=torch.contiguous_format)
+
+    def copy(self, into: Array, a: Array) -> None:
+        into.copy_(a)
+
+    def place(self, a: Array) -> tuple[int, Any]:
+        return a.untyped_storage().data_ptr(), (a.data_ptr(), a.stride())
+
+    def same(self, a: Array, b: Array) -> bool:
+        bits = [x.contiguous().reshape(-1).view(torch.uint8) for x in (a, b)]
+        return bool(torch.equal(*bits))
 
     def wait(self) -> None:
         torch.cuda.synchronize(self.device)

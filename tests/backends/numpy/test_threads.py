@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -163,6 +165,50 @@ def test_numpys_own_blas_is_told(pool, monkeypatch):
             one.set_num_threads(2)
         run((), ())
         assert seen == [[1] * len(pools)]
+        assert [one.num_threads for one in pools] == [2] * len(pools)
+    finally:
+        for one, count in zip(pools, before, strict=True):
+            one.set_num_threads(count)
+
+
+def test_the_last_of_several_steps_restores_the_number(pool):
+    with threads.limited(1):
+        with threads.limited(3):
+            assert pool.num_threads == 1
+            assert threads.available_threads() == 8
+        assert pool.num_threads == 1
+    assert pool.num_threads == 8
+    first, second = threads.limited(3), threads.limited(2)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert pool.num_threads == 2
+    second.__exit__(None, None, None)
+    assert pool.num_threads == 8
+
+
+def test_threads_of_python_leave_blas_as_it_was():
+    pytest.importorskip("threadpoolctl")
+    pools = threads.blas_pools()
+    if not pools:
+        pytest.skip("threadpoolctl knows no BLAS in this process")
+    before = [one.num_threads for one in pools]
+    seen = []
+
+    def work():
+        for _ in range(200):
+            with threads.limited(1):
+                seen.append(max(one.num_threads for one in pools))
+
+    try:
+        for one in pools:
+            one.set_num_threads(2)
+        workers = [threading.Thread(target=work) for _ in range(3)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        assert set(seen) == {1}
         assert [one.num_threads for one in pools] == [2] * len(pools)
     finally:
         for one, count in zip(pools, before, strict=True):

@@ -1,0 +1,47 @@
+"""The compiled steps of a network: the last few, and why some of them run eagerly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from bpxp.backends import Backend
+from bpxp.backends.capture import NO_STATE, switch_off
+
+STEPS = 8  # each may have buffers
+
+
+class CompiledSteps(dict[Any, Callable[..., Any]]):
+    """Compiled steps by their keys, the least recently used first.
+
+    Parameters
+    ----------
+    capture : bool, optional
+        Whether they may be captured.
+    """
+
+    def __init__(self, *, capture: bool = True) -> None:
+        super().__init__()
+        self.capture = capture
+
+    def step(self, backend: Backend, step: Any, key: Any) -> Callable[..., Any]:
+        """Return a step, compiled once for its key; the least recently used ones go."""
+        run = self.pop(key, None)
+        if run is None:
+            run = backend.compile(step)
+            if not self.capture:
+                switch_off(run)
+        self[key] = run
+        while len(self) > STEPS:
+            del self[next(iter(self))]
+        return run
+
+    def eager(self) -> dict[str, str]:
+        """Return why steps run eagerly instead of from a capture, by the step's name."""
+        found = {}
+        for key, run in self.items():
+            reason = getattr(getattr(run, "run", run), "reason", "")
+            if reason and reason != NO_STATE:
+                kind = type(key[0] if isinstance(key, tuple) else key).__name__
+                found[key if isinstance(key, str) else kind] = reason
+        return found

@@ -24,14 +24,21 @@ class CompiledSteps(dict[Any, Callable[..., Any]]):
         super().__init__()
         self.capture = capture
 
+    def recent(self, key: Any) -> Callable[..., Any] | None:
+        """Return the compiled step of a key, if there is one, and let it be the last to go."""
+        run = self.pop(key, None)
+        if run is not None:
+            self[key] = run
+        return run
+
     def step(self, backend: Backend, step: Any, key: Any) -> Callable[..., Any]:
         """Return a step, compiled once for its key; the least recently used ones go."""
-        run = self.pop(key, None)
-        if run is None:
-            run = backend.compile(step)
-            if not self.capture:
-                switch_off(run)
-        self[key] = run
+        run = self.recent(key)
+        if run is not None:
+            return run
+        self[key] = run = backend.compile(step)
+        if not self.capture:
+            switch_off(run)
         while len(self) > STEPS:
             del self[next(iter(self))]
         return run

@@ -202,8 +202,9 @@ class Network:
         changed: the same call gives the same result again.
         """
         batch = prepare(self.spec, self.backend, (x, y), weight, None, "loss_and_gradients")
-        step = GradientStep(self.model, self.loss, self.dtype, xp=self.xp)
-        value, grads = self._compile(step, "gradients")((), (self._params, self.stats, self.key, batch))
+        run = self._compiled.recent("gradients")
+        run = run or self._compile(GradientStep(self.model, self.loss, self.dtype, xp=self.xp), "gradients")
+        value, grads = run((), (self._params, self.stats, self.key, batch))
         return self.xp.reshape(value, ()), grads
 
     def gradient_descent(self, batch: tuple[Any, Any], learning_rate: float, weight: Any = None) -> None:
@@ -220,8 +221,7 @@ class Network:
         """
         rate = number(learning_rate, "gradient_descent(learning_rate=…)", low=0.0, low_open=True)
         arrays = prepare(self.spec, self.backend, batch, weight, None, "gradient_descent")
-        step = DescentStep(self.model, self.loss, SGD(rate), xp=self.xp)
-        run, opt = self._descent(step, rate)
+        run, opt = self._descent(rate)
         self._params, self._plain, self.stats, self.key = run((self._params, opt, self.stats, self.key), arrays)
 
     def logits(self, x: Any) -> Array:
@@ -338,7 +338,8 @@ class Network:
 
     def _forward(self, x: Any, where: str) -> Array:
         x = inputs_or_rows(self.spec, self.backend, x, where)
-        run = self._compile(ForwardStep(self.model, self.dtype, xp=self.xp), "forward")
+        run = self._compiled.recent("forward")
+        run = run or self._compile(ForwardStep(self.model, self.dtype, xp=self.xp), "forward")
         n = int(x.shape[0])
         parts = []
         for i in range(0, n, self._chunk):
@@ -347,11 +348,13 @@ class Network:
             parts.append(run((), (self._params, self.stats, chunk)))
         return parts[0] if len(parts) == 1 else self.xp.concat(parts, axis=0)
 
-    def _descent(self, step: DescentStep, rate: float) -> tuple[Callable[..., Any], OptState]:
+    def _descent(self, rate: float) -> tuple[Callable[..., Any], OptState]:
         """Return the compiled step of `gradient_descent` and its state, with the learning rate in it."""
-        run = self._compile(step, "descent")
-        if self._rate is None:
-            self._plain, self._rate = step.optimizer.init(self._params, xp=self.xp), rate
+        run = self._compiled.recent("descent")
+        if run is None:
+            rule = SGD(rate)
+            run = self._compile(DescentStep(self.model, self.loss, rule, xp=self.xp), "descent")
+            self._plain, self._rate = rule.init(self._params, xp=self.xp), rate
         if rate != self._rate:
             dtype = getattr(self.xp, self.dtype)
             self._plain = self._plain._replace(learning_rate=self.xp.full((1,), rate, dtype=dtype))

@@ -143,7 +143,6 @@ class Network:
         self.epoch = epoch
         self.training = False  # True while a Trainer is at work
         self._compiled = CompiledSteps()
-        self._rate: float | None = None
 
     @classmethod
     def _assembled(cls, *args: Any, **how: Any) -> Network:

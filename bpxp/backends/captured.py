@@ -74,7 +74,7 @@ class CapturedStep:
         self._eager = eager(step)
         self._lock = threading.Lock()
         self._changes = 0
-        self._random = random.Random()  # of its own: nobody's numbers depend on it
+        self._random = random.Random()  # independent of the user's random numbers
         self._forget()
 
     def __reduce__(self) -> tuple[Any, ...]:

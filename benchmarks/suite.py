@@ -39,6 +39,8 @@ PEERS: dict[str, tuple[str, tuple[str, ...], tuple[tuple[str, str], ...]]] = {
     "Keras on torch": ("keras_fit", (), KERAS),
     "Keras on JAX": ("keras_fit", (), (("KERAS_BACKEND", "jax"),)),
 }
+WHOLE = ("bpxp numpy, a fit per epoch", "bpxp torch, a fit per epoch")
+PEERS |= {name: ("bpxp_fit", ("--backend", name[5:10], "--whole"), ()) for name in WHOLE}
 BPXP = ("bpxp numpy", "bpxp torch", "bpxp jax")
 ALL = tuple(name for name in PEERS if name != LAST)
 
@@ -113,9 +115,11 @@ def steps(quick: bool) -> list[Benchmark]:
             cases(ALL, of(MLP)),
             (TORCH, SKLEARN, JIT),
             (
-                Goal("784-256-10, batch 64: numpy / PyTorch eager", "bpxp numpy", eager, 0.75),
+                Goal("784-256-10, batch 64: numpy / PyTorch eager", "bpxp numpy", eager, 0.7),
+                Goal("the same, whole calls of fit on host arrays", WHOLE[0], eager, 0.75),
                 Goal("numpy / scikit-learn", "bpxp numpy", (SKLEARN,), 0.5),
-                Goal("torch backend / PyTorch eager", "bpxp torch", eager, 0.6),
+                Goal("torch backend / PyTorch eager", "bpxp torch", eager, 0.5),
+                Goal("the same, whole calls of fit on host arrays, torch", WHOLE[1], eager, 0.6),
                 Goal("jax backend / optax jit", "bpxp jax", (JIT,), 0.95),
             ),
         ),
@@ -123,9 +127,12 @@ def steps(quick: bool) -> list[Benchmark]:
             "mlp-small",
             "784-30-10, batch 10, float32, plain SGD",
             STEP,
-            cases((*narrow, SKLEARN, "PyTorch DataLoader", "Thinc", "Keras on JAX"), of(SMALL)),
+            cases((*narrow, *WHOLE, SKLEARN, "PyTorch DataLoader", "Thinc", "Keras on JAX"), of(SMALL)),
             (TORCH, TEXTBOOK),
-            (Goal("784-30-10, batch 10: numpy / PyTorch eager", "bpxp numpy", eager, 0.25),),
+            (
+                Goal("784-30-10, batch 10: numpy / PyTorch eager", "bpxp numpy", eager, 0.2),
+                Goal("the same, whole calls of fit on host arrays", WHOLE[0], eager, 0.25),
+            ),
         ),
         Benchmark(
             "mlp-512",

@@ -31,6 +31,7 @@ import pytest
 
 import bpxp.backends
 from bpxp.backends import Backend
+from bpxp.backends.captured import CapturedStep
 from bpxp.errors import BpxpError
 
 # "strict" means the host and a device that mixes with nothing else.
@@ -52,6 +53,9 @@ def pytest_configure() -> None:
                 bpxp.backends.get_backend(name)
         except BpxpError as error:
             raise pytest.UsageError(f"BPXP_TEST_BACKENDS asks for {name!r}: {error}") from None
+
+
+CapturedStep.WORTH = 8  # so that short runs are captured, too
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -27,7 +27,7 @@ from bpxp.errors import warn
 # Beyond so many bytes that live at a time a step is not kept back by Python, and fresh memory that is soon freed is
 # nearer to the core than a buffer for each result.
 ROOM = 16 << 20
-PROOFS = 200, 1800  # after a number of steps between these a plan is proved again
+PROOFS = 200, 1800  # after a number of steps between these a plan is proved again; in a fit, once in an epoch
 PLANS = 4  # for as many shapes of arguments; the least recently used go
 CHANGES = 3  # how often constants of a step may change before it runs eagerly for good
 
@@ -39,7 +39,7 @@ class Entry:
         self.seen, self.proved = 0, False
         self.plan: Plan | None = None
         self.own = 0  # arrays of the state
-        self.left = 0  # steps before the next proof
+        self.left = self.since = 0  # steps before the next proof, and after the last
         self.match: Callable[[Any, Any], tuple[Array, ...] | None] = lambda state, data: None
 
 
@@ -66,7 +66,7 @@ class CapturedStep:
     The buffers of a plan belong to one call at a time: a second thread runs eagerly meanwhile.
     """
 
-    WORTH = 8  # eager steps before one is captured
+    WORTH = 32  # eager steps before one is captured: by then they have cost about a third of a capture
 
     def __init__(self, step: Any, library: Library, /) -> None:
         self.step, self.library = step, library
@@ -83,6 +83,14 @@ class CapturedStep:
     @property
     def plans(self) -> list[Plan]:
         return [entry.plan for entry in self._entries.values() if entry.plan is not None and entry.proved]
+
+    def prove_within(self, steps: int) -> None:
+        """Prove the plan again at a random one of the next steps, unless it was proved a moment ago."""
+        if self._lock.acquire(False):
+            entry = self._entry
+            if entry.proved and entry.since + steps > PROOFS[0]:
+                entry.left = min(entry.left, self._random.randrange(steps))
+            self._lock.release()
 
     def _forget(self) -> None:
         self._entries: dict[Any, Entry] = {}
@@ -124,6 +132,7 @@ class CapturedStep:
             return self._prove(entry, plan, state, data, arrays)
         times = min(count, entry.left) if plan.stateful else 1
         entry.left -= times
+        entry.since += times
         made = plan.play(times, *arrays)
         if plan.stateful:
             return times, state
@@ -185,7 +194,7 @@ class CapturedStep:
         except Exception:
             agrees = False
         if agrees:
-            entry.proved, entry.left = True, self._random.randint(*PROOFS)
+            entry.proved, entry.left, entry.since = True, self._random.randint(*PROOFS), 0
             return 1, expected
         state = self._unflatten(state, before)
         first = first_difference(self.step, plan, state, data, [*before, *arrays[own:]])

@@ -38,6 +38,7 @@ LIBRARIES = {
     "strict": Library("array_api_strict", "StrictBackend", "pip install 'bpxp[strict]'", ("", "device1"), True),
 }
 ENVIRONMENT = "BPXP_BACKEND"
+EAGER = ":eager"  # ends the name of a backend that captures no steps
 FASTEST = "fastest"  # not a name, but a measurement for a network
 _found: dict[tuple[str, str], Backend] = {}  # by name and precision; those that passed the test
 
@@ -68,6 +69,7 @@ def get_backend(name: str | Backend | None = None, *, matmul: str | None = None)
     name : str, Backend or None
         ``"numpy"``, ``"cupy"``, ``"cupy:1"``, ``"torch"``, ``"torch:cuda"``, ``"torch:cuda:1"``, ``"jax"``,
         ``"jax:cpu"``, ``"strict"``, ``"strict:device1"``, or ``"auto"``: CuPy if a device answers, else NumPy.
+        ``"numpy:eager"``, ``"torch:cuda:eager"``: its steps are never captured.
         None means the environment variable ``BPXP_BACKEND``, and ``"auto"`` without it. A Backend is
         returned as it is.
     matmul : {"float32", "tf32", "bfloat16", "float16"}, optional
@@ -155,6 +157,10 @@ def _named(name: str, where: str, matmul: str = "float32") -> Backend:
 
 
 def _made(name: str, where: str) -> Backend:
+    if name.endswith(EAGER):
+        from bpxp.backends.capture import without_capture
+
+        return without_capture(_named(name.removesuffix(EAGER), where), name, where)
     library, _, device = name.partition(":")
     if library == FASTEST:
         what, fix = "the fastest backend is measured for a network", f"net.to({name!r})"

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from bpxp.backends import Step
+from bpxp.backends.capture import prove_within
 from bpxp.core.checks import as_path
 from bpxp.errors import DeviceMemoryError, FitInProgressError, InvalidValueError
 from bpxp.metrics import Metric
@@ -227,6 +228,7 @@ class Trainer:
         while net.epoch < self.last_epoch and not self.stop and not interrupts.heard:
             begun = time.perf_counter() - run.seconds
             run.begin_epoch(setup.order(net.seed, net.epoch), setup.feed)
+            prove_within(step, run.batches - run.done)
             pauses = [c.steps for c in self.callbacks if c.steps is not None]
             for count in chunks(run, pace, pauses, marks):
                 run.advance(step, setup.feed, count)

@@ -475,6 +475,44 @@ def test_capture_can_be_switched_off(monkeypatch, name):
     assert net.eager_steps == off
     monkeypatch.setenv("BPXP_CAPTURE", "0")
     assert fitted(lambda net: None).eager_steps == off
+    monkeypatch.delenv("BPXP_CAPTURE")
+    name = f"{name}:eager"
+    net = fitted(lambda net: None)
+    assert net.backend.name == name
+    assert net.eager_steps == off
+
+
+def test_a_backend_without_capture_computes_the_same(name):
+    plain, eagerly = bpxp.get_backend(name), bpxp.get_backend(f"{name}:eager")
+    assert bpxp.get_backend(f"{name}:eager") is eagerly
+    assert eagerly.xp is plain.xp
+    with pytest.raises(bpxp.errors.BpxpError, match="strict captures no steps"):
+        bpxp.get_backend("strict:eager")
+
+
+def test_a_plan_is_proved_at_a_random_step_of_each_epoch(name, monkeypatch):
+    proved, done = [], 0
+    prove, play = CapturedStep._prove, CapturedStep._some
+
+    def some(self, state, data, count):
+        nonlocal done
+        steps, state = play(self, state, data, count)
+        done += steps
+        return steps, state
+
+    monkeypatch.setattr(CapturedStep, "_prove", lambda self, *a: proved.append(done) or prove(self, *a))
+    monkeypatch.setattr(CapturedStep, "_some", some)
+    x, y = np.ones((600, 3), np.float32), np.arange(600) % 2
+    net = bpxp.Network([3, 2], backend=name, seed=0)
+    trainer = bpxp.Trainer(net, optim.SGD(0.1), progress=False)
+    trainer.fit((x, y), epochs=10, batch_size=2)  # of 300 steps
+    assert [at // 300 for at in proved] == [0, *range(1, 10)]
+    assert len({at % 300 for at in proved[1:]}) > 3
+    before = len(proved)
+    trainer.fit((x, y), epochs=40, batch_size=20)  # of 30 steps: another kind of batch, so captured anew
+    gaps = np.diff(proved[before:])
+    assert 3 <= len(gaps) <= 7
+    assert (gaps >= 140).all()
 
 
 def test_a_constant_that_changes_ends_the_plan(lab, monkeypatch):

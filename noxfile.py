@@ -81,7 +81,8 @@ def fuzz(session: nox.Session) -> None:
 def capture(session: nox.Session) -> None:
     """Compare 20,000 random captured steps with the eager ones, on NumPy and PyTorch."""
     session.install("-e", ".", *group("test", "torch-cpu"))
-    session.run("pytest", "tests/backends/test_capture_random.py", *session.posargs, env={"BPXP_NIGHTLY": "1"})
+    line = ("pytest", "tests/backends/test_capture_random.py", "--timeout=7200")
+    session.run(*line, *session.posargs, env={"BPXP_NIGHTLY": "1"})
 
 
 @nox.session(default=False)

@@ -1,8 +1,8 @@
 """bpxp, as a user writes it: one `Trainer.fit` on arrays of the backend.
 
 An epoch's seconds are the history's own. It ends when its loss is a number on the host: everything before it is done.
-With ``--whole`` each epoch is a call of `fit` on arrays of NumPy, and its seconds are those of the whole call: the checks
-of the data, their transfer, the first steps before the capture, if it is another network.
+With ``--whole`` each epoch is a call of `fit` on arrays of NumPy, and its seconds are those of the whole call, with the
+checks of the data and their transfer.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import dis
-import enum
 import functools
+import inspect
 import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -36,9 +36,23 @@ MODULES = {
 IMPURE = {"print", "input", "open", "exec", "eval", "globals", "locals", "vars", "setattr", "delattr", "id", "hash"}
 IMPURE |= {"__import__", "breakpoint", "memoryview"}
 WRITES = {"STORE_GLOBAL", "DELETE_GLOBAL", "STORE_ATTR", "DELETE_ATTR", "IMPORT_NAME"}
-# Methods that no step calls, unless other code of the object does.
-ASIDE = {"init", "init_stats", "result", "activate", "__init__", "__post_init__", "__init_subclass__", "__repr__"}
-ASIDE |= {"__eq__", "__hash__", "__replace__", "__setattr__", "__delattr__", "__match_args__", "__class_getitem__"}
+# Attributes by which code writes, or reads what is not walked.
+AROUND = {
+    "__dict__",
+    "__setattr__",
+    "__delattr__",
+    "__globals__",
+    "__closure__",
+    "__code__",
+    "__builtins__",
+    "f_locals",
+}
+# Methods that no step calls, unless code that it reaches names them.
+ASIDE = {"init", "init_stats", "result", "activate", "__init_subclass__", "__set_name__", "__repr__", "__hash__"}
+ASIDE |= {"__setattr__", "__delattr__", "__class_getitem__", "__reduce__", "__reduce_ex__", "__getstate__"}
+ASIDE |= {"__setstate__", "__deepcopy__", "__copy__", "__replace__", "__del__"}
+MAKING = {"__new__", "__init__", "__post_init__"}  # and those that only a class which code can call, calls
+MADE_BY = {"replace", "_replace", "type", "__class__"}
 IMMUTABLE = {object, int, float, complex, str, bytes, tuple, frozenset}
 DESCRIPTORS = (
     types.WrapperDescriptorType,
@@ -74,6 +88,8 @@ class Constants:
     def __init__(self, step: Any) -> None:
         self.places: list[Place] = []
         self._seen: dict[int, Any] = {}
+        self._words: set[Any] = set()  # names in code, and the ids of classes that it can call
+        self._aside: list[tuple[set[Any], str, Callable[[], Any]]] = []
         if not dataclasses.is_dataclass(step) or not hasattr(step, "xp"):
             raise NotCapturable("it does not say in a field xp where it computes")
         for field in dataclasses.fields(step):
@@ -81,7 +97,11 @@ class Constants:
                 self._walk(getattr(step, field.name), field.name)
         if not _own(type(step)):
             self._class(type(step), type(step).__name__)
-        self._seen = {}
+        while named := [one for one in self._aside if one[0] & self._words]:
+            self._aside = [one for one in self._aside if not one[0] & self._words]
+            for _, name, read in named:
+                self._place(name, read)
+        del self._seen, self._words, self._aside
 
     def same(self) -> bool:
         """Return whether all of them have the values that they had."""
@@ -96,14 +116,16 @@ class Constants:
 
     def _walk(self, a: Any, name: str) -> None:
         """Look at a value, and at what its code reads."""
-        if type(a) in PLAIN or isinstance(a, (np.generic, np.dtype, enum.Enum)) or id(a) in self._seen:
+        if type(a) in PLAIN or isinstance(a, (np.generic, np.dtype, np.ufunc, *DESCRIPTORS)) or id(a) in self._seen:
             return
         self._seen[id(a)] = a
         kind = type(a)
         if isinstance(a, (tuple, frozenset)):
             for i, part in enumerate(a):
                 self._walk(part, f"{name}[{i}]")
-        elif isinstance(a, types.FunctionType):
+        if kind in (tuple, frozenset) or kind.__name__ in ("_tuplegetter", "_ArrayFunctionDispatcher"):
+            return
+        if isinstance(a, types.FunctionType):
             if not _own(a):
                 self._function(a, name)
         elif isinstance(a, (types.MethodType, classmethod, staticmethod)):
@@ -112,12 +134,12 @@ class Constants:
         elif isinstance(a, functools.partial):
             self._walk((a.func, a.args, *a.keywords.values()), name)
         elif isinstance(a, property):
-            self._walk((a.fget,), name)
+            self._walk(a.fget, name)
         elif isinstance(a, functools.cached_property):
             self._walk(a.func, name)
         elif isinstance(a, type):
-            if not _trusted(a):
-                self._class(a, name)
+            self._words.update(map(id, a.__mro__))
+            self._class(a, name)
         elif isinstance(a, types.ModuleType):
             if not _trusted(a):
                 raise NotCapturable(f"{name} is the module {a.__name__}")
@@ -125,11 +147,8 @@ class Constants:
             self._builtin(a, name)
         elif isinstance(a, functools._lru_cache_wrapper):
             self._walk(a.__wrapped__, name)
-        elif isinstance(a, (np.ufunc, *DESCRIPTORS)) or kind.__name__ in ("_tuplegetter", "_ArrayFunctionDispatcher"):
-            return
         elif all(_written_in_python(base) or base in IMMUTABLE for base in kind.__mro__):
-            if not _trusted(kind):
-                self._class(kind, kind.__name__)
+            self._class(kind, kind.__name__)
             self._instance(a, name)
         else:
             raise NotCapturable(f"{name} is a {kind.__name__}, which may change")
@@ -152,9 +171,9 @@ class Constants:
             for field in dataclasses.fields(a):
                 self._walk(getattr(a, field.name), f"{name}.{field.name}")
             return
-        stored = {slot for base in kind.__mro__ for slot in getattr(base, "__slots__", ()) if hasattr(a, slot)}
-        for key in sorted(stored - {"__dict__", "__weakref__"}):
-            self._place(f"{name}.{key}", functools.partial(getattr, a, key))
+        slots = {key for k in kind.__mro__ for key, d in vars(k).items() if isinstance(d, types.MemberDescriptorType)}
+        for key in sorted(slots):
+            self._place(f"{name}.{key}", functools.partial(getattr, a, key, MISSING))
         kept = getattr(a, "__dict__", {})
         cached = [key for key in kept if isinstance(getattr(kind, key, None), functools.cached_property)]
         self._mapping(kept, name, cached)
@@ -171,22 +190,23 @@ class Constants:
         self._walk(value, name)
 
     def _class(self, kind: type, name: str) -> None:
-        """Look at the attributes and methods of a class that is not bpxp's, and of its bases."""
-        for base in kind.__mro__:
+        """Look at the attributes and methods of a class that is not bpxp's, and of its bases and its metaclass."""
+        for base in (*inspect.getmro(kind), *inspect.getmro(type(kind))):
             if _trusted(base) or (base is not kind and id(base) in self._seen):
                 continue
             self._seen[id(base)] = base
-            methods = {
-                key: a for key, a in vars(base).items() if not (key.startswith("__") and key not in ("__call__",))
-            }
-            named = {word for a in methods.values() for code in _codes(a) for word in code.co_names}
-            for key in methods:
-                if key in ASIDE and key not in named:
-                    continue
-                if key in DESCRIPTIVE:
-                    continue
-                self._place(f"{name}.{key}", functools.partial(vars(base).get, key, MISSING))
-            if "__getattr__" in vars(base) or "__getattribute__" in vars(base):
+            kept = {key: a for key, a in vars(base).items() if not _dunder(key) or isinstance(a, types.FunctionType)}
+            for key in sorted(kept.keys() - DESCRIPTIVE):
+                if key == "__eq__" and kept[key].__code__.co_filename == "<string>":
+                    continue  # a dataclass's own
+                read = functools.partial(vars(base).get, key, MISSING)
+                if key in MAKING:
+                    self._aside.append(({key, id(base), *MADE_BY}, f"{name}.{key}", read))
+                elif key in ASIDE:
+                    self._aside.append(({key}, f"{name}.{key}", read))
+                else:
+                    self._place(f"{name}.{key}", read)
+            if "__getattr__" in kept or "__getattribute__" in kept:
                 raise NotCapturable(f"{name} looks its attributes up itself")
 
     def _function(self, function: Any, name: str) -> None:
@@ -194,6 +214,7 @@ class Constants:
         for attribute in ("__code__", "__defaults__", "__kwdefaults__"):
             read = functools.partial(getattr, function, attribute)
             self.places.append((f"{name}.{attribute}", read, read()))
+        self._mapping(vars(function), name)
         self._walk(function.__defaults__, f"a default of {name}")
         self._walk(tuple((function.__kwdefaults__ or {}).values()), f"a default of {name}")
         for cell, free in zip(function.__closure__ or (), function.__code__.co_freevars, strict=True):
@@ -203,6 +224,7 @@ class Constants:
             self._code(code, function, name)
 
     def _code(self, code: types.CodeType, function: Any, name: str) -> None:
+        self._words.update(code.co_names)
         names = function.__globals__
         builtins = names.get("__builtins__", {})
         builtins = builtins if isinstance(builtins, dict) else vars(builtins)
@@ -212,7 +234,7 @@ class Constants:
             if one.opname in WRITES or (one.opname in ("STORE_DEREF", "DELETE_DEREF") and one.argval in free):
                 what = "imports" if one.opname == "IMPORT_NAME" else "writes"
                 raise NotCapturable(f"{name} {what} {one.argval}")
-            if one.opname in ("LOAD_ATTR", "LOAD_METHOD") and one.argval in ("__dict__", "__setattr__", "__delattr__"):
+            if one.opname in ("LOAD_ATTR", "LOAD_METHOD") and one.argval in AROUND:
                 raise NotCapturable(f"{name} reads {one.argval}")
             if one.opname not in ("LOAD_GLOBAL", "LOAD_NAME"):
                 continue
@@ -264,5 +286,11 @@ def _trusted(a: Any) -> bool:
     return name.partition(".")[0] in ("bpxp", "builtins") or name in MODULES
 
 
+def _dunder(name: str) -> bool:
+    return name.startswith("__") and name.endswith("__")
+
+
 def _written_in_python(kind: type) -> bool:
-    return bool(kind.__flags__ & (1 << 9))  # a heap type: made by a class statement
+    """Return whether a class statement made a class: the methods of others are no functions."""
+    written_in_c = (types.MethodDescriptorType, types.WrapperDescriptorType)
+    return bool(kind.__flags__ & (1 << 9)) and not any(isinstance(a, written_in_c) for a in vars(kind).values())

@@ -506,7 +506,8 @@ def test_a_plan_is_proved_at_a_random_step_of_each_epoch(name, monkeypatch):
     net = bpxp.Network([3, 2], backend=name, seed=0)
     trainer = bpxp.Trainer(net, optim.SGD(0.1), progress=False)
     trainer.fit((x, y), epochs=10, batch_size=2)  # of 300 steps
-    assert [at // 300 for at in proved] == [0, *range(1, 10)]
+    assert {at // 300 for at in proved} == set(range(10))
+    assert len(proved) <= 12
     assert len({at % 300 for at in proved[1:]}) > 3
     before = len(proved)
     trainer.fit((x, y), epochs=40, batch_size=20)  # of 30 steps: another kind of batch, so captured anew

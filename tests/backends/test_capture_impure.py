@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import random
 from dataclasses import dataclass
 from typing import Any
@@ -375,7 +376,182 @@ def an_optimizer_with_a_counter():
     return {"optimizer": Halving(0.5), "seen": lambda: count}
 
 
+class Annealing(bpxp.callbacks.Callback):
+    """Calls a function after each epoch, with the number of epochs done."""
+
+    def __init__(self, anneal):
+        self.anneal = anneal
+
+    def on_epoch_end(self, trainer, row):
+        self.anneal(trainer.net.epoch)
+
+
+def annealed(read, anneal):
+    """Return a layer that multiplies by what `read` returns, and a callback that changes it."""
+
+    class Scaled(Layer):
+        scale = staticmethod(read)
+
+        def forward(self, params, x, /, *, xp):
+            scale = self.scale()
+            return x * scale, scale
+
+    return {"layers": [Scaled()], "callbacks": [Annealing(anneal)]}
+
+
+TABLE = [1.0]
+
+
+class Looked:
+    def __getitem__(self, i):
+        return TABLE[i]
+
+
+class Compared:
+    def __eq__(self, other):
+        return TABLE[0] > other
+
+    __hash__ = None
+
+
+class Described:
+    def __get__(self, of, kind):
+        return TABLE[0]
+
+
+class Owner:
+    scale = Described()
+
+
+class Counted(tuple):
+    scale = 1.0
+
+
+class Kind(enum.Enum):
+    SLOW = Looked()
+
+
+def in_the_table(epoch):
+    TABLE[0] = 1.0 / (1 + epoch)
+
+
+def reading_an_attribute_of_a_function():
+    def scale():
+        return scale.factor
+
+    scale.factor = 1.0
+    return annealed(scale, lambda epoch: setattr(scale, "factor", 1.0 / (1 + epoch)))
+
+
+def reading_an_item_of_an_object():
+    in_the_table(0)
+    looked = Looked()
+    return annealed(lambda: looked[0], in_the_table)
+
+
+def comparing_with_an_object():
+    in_the_table(0)
+    compared = Compared()
+    return annealed(lambda: 1.0 if compared == 0.4 else 0.5, in_the_table)
+
+
+def reading_a_descriptor():
+    in_the_table(0)
+    owner = Owner()
+    return annealed(lambda: owner.scale, in_the_table)
+
+
+def reading_an_attribute_of_a_tuple():
+    counted = Counted()
+    return annealed(lambda: counted.scale, lambda epoch: setattr(counted, "scale", 1.0 / (1 + epoch)))
+
+
+def reading_the_value_of_a_member():
+    in_the_table(0)
+    return annealed(lambda: Kind.SLOW.value[0], in_the_table)
+
+
+TICKS = []
+
+
+class Ticking:
+    def __init__(self):
+        TICKS.append(1)
+
+
+def counting_what_is_made():
+    TICKS.clear()
+
+    def scale():
+        Ticking()
+        return 0.1 if len(TICKS) > 100 else 1.0
+
+    return annealed(scale, lambda epoch: None)
+
+
+def making_what_counts():
+    TICKS.clear()
+
+    def scale():
+        Ticking()
+        return 0.9
+
+    return annealed(scale, lambda epoch: None) | {"seen": lambda: len(TICKS)}
+
+
+class Slotted:
+    __slots__ = "scale"
+
+    def __init__(self):
+        self.scale = 1.0
+
+
+def reading_a_slot():
+    slotted = Slotted()
+    return annealed(lambda: slotted.scale, lambda epoch: setattr(slotted, "scale", 1.0 / (1 + epoch)))
+
+
+class Meta(type):
+    @property
+    def scale(cls):
+        return TABLE[0]
+
+
+class OfMeta(metaclass=Meta):
+    pass
+
+
+def reading_a_property_of_a_class():
+    in_the_table(0)
+    return annealed(lambda: OfMeta.scale, in_the_table)
+
+
+def calling_a_method_that_is_no_step():
+    in_the_table(0)
+
+    class Aside:
+        def init(self):
+            return self.result()
+
+        def result(self):
+            return TABLE[0]
+
+    aside = Aside()
+    return annealed(lambda: aside.init(), in_the_table)
+
+
 IMPURE = [
+    counting_what_is_made,
+    making_what_counts,
+    reading_a_slot,
+    reading_a_property_of_a_class,
+    calling_a_method_that_is_no_step,
+    reading_an_attribute_of_a_function,
+    reading_an_item_of_an_object,
+    comparing_with_an_object,
+    reading_a_descriptor,
+    reading_an_attribute_of_a_tuple,
+    reading_the_value_of_a_member,
     counting,
     counting_by_setattr,
     counting_in_its_dict,

@@ -1,7 +1,7 @@
 """Random layers on backends that capture: the bits of the eager step, or an eager step with a reason.
 
 A layer is a list of instructions: functions of the namespace, operators in place and not, views, methods of the arrays,
-branches on numbers, counters and random numbers. BPXP_NIGHTLY=1 runs 20,000 examples.
+branches on numbers, counters and random numbers. BPXP_NIGHTLY=1 runs 20,000 examples; mutation testing runs few.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import bpxp
 from bpxp.backends.base import eager
 from bpxp.core.tree import leaves
 
-EXAMPLES = 20_000 if os.environ.get("BPXP_NIGHTLY") == "1" else 300
+EXAMPLES = 20_000 if os.environ.get("BPXP_NIGHTLY") == "1" else 60 if "MUTANT_UNDER_TEST" in os.environ else 300
 STEPS, ROWS, COLUMNS = 26, 4, 6
 
 

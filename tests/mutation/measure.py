@@ -209,9 +209,9 @@ def mutmut(folder: Path, arguments: list[str]) -> str:
         text=True,
         check=False,
     )
-    if done.returncode not in (0, 1):
+    if done.returncode not in (0, 1) or "Failed to run clean test" in done.stdout:
         print(done.stdout[-3000:], done.stderr[-3000:])
-        done.check_returncode()
+        raise SystemExit(f"mutmut {' '.join(arguments)}: {done.returncode}")
     return done.stdout
 
 

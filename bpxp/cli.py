@@ -9,15 +9,16 @@ from __future__ import annotations
 import argparse
 import io
 import math
-import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import bpxp
-from bpxp.core.atomic import check_writable
-from bpxp.errors import BpxpError, InvalidValueError
+from bpxp.core.atomic import check_writable, write_atomically
+from bpxp.core.checks import as_path
+from bpxp.core.text import drop_broken_pipe, say, shell_word
+from bpxp.errors import BpxpError, InvalidValueError, printable
 
 if TYPE_CHECKING:
     from bpxp.data import Dataset
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 Command = Callable[[argparse.Namespace], int]
 COMMANDS: list[tuple[Command, str, tuple[tuple[str, dict[str, Any]], ...]]] = []
+SHARE = 0.1  # of the training set: held out, and evaluated after each epoch
 DATA_SETS = ("digits", "mnist", "fashion-mnist")
 
 EXAMPLES = """examples:
@@ -43,27 +45,46 @@ EXAMPLES = """examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parser = make_parser()
-    options = parser.parse_args(arguments)
-    options.line = list(sys.argv[1:] if arguments is None else arguments)
-    if not hasattr(options, "run"):
-        parser.print_help()
-        return 2
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # the name of a file need not be text
+        sys.stdout.reconfigure(errors="backslashreplace")  # the help, on any console
     try:
+        options = parser.parse_args(arguments)
+        options.line = list(sys.argv[1:] if arguments is None else arguments)
+        if not hasattr(options, "run"):
+            parser.print_help()
+            return 2
+        if getattr(options, "out", None) is not None:
+            check_writable(options.out, 0)  # what would fail at the end fails before the work
         code: int = options.run(options)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        say("interrupted", sys.stderr)
         return 130
     except (BpxpError, OSError) as error:  # the reason, not a traceback
-        print(f"bpxp: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
+        say("\n".join([f"bpxp: {error}", *getattr(error, "__notes__", ())]), sys.stderr)
         return 1
+    finally:
+        drop_broken_pipe()
     return code
+
+
+def show(text: object) -> None:
+    """Print on standard output; without its reader, as in ``bpxp train | head -1``, the command goes on."""
+    try:
+        say(text)
+    except BrokenPipeError:
+        drop_broken_pipe()
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose messages quote arguments with their control characters escaped."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="bpxp",
         description="Backpropagation derived by hand, on any array library.",
         epilog=EXAMPLES,
@@ -104,6 +125,14 @@ def sizes(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of sizes like 784,256,10") from None
 
 
+def file(text: str) -> Path:
+    """Return the path of a file; an empty one is refused."""
+    try:
+        return as_path(text, "file")
+    except InvalidValueError as error:
+        raise argparse.ArgumentTypeError(error.brief) from None
+
+
 BACKEND = argument("--backend", "numpy, cupy, torch, torch:cuda, jax, … (default: BPXP_BACKEND or auto)")
 MODEL = argument("model", "a file that train --out or Network.save wrote")
 OTHER_DATA = "mnist, fashion-mnist or a folder of IDX files"
@@ -116,7 +145,7 @@ TRIAL = (  # of commands that train a network to examine it
     argument("--batch-size", "default: 10", type=int, default=10),
     argument("--optimizer", "default: sgd", default="sgd"),
     RATE,
-    argument("--out", "write everything as JSON", metavar="FILE"),
+    argument("--out", "write everything as JSON", metavar="FILE", type=file),
 )
 
 
@@ -125,11 +154,12 @@ def read_data(name: str) -> tuple[Dataset, Dataset]:
     from bpxp import data
 
     readers = {"digits": data.digits, "mnist": data.mnist, "fashion-mnist": data.fashion_mnist}
-    if name in readers and not Path(name).is_dir():
-        return readers[name]()
-    if not Path(name).is_dir():
+    folder = as_path(name, "data")
+    if folder.is_dir():
+        return data.folder_dataset(folder)
+    if name not in readers:
         raise InvalidValueError("data", f"{name!r} is neither {', '.join(DATA_SETS)} nor a folder", code="E003")
-    return data.folder_dataset(name)
+    return readers[name]()
 
 
 def network(options: argparse.Namespace, layers: list[int]) -> bpxp.Network:
@@ -159,33 +189,40 @@ def optimizer(options: argparse.Namespace) -> bpxp.optim.Optimizer:
     argument("--epochs", "default: 80", type=int, default=80),
     argument("--batch-size", "default: 20", type=int, default=20),
     argument("--seed", "default: 0", type=int, default=0),
-    argument("--out", "save the network", metavar="FILE"),
-    argument("--checkpoint", "save the run after each epoch, and when it is interrupted", metavar="FILE"),
+    argument("--out", "save the network", metavar="FILE", type=file),
+    argument("--checkpoint", "save the run after each epoch, and when it is interrupted", metavar="FILE", type=file),
     argument("--checkpoint-steps", "save it after every N steps, too", metavar="N", type=int),
-    argument("--resume", RESUME, metavar="FILE"),
+    argument("--resume", RESUME, metavar="FILE", type=file),
     argument("--quiet", "no progress", action="store_true"),
 )
 def train(options: argparse.Namespace) -> int:
-    """Train a network and print its accuracy on the test set."""
+    """Train a network on nine tenths of the training set, and print its accuracy on the test set."""
+    path = options.checkpoint or options.resume
+    if options.checkpoint_steps is not None and path is None:
+        what, fix = "there is no file to save the run to", "--checkpoint run.bpxp"
+        raise InvalidValueError("--checkpoint-steps", what, code="E005", fix=fix, after="")
     training, test = read_data(options.data)
     pixels = math.prod(training.x.shape[1:])
     layers = options.layers or [pixels, 30 if pixels > 64 else 64, int(training.y.max()) + 1]
     net = network(options, layers)
-    if options.out:
-        check_writable(Path(options.out), 8 * net.size)  # what would fail after the training fails before it
+    if options.out is not None:
+        check_writable(options.out, 8 * net.size)
     if not options.quiet:
-        print(net)
-    path = options.checkpoint or options.resume
+        show(net)
+    if options.out is None and path is None:
+        show("the network will not be saved: --out FILE saves it")
     callbacks = [bpxp.callbacks.Checkpoint(path, steps=options.checkpoint_steps)] if path else []
     trainer = bpxp.Trainer(net, optimizer(options), callbacks=callbacks, progress=not options.quiet)
     trainer.how_to_resume = lambda file: resuming(options.line, file)
     sizes = {"epochs": options.epochs, "batch_size": options.batch_size}
-    trainer.fit(training, **sizes, validation=test, resume=options.resume or False)
+    # The test set is seen once, at the end: what is watched while training is a part of the training set.
+    validation = SHARE if len(training) >= 1 / SHARE else None
+    trainer.fit(training, **sizes, validation=validation, resume=options.resume or False)
     found = net.evaluate(test)
-    if options.out:
+    if options.out is not None:
         net.save(options.out)
-        print(f"saved: {options.out}")
-    print(f"test accuracy: {found['accuracy']:.4f}")
+        show(f"saved: {options.out}")
+    show(f"test accuracy: {found['accuracy']:.4f}")
     return 0
 
 
@@ -197,7 +234,7 @@ def resuming(line: Sequence[str], file: str) -> str:
             kept.pop()
         elif not word.startswith("--resume="):
             kept.append(word)
-    return shlex.join(["bpxp", *kept, "--resume", file])
+    return " ".join(map(shell_word, ["bpxp", *kept, "--resume", file]))
 
 
 @command(
@@ -216,12 +253,12 @@ def evaluate(options: argparse.Namespace) -> int:
     if options.per_class:
         names = test.classes or [str(k) for k in range(net.output_shape[-1])]
         width = max(len(name) for name in ("class", *names))
-        print(f"{'class':<{width}}  precision  recall      f1")
+        show(f"{'class':<{width}}  precision  recall      f1")
         for k, name in enumerate(names):
             precision, recall, f1 = (found["class"][f"{what}_{k}"] for what in ("precision", "recall", "f1"))
-            print(f"{name:<{width}}  {precision:9.4f}  {recall:6.4f}  {f1:6.4f}")
-    print(f"test loss: {found['loss']:.4f}")
-    print(f"test accuracy: {found['accuracy']:.4f}")
+            show(f"{name:<{width}}  {precision:9.4f}  {recall:6.4f}  {f1:6.4f}")
+    show(f"test loss: {found['loss']:.4f}")
+    show(f"test accuracy: {found['accuracy']:.4f}")
     return 0
 
 
@@ -241,7 +278,7 @@ def predict(options: argparse.Namespace) -> int:
     net = bpxp.Network.load(options.model, backend=options.backend)
     x = np.stack([load_digit(path, net.input_shape, prepare=not options.as_is) for path in options.images])
     for path, row in zip(options.images, net.backend.to_numpy(net.predict_proba(x)), strict=True):
-        print(f"{path}: {int(row.argmax())} ({row.max():.3f})")
+        show(f"{path}: {int(row.argmax())} ({row.max():.3f})")
     return 0
 
 
@@ -251,15 +288,15 @@ def backends(options: argparse.Namespace) -> int:
     for name, info in bpxp.available_backends().items():
         version = f" {info.version}" if info.version else ""
         reason = f"  {info.reason}" if info.reason else ""
-        print(f"{name:<7}{'available' if info.available else 'not available':<14}{version}{reason}")
-    print(f"default: {bpxp.get_backend().name}")
+        show(f"{name:<7}{'available' if info.available else 'not available':<14}{version}{reason}")
+    show(f"default: {bpxp.get_backend().name}")
     return 0
 
 
 @command("run.diverged.bpxp", argument("file", "the file that a diverged run wrote next to its checkpoint"))
 def replay(options: argparse.Namespace) -> int:
     """Repeat the step of a run that diverged, in float64, layer by layer."""
-    print(bpxp.replay(options.file))
+    show(bpxp.replay(options.file))
     return 0
 
 
@@ -275,7 +312,7 @@ def verify(options: argparse.Namespace) -> int:
     equations = "equations, as slow loops against the code:"
     if options.model:
         net = bpxp.Network.load(options.model, backend=options.backend)
-        print(f"{gradients}\n{check_model(net)}\n\n{equations}\n{check_equations(net)}")
+        show(f"{gradients}\n{check_model(net)}\n\n{equations}\n{check_equations(net)}")
         return 0
     backend = bpxp.get_backend(options.backend)
     print_worst(gradients, survey(options.backend))
@@ -338,20 +375,20 @@ def xray(options: argparse.Namespace) -> int:
     return report(found, options.out)
 
 
-def report(found: Certificate | Bisection | PrecisionReport, path: str | None, ok: bool = True) -> int:
+def report(found: Certificate | Bisection | PrecisionReport, path: Path | None, ok: bool = True) -> int:
     """Print what was found, write it to a file, if there is one, and return the exit code."""
-    print(found)
-    if path:
-        Path(path).write_text(found.to_json() + "\n", encoding="utf-8")
-        print(f"saved: {path}")
+    show(found)
+    if path is not None:
+        write_atomically(path, f"{found.to_json()}\n".encode())
+        show(f"saved: {path}")
     return 0 if ok else 1
 
 
 def print_worst(title: str, reports: Iterable[tuple[str, GradientReport | DerivationReport]]) -> None:
     """Print a line for each report, as soon as it is there, and the worst of all."""
     worst = 0.0
-    print(title)
+    show(title)
     for name, report in reports:
         worst = max(worst, report.worst)
-        print(f"{name:<45} {report.worst:.1e}", flush=True)
-    print(f"largest relative error: {worst:.1e}")
+        show(f"{name:<45} {report.worst:.1e}")
+    show(f"largest relative error: {worst:.1e}")

@@ -17,6 +17,16 @@ OWN = os.path.dirname(__file__) + os.sep, contextlib.__file__  # internal frames
 FIELDS = ("where", "what", "code", "got", "expected", "first", "fix", "after")
 
 
+def printable(text: str, *, keep: str = "") -> str:
+    """Return text with control characters and whatever else is not printable escaped, as `repr` escapes it.
+
+    File names and strings of foreign files may contain terminal escapes. The characters in `keep` stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
+
+
 class _Report(Exception):
     """What errors and warnings have in common: the fields of a report, and its text.
 
@@ -61,7 +71,7 @@ class _Report(Exception):
     ) -> None:
         self.where, self.what, self.code = where, what, f"BPX-{code}"
         self.got, self.expected, self.first, self.fix, self.after = got, expected, first, fix, after
-        super().__init__(f"{self.sentences} [{self.code}]")
+        super().__init__(printable(f"{self.sentences} [{self.code}]", keep="\n"))
 
     @property
     def sentences(self) -> str:
@@ -332,6 +342,7 @@ CODES = {
     "E065": "Something that cannot be written to a file.",
     "E066": "The file names an unknown layer.",
     "E067": "The file cannot be written; the previous one is intact.",
+    "E068": "A path that names nothing.",
     # data sets
     "E070": "A data file is malformed.",
     "E071": "A data file fails its checksum.",

@@ -10,7 +10,7 @@ here. Seeds differ by a tenth of a percent: 0, 1 and 2 ended at 97.99, 98.12 and
 Run:  python examples/mnist.py [FILE]        (MNIST is downloaded once; see BPXP_DATA_DIR)
 
 Printed: (2 CPU cores, NumPy 2.4.6, OPENBLAS_NUM_THREADS=1, on a busy machine)
-    <Network 784 → 256 → 10, SoftmaxCrossEntropy, 203,530 parameters, float32 on numpy>
+    <Network 784 -> 256 -> 10, SoftmaxCrossEntropy, 203,530 parameters, float32 on numpy>
     epoch  1/20  loss 0.4286  train loss 0.2521  train accuracy 0.9262  validation loss 0.2487  validation accuracy 0.9257  1.9 s
     …
     epoch 20/20  loss 0.0183  train loss 0.0158  train accuracy 0.9977  validation loss 0.0612  validation accuracy 0.9812  1.9 s

@@ -7,7 +7,7 @@ Run:  python examples/two_backends.py [FIRST [SECOND]]        (default: numpy, a
       python examples/two_backends.py numpy cupy
 
 Printed: (2 CPU cores, NumPy 2.4.6, PyTorch 2.13.0)
-    <Network 64 → 30 → 10, SoftmaxCrossEntropy, 2,260 parameters, float32 on numpy> and torch
+    <Network 64 -> 30 -> 10, SoftmaxCrossEntropy, 2,260 parameters, float32 on numpy> and torch
     before training: parameters differ by 0.0e+00
     epoch         numpy         torch  difference of the loss
         1    2.06447266    2.06447266  0.0e+00

@@ -56,13 +56,14 @@ class Checkpoint(Callback):
         monitor: str | None = None,
         mode: str | None = None,
     ) -> None:
-        self.path, self.monitor, self.mode = str(as_path(path, "Checkpoint(path=…)")), monitor, mode
+        path = as_path(path, "Checkpoint(path=…)")
+        self.path, self.monitor, self.mode = str(path), monitor, mode
         self.steps = None if steps is None else positive_int(steps, "Checkpoint(steps=…)")
         self.keep = None if keep is None else positive_int(keep, "Checkpoint(keep=…)")
         if steps is not None and monitor is not None:
             what = f"{monitor!r} is known at the end of an epoch"
             raise InvalidValueError("Checkpoint(steps=…)", what, code="E005", got="steps and monitor")
-        if EPOCH in str(Path(path).parent) or (keep is not None and EPOCH not in Path(path).name):
+        if EPOCH in str(path.parent) or (keep is not None and EPOCH not in path.name):
             what, fix = f"{EPOCH} belongs into the file's name", "Checkpoint('run-{epoch}.bpxp', keep=3)"
             raise InvalidValueError("Checkpoint(path=…)", what, code="E005", got=repr(self.path), fix=fix)
         self.saves = "run" if monitor is None else "network"

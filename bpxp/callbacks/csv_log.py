@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 from typing import Any, TextIO
 
+from bpxp.core.atomic import regular
 from bpxp.core.checks import as_path
 from bpxp.training.callback import Callback, Fit
 
@@ -24,6 +25,7 @@ class CSVLog(Callback):
         self._file: TextIO | None = None
 
     def on_fit_begin(self, trainer: Fit) -> None:
+        regular(self.path)
         self._file = self.path.open("w", newline="", encoding="utf-8")
         self._columns: list[str] = []
         for row in trainer.history:
@@ -41,3 +43,4 @@ class CSVLog(Callback):
     def on_fit_end(self, trainer: Fit) -> None:
         if self._file is not None:
             self._file.close()
+            self._file = None

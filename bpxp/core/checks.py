@@ -88,12 +88,20 @@ def set_field(thing: Any, name: str, value: Any) -> None:
 
 
 def as_path(value: Any, where: str) -> Path:
-    """Return `value` as a path; only a str or a Path is accepted: an int would be a file descriptor."""
-    if not isinstance(value, (str, os.PathLike)):
+    """Return `value` as a path, with ``~`` as the home folder.
+
+    Only a str or a Path is accepted: an int would be a file descriptor.
+    """
+    text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else value
+    if not isinstance(text, str):
         raise InvalidTypeError(where, "not a path", code="E001", got=type(value).__name__, expected="a str or a Path")
+    if not text or "\0" in text:
+        what = "a path with a null character" if text else "an empty path"
+        raise InvalidValueError(where, what, code="E068", got=repr(text), expected="the name of a file or a folder")
     from pathlib import Path  # with urllib behind it: at first use
 
-    return Path(value)
+    path = Path(os.path.expanduser(text))
+    return path.absolute() if str(path).startswith("~") else path  # a file of that name, "./~": it stays one
 
 
 def resolve(value: Any, kind: type[Any], table: Mapping[str, T], where: str, *, fix: str) -> T:

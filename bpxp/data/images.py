@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 import struct
-from pathlib import Path
 from tokenize import TokenError
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bpxp.core.checks import as_path
 from bpxp.errors import BackendNotInstalledError, DatasetFormatError, InvalidValueError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from PIL import Image
 
 # What the readers of the various formats raise for a damaged file.
@@ -43,7 +45,7 @@ def load_digit(path: str | Path, in_shape: tuple[int, ...], *, prepare: bool = T
     DatasetFormatError
         The file is not a picture.
     """
-    path = Path(path)
+    path = as_path(path, "predict")
     height, width = picture_size(in_shape)
     if path.suffix == ".npy":
         try:  # memory-mapped: the header is compared with the file's size before memory is allocated

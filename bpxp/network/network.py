@@ -20,7 +20,7 @@ from bpxp.core.threefry import Key
 from bpxp.core.tree import named_leaves, tree_map
 from bpxp.core.typing import Array, Params, Shape
 from bpxp.data.rows import Rows
-from bpxp.errors import InvalidTypeError
+from bpxp.errors import InvalidTypeError, printable
 from bpxp.metrics import Metric
 from bpxp.network import parameters
 from bpxp.network.backend_choice import BackendReport, choose
@@ -152,7 +152,7 @@ class Network:
         return net
 
     def __repr__(self) -> str:
-        sizes = " → ".join(str(n) for n in (*self.input_shape, *(_width(layer) for layer in self.model.layers)))
+        sizes = " -> ".join(str(n) for n in (*self.input_shape, *(_width(layer) for layer in self.model.layers)))
         what = f"{type(self.loss).__name__}, {self.size:,} parameters"
         return f"<Network {sizes}, {what}, {self.dtype} on {label(self.backend)}>"
 
@@ -397,4 +397,4 @@ def validate_network(net: Any, where: str) -> Network:
 
 
 def _width(layer: Layer) -> str:
-    return str(getattr(layer, "units", type(layer).__name__))
+    return printable(str(getattr(layer, "units", type(layer).__name__)))

@@ -18,7 +18,7 @@ from bpxp.core.random import HostRandom
 from bpxp.core.text import table
 from bpxp.core.tree import leaves, named_leaves, tree_map
 from bpxp.core.typing import Params, Shape
-from bpxp.errors import BpxpError
+from bpxp.errors import BpxpError, printable
 from bpxp.network.step import training
 from bpxp.nn.layer import Layer
 from bpxp.nn.sequential import Sequential, has_arrays
@@ -165,14 +165,14 @@ def layer_name(layer: Layer) -> str:
     """Return ``"Dense(30), Sigmoid"``: the layer, its width, and what is applied to it."""
     activation = getattr(layer, "activation", None)
     units = getattr(layer, "units", getattr(layer, "filters", ""))
-    name = f"{type(layer).__name__}{f'({units})' if units else ''}"
+    name = f"{type(layer).__name__}{f'({printable(str(units))})' if units else ''}"
     return f"{name}, {type(activation).__name__}" if activation is not None else name
 
 
 def _block(i: int, layer: LayerLedger) -> str:
     head = f"{i}  {layer.name}: {layer.parameters:,} parameters, "
     if layer.not_counted:
-        head += f"costs not counted ({layer.not_counted})"
+        head += f"costs not counted ({printable(layer.not_counted)})"
     else:
         head += f"{si(layer.forward_flops)}FLOP forward, {si(layer.backward_flops)}FLOP backward, "
         head += f"{si(layer.kept_bytes)}B kept, per sample"

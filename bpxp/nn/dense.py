@@ -75,7 +75,7 @@ class Dense:
 
     def init(self, rng: HostRandom, in_shape: Shape, /) -> tuple[DenseParams, Shape]:
         if not in_shape:
-            what = "in z[n,j] = Σ_i x[n,i] W[i,j] a sample has at least one axis, i"
+            what = "in z[n,j] = sum_i x[n,i] W[i,j] a sample has at least one axis, i"
             got = "samples of shape ()"
             fix = "nn.Reshape((1,)) before it"
             raise InvalidValueError("Dense", what, code="E014", got=got, expected="(n_in,) or (…, n_in)", fix=fix)

@@ -106,8 +106,8 @@ def validate(grid: Grid, where: str) -> Grid:
             lacking = d * (k - 1) + 1 - n - before - after
             raise InvalidValueError(
                 where,
-                f"the kernel is larger than the padded input: {name} out = ⌊(n + p + p' - d (k - 1) - 1)/s⌋ + 1"
-                f" = ⌊({n} + {before} + {after} - {d}·({k} - 1) - 1)/{s}⌋ + 1 = {out}",
+                f"the kernel is larger than the padded input: {name} out = floor((n + p + p' - d (k - 1) - 1)/s) + 1"
+                f" = floor(({n} + {before} + {after} - {d}·({k} - 1) - 1)/{s}) + 1 = {out}",
                 code="E014",
                 expected="out >= 1",
                 fix=f"padding='same', or {lacking} more pixels of padding, or a smaller kernel or dilation",

@@ -26,6 +26,7 @@ from bpxp.errors import (
     CheckpointMismatchError,
     InvalidTypeError,
     InvalidValueError,
+    printable,
 )
 from bpxp.saving import header
 from bpxp.saving.header import HEADER_LIMIT, NAME, NAMES, TENSOR_LIMIT, Description
@@ -129,7 +130,7 @@ def opened(path: str | Path) -> Iterator[Opened]:
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError as error:
-        error.add_note(f"searched in {path.absolute().parent}")
+        error.add_note(f"searched in {printable(str(path.absolute().parent))}")
         raise
     if stat.S_IFMT(mode) not in (stat.S_IFREG, stat.S_IFDIR):
         raise CheckpointFormatError(where, "not a file", code="E061", expected="a file that was saved")

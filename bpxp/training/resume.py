@@ -15,7 +15,7 @@ import numpy as np
 from bpxp.backends import Array
 from bpxp.backends.precision import parse_label
 from bpxp.core.tree import leaves, named_leaves, tree_map
-from bpxp.errors import CheckpointCorruptError, CheckpointFormatError, CheckpointMismatchError, warn
+from bpxp.errors import CheckpointCorruptError, CheckpointFormatError, CheckpointMismatchError, printable, warn
 from bpxp.network.network import Network
 from bpxp.network.parameters import moved
 from bpxp.network.step import restarted
@@ -151,7 +151,7 @@ def _parsed(path: str, tensors: format.Tensors, description: dict[str, Any]) -> 
         first=_count(run, "first"),
         done=_count(run, "done"),
         seconds=float(run["seconds"]),
-        stop=str(run["stop"]),
+        stop=printable(str(run["stop"])),
         plan=plan,
         batch_size=_count(plan, "batch_size", least=1),
         callbacks=[(str(entry["type"]), dict(entry["state"])) for entry in run["callbacks"]],
@@ -191,7 +191,7 @@ def differences(there: Any, here: Any, name: str = "") -> list[str]:
 
 def _short(value: Any) -> str:
     value = value.get("type", value) if isinstance(value, dict) else value
-    text = value if isinstance(value, str) else reprlib.repr(value)  # however deep a file nests its lists
+    text = printable(value) if isinstance(value, str) else reprlib.repr(value)  # however deep a file nests its lists
     return text if len(text) < 40 else f"{text[:20]}…"
 
 

@@ -8,12 +8,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from bpxp.backends import Step
 from bpxp.backends.capture import prove_within
 from bpxp.core.checks import as_path
+from bpxp.core.text import say
 from bpxp.errors import DeviceMemoryError, FitInProgressError, InvalidValueError
 from bpxp.metrics import Metric
 from bpxp.network.network import Network, validate_network
@@ -279,7 +280,8 @@ class Trainer:
         unsaved = "nothing is saved. callbacks=[bpxp.callbacks.Checkpoint('run.bpxp')] would do it"
         how = f"to go on: {self.how_to_resume(files[-1])}" if files else unsaved
         self.stop = by
-        print(f"{by} in {self.where}; {how}", file=sys.stderr, flush=True)
+        with suppress(OSError, ValueError):  # a terminal that is gone
+            say(f"{by} in {self.where}; {how}", sys.stderr)
 
     def _out_of_memory(self, monitor: DivergenceMonitor, cause: BaseException) -> DeviceMemoryError:
         """Go back to the last complete state, and return the error that says what was needed."""

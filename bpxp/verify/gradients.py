@@ -289,7 +289,7 @@ def _fail(problem: _Problem, name: str, d: np.ndarray, rtol: float, atol: float)
     index = tuple(int(i) for i in np.unravel_index(rows[0], d.shape))
     analytic, numeric, error, _ = problem.compare(name, part, rtol, atol)
     if name == "x":
-        what = f"∂J/∂x{list(index)}"
+        what = f"dx{list(index)}"
     else:
         layer, parameter = locate(problem.model, name)
         above, slash, field = parameter.rpartition("/")

@@ -85,8 +85,8 @@ def test_a_sweeper_that_comes_between_is_survived(path, monkeypatch):
     # Another process sweeps after this one has created its file and before it holds it.
     real, others = open, []
 
-    def slow(file, mode):
-        stream = real(file, mode)
+    def slow(file, mode, **how):
+        stream = real(file, mode, **how)
         if mode == "xb" and not others:
             others.append(file)
             sweep(path.parent)
@@ -134,7 +134,7 @@ def test_what_would_fail_later_fails_now(path, tmp_path, monkeypatch):
         check_writable(path, 10**18)
     assert caught.value.errno == errno.ENOSPC
 
-    def refused(*arguments):
+    def refused(*arguments, **how):
         raise PermissionError(errno.EACCES, "Permission denied", arguments[0])
 
     monkeypatch.setattr(atomic, "open", refused, raising=False)  # a test may run as root, whom no mode stops

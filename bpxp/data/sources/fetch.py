@@ -6,12 +6,13 @@ import hashlib
 import io
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from bpxp.core.text import is_terminal, say
 from bpxp.data.sources.idx import read_idx
 from bpxp.errors import DatasetChecksumError, DatasetFormatError
 
@@ -110,8 +111,9 @@ class _Bounded(io.BytesIO):
 @contextmanager
 def _progress(title: str, url: str) -> Iterator[_Bar | bool]:
     """Give pooch's progress bar: a bar on a terminal, elsewhere False after one line on stderr."""
-    if not sys.stderr.isatty():
-        print(f"bpxp: downloading {title} from {url}", file=sys.stderr, flush=True)
+    if not is_terminal(sys.stderr):
+        with suppress(OSError, ValueError):  # a report, no more
+            say(f"bpxp: downloading {title} from {url}", sys.stderr)
         yield False
         return
     from rich.console import Console

@@ -64,9 +64,10 @@ def read_idx(source: Source, /, *, max_bytes: int = MAX_BYTES, sha256: str | Non
     """
     if isinstance(source, bytes | bytearray | memoryview):
         return _read(io.BytesIO(source), "read_idx(bytes)", len(source), max_bytes, sha256)
-    with open(as_path(source, "read_idx(source)"), "rb") as stream:
+    path = as_path(source, "read_idx(source)")
+    with open(path, "rb") as stream:
         size = os.fstat(stream.fileno()).st_size
-        return _read(stream, f"read_idx({os.fspath(source)!r})", size, max_bytes, sha256)
+        return _read(stream, f"read_idx({os.fspath(path)!r})", size, max_bytes, sha256)
 
 
 def map_idx(path: str | os.PathLike[str], /) -> np.ndarray:
@@ -91,7 +92,8 @@ def map_idx(path: str | os.PathLike[str], /) -> np.ndarray:
     FileNotFoundError, IsADirectoryError, PermissionError
         As `open` raises them.
     """
-    where = f"map_idx({os.fspath(as_path(path, 'map_idx(path)'))!r})"
+    path = as_path(path, "map_idx(path)")
+    where = f"map_idx({os.fspath(path)!r})"
     with open(path, "rb") as stream:
         if stream.read(2) == GZIP_MAGIC:
             what = "compressed, so rows cannot be read in place"

@@ -132,8 +132,9 @@ def _load(collection: Collection, folder: Folder, download: bool, progress: bool
     import platformdirs
 
     cache = platformdirs.user_cache_path("bpxp") / collection.name
-    keep = cache if folder is None else as_path(folder, f"{collection.call[:-1]}folder=…)")
-    roots = [Path(root) for root in (folder, os.environ.get(ENVIRONMENT)) if root]
+    places = {f"{collection.call[:-1]}folder=…)": folder, ENVIRONMENT: os.environ.get(ENVIRONMENT) or None}
+    roots = [as_path(place, where) for where, place in places.items() if place is not None]
+    keep = cache if folder is None else roots[0]
     named = [root / sub for root in roots for sub in collection.subfolders]
     mirrors = list(collection.mirrors)
     arrays = {}

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from bpxp.backends import Array
+from bpxp.core.text import shell_word
 from bpxp.core.tree import leaves, named_leaves, tree_map
 from bpxp.errors import DivergenceError
 from bpxp.network.step import State
@@ -224,7 +225,7 @@ class DivergenceMonitor:
                 error.add_note(f"the step could not be written down ({failure})")
             else:
                 error.file = self.file
-                error.add_note(f"to see it on NumPy in float64: bpxp replay {self.file}")
+                error.add_note(f"to see it on NumPy in float64: bpxp replay {shell_word(str(self.file))}")
         return error
 
     def _told(self, tell: Callable[..., DivergenceError], epoch: int, step: int, **known: Any) -> DivergenceError:

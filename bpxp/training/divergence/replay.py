@@ -18,7 +18,7 @@ from bpxp.backends import get_backend
 from bpxp.core.random import make_key
 from bpxp.core.text import table
 from bpxp.core.tree import named_leaves, tree_map
-from bpxp.errors import CheckpointCorruptError, CheckpointError, CheckpointFormatError
+from bpxp.errors import CheckpointCorruptError, CheckpointError, CheckpointFormatError, printable
 from bpxp.network.network import Network
 from bpxp.network.summary import layer_name
 from bpxp.optim import Optimizer
@@ -183,4 +183,4 @@ def _replay(bundle: Bundle, custom: tuple[type, ...], where: str) -> Replay:
     stored_seen = json.loads(tensors["replay/seen"].tobytes())
     seen = [Quantity._make(tuple(a) if isinstance(a, list) else a for a in fields) for fields in stored_seen]
     names = [layer_name(layer) for layer in stored.spec.model.layers]
-    return Replay(int(about["epoch"]), int(about["step"]), config["dtype"], seen, exact, names)
+    return Replay(int(about["epoch"]), int(about["step"]), printable(str(config["dtype"])), seen, exact, names)

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bpxp.core.atomic import write_atomically
+from bpxp.core.checks import as_path
 from bpxp.core.text import table
 
 
@@ -160,8 +162,8 @@ class Certificate:
         return json.dumps(_plain({**asdict(self), "ok": self.ok, "verdict": self.verdict.splitlines()}), indent=1)
 
     def save(self, path: str | Path) -> None:
-        """Write the JSON to a file."""
-        Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
+        """Write the JSON to a file, all or nothing."""
+        write_atomically(as_path(path, "save(path)"), f"{self.to_json()}\n".encode())
 
     def __str__(self) -> str:
         title = f"{self.network}; {self.optimizer}; {self.steps} steps of {self.batch_size} samples, seed {self.seed}"

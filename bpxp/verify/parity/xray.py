@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bpxp.backends import Backend, get_backend
-from bpxp.core.checks import positive_int
+from bpxp.core.atomic import write_atomically
+from bpxp.core.checks import as_path, positive_int
 from bpxp.core.text import table
 from bpxp.core.tree import tree_map
 from bpxp.errors import InvalidValueError
@@ -77,8 +78,8 @@ class PrecisionReport:
         return json.dumps({**asdict(self), "rows": [row._asdict() for row in self.rows]}, indent=1)
 
     def save(self, path: str | Path) -> None:
-        """Write the JSON to a file."""
-        Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
+        """Write the JSON to a file, all or nothing."""
+        write_atomically(as_path(path, "save(path)"), f"{self.to_json()}\n".encode())
 
     def __str__(self) -> str:
         """Return a row for each quantity, and a column for each step: relative error, and that of the worst entry."""

@@ -372,7 +372,7 @@ def test_a_cache_that_may_only_be_read(
 ) -> None:
     (write(cache) / f"{IMAGES}.gz").unlink()
 
-    def refused(path: object, mode: str) -> None:
+    def refused(path: object, mode: str, **how: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system", str(path))
 
     monkeypatch.setattr("bpxp.core.atomic.open", refused, raising=False)  # a test may run as root, whom no mode stops

@@ -203,7 +203,7 @@ def train(options: argparse.Namespace) -> int:
         raise InvalidValueError("--checkpoint-steps", what, code="E005", fix=fix, after="")
     training, test = read_data(options.data)
     pixels = math.prod(training.x.shape[1:])
-    layers = options.layers or [pixels, 30 if pixels > 64 else 64, int(training.y.max()) + 1]
+    layers = options.layers or [pixels, 30 if pixels > 64 else 64, len(training.classes)]
     net = network(options, layers)
     if options.out is not None:
         check_writable(options.out, 8 * net.size)
@@ -271,13 +271,12 @@ def evaluate(options: argparse.Namespace) -> int:
 )
 def predict(options: argparse.Namespace) -> int:
     """Recognise digits in pictures."""
-    import numpy as np
-
-    from bpxp.data.images import load_digit
+    from bpxp.data.images import load_digit, picture_size
 
     net = bpxp.Network.load(options.model, backend=options.backend)
-    x = np.stack([load_digit(path, net.input_shape, prepare=not options.as_is) for path in options.images])
-    for path, row in zip(options.images, net.backend.to_numpy(net.predict_proba(x)), strict=True):
+    pictures = [load_digit(path, net.input_shape, prepare=not options.as_is) for path in options.images]
+    for path, picture in zip(options.images, pictures, strict=True):  # not stacked: they may have several dtypes
+        (row,) = net.backend.to_numpy(net.predict_proba(picture.reshape(1, *picture_size(net.input_shape), 1)))
         show(f"{path}: {int(row.argmax())} ({row.max():.3f})")
     return 0
 

@@ -13,6 +13,7 @@ from bpxp.backends import Array, Backend, get_backend
 from bpxp.backends.dlpack import is_host_array, library_of
 from bpxp.core.checks import number, positive_int, set_field
 from bpxp.core.random import SPLIT, HostRandom, Seed, normalize_seed
+from bpxp.data.validation.columns import column_names
 from bpxp.data.validation.inputs import adopt, as_host
 from bpxp.errors import InvalidTypeError, InvalidValueError
 
@@ -24,8 +25,8 @@ class Dataset:
     Parameters
     ----------
     x : array, shape (N, …)
-        Inputs. Images are (N, height, width, channels); dtype uint8 means pixels 0 … 255, which a network scales to
-        0 … 1. Lists become NumPy arrays; arrays of any library are kept as they are.
+        Inputs. Images are (N, height, width, channels). Lists and data frames become NumPy arrays; arrays of a library
+        are kept as they are.
     y : array, shape (N,) or (N, n_out)
         Class indices, or one row of targets per sample.
     weight : array, shape (N,), optional
@@ -34,19 +35,23 @@ class Dataset:
         Shown in messages.
     classes : sequence of str, optional
         The name of each class index.
-    backend : Backend, optional
-        Where the arrays are; None is the host. Set by `to`.
+    backend : str or Backend, optional
+        Where the arrays are; None is the host. Arrays that are elsewhere are copied there, as by `to`.
     resident : bool, optional
         For data on the host. True: `Trainer.fit` and `Network.evaluate` copy all of it to the device. False: it stays
         in host memory or in a file (``numpy.load(…, mmap_mode="r")``, `map_idx`), and is streamed to the device by
         double-buffered prefetch, with the same results. None: streamed if it does not fit into device memory.
+    pixels : bool, optional
+        Whether integers in x are pixels 0 … 255, which a network scales to 0 … 1. None: as ``Network(pixels=…)`` says.
+    features : sequence of str, optional
+        The names of the columns of x; those of a data frame are taken from it.
 
     Raises
     ------
     InvalidValueError
         Different lengths, no samples, or rows of different lengths.
     InvalidTypeError
-        Not an array of numbers, or a backend given by its name.
+        Not an array of numbers.
     """
 
     x: Array
@@ -54,20 +59,21 @@ class Dataset:
     weight: Array | None = None
     name: str = "data"
     classes: tuple[str, ...] = ()
-    backend: Backend | None = None
+    backend: Any = None  # given by its name or as a Backend, kept as a Backend
     resident: bool | None = None
+    pixels: bool | None = None
+    features: tuple[str | int, ...] = ()
 
     def __post_init__(self) -> None:
+        set_field(self, "features", tuple(self.features) or column_names(self.x))
         for field in ("x", "y", "weight"):
             if field != "weight" or self.weight is not None:
                 set_field(self, field, _as_array(getattr(self, field), f"Dataset({field}=…)"))
         set_field(self, "classes", tuple(self.classes))
-        if self.resident not in (None, False, True):
-            got, choices = f"{type(self.resident).__name__} {self.resident!r}", "True, False or None"
-            raise InvalidTypeError("Dataset(resident=…)", "not a choice", code="E001", got=got, expected=choices)
-        if isinstance(self.backend, str):
-            name, fix = repr(self.backend), f"Dataset(x, y).to({self.backend!r})"
-            raise InvalidTypeError("Dataset(backend=…)", "a name, not a Backend", code="E001", got=name, fix=fix)
+        for field in ("resident", "pixels"):
+            if (value := getattr(self, field)) not in (None, False, True):
+                got, choices = f"{type(value).__name__} {value!r}", "True, False or None"
+                raise InvalidTypeError(f"Dataset({field}=…)", "not a choice", code="E001", got=got, expected=choices)
         if self.resident is False and self.backend is None and not isinstance(self.x, np.ndarray):
             what, got = "data that stay on the host are NumPy arrays", f"x of {library_of(self.x)}"
             raise InvalidTypeError("Dataset(resident=False)", what, code="E030", got=got)
@@ -82,6 +88,15 @@ class Dataset:
         if self.weight is not None and tuple(self.weight.shape) != (n,):
             what, got = "not one weight per sample", f"shape {tuple(self.weight.shape)}"
             raise InvalidValueError("Dataset(weight=…)", what, code="E047", got=got, expected=f"({n},)")
+        if self.features and tuple(self.x.shape[1:]) != (len(self.features),):
+            what, got = "not one name per column", f"{len(self.features)} for x of shape {tuple(self.x.shape)}"
+            raise InvalidValueError("Dataset(features=…)", what, code="E036", got=got)
+        if self.backend is not None:
+            set_field(self, "backend", get_backend(self.backend))
+            for field in ("x", "y", "weight"):
+                if (a := getattr(self, field)) is not None:
+                    a = _narrow(a) if field == "y" and isinstance(a, np.ndarray) else a
+                    set_field(self, field, adopt(a, self.backend, f"Dataset({field}=…)"))
 
     def __len__(self) -> int:
         return int(self.x.shape[0])
@@ -147,7 +162,8 @@ class Dataset:
 
     def flatten(self) -> Dataset:
         """Return the same samples as vectors: x of shape (N, height * width * channels)."""
-        return replace(self, x=as_vectors(self.x, self.backend))
+        pixels = True if self.pixels is None and are_images(self.x, self.backend) else self.pixels
+        return replace(self, x=as_vectors(self.x, self.backend), pixels=pixels)
 
     def subset(self, n: int) -> Dataset:
         """Return the first `n` samples."""
@@ -201,6 +217,18 @@ def as_dataset(data: Dataset | Sequence[Any], where: str = "data") -> Dataset:
         return Dataset(*data)
     got = f"{type(data).__name__}" + (f" of {len(data)}" if isinstance(data, tuple | list) else "")
     raise InvalidTypeError(where, "not data", code="E030", got=got, expected="a Dataset, (x, y) or (x, y, weight)")
+
+
+def are_images(x: Array, backend: Backend | None, *, flat: bool = True) -> bool:
+    """Return whether x are images of bytes: uint8 with height and width, and channels, too, unless they become `flat`.
+
+    Bytes that are only 0 and 1 are flags, or one-hot.
+    """
+    if _dtype_name(x) != "uint8" or len(x.shape) < (3 if flat else 4) or 0 in x.shape:
+        return False
+    if isinstance(x, np.ndarray):  # it may be a file: most images show it in the first rows
+        return any(x[i : i + 100].max() > 1 for i in range(0, len(x), 100))
+    return int(x.max() if backend is None else backend.to_numpy(backend.xp.max(x))) > 1
 
 
 def as_vectors(x: Array, backend: Backend | None) -> Array:

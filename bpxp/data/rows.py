@@ -57,6 +57,12 @@ class Rows:
         for begin, end in self._parts(len(self)):
             yield self.read(begin, end)
 
+    def pieces(self, most: int) -> Iterator[np.ndarray]:
+        """Yield evenly spaced blocks, the first and the last included; all, if they are at most so many."""
+        parts = list(self._parts(len(self)))
+        for i in sorted({round(i * (len(parts) - 1) / (most - 1)) for i in range(most)}):
+            yield self.read(*parts[i])
+
     def select(self, rows: np.ndarray) -> Rows:
         """Return a view of the rows with these indices."""
         return type(self)(self.a, self.dtype, self.sample, rows if self.index is None else self.index[rows])

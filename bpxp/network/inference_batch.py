@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from bpxp.backends import Backend
 from bpxp.core.tree import tree_map
-from bpxp.core.typing import Namespace, Params
+from bpxp.core.typing import Array, Namespace, Params
+from bpxp.data.rows import Rows
 from bpxp.network.step import evaluation
 from bpxp.nn.spec import Spec
 from bpxp.nn.window_views import WORKSPACE
@@ -33,3 +36,12 @@ def samples_at_a_time(spec: Spec, params: Params, stats: Any, xp: Namespace, /) 
     except Exception:  # a custom layer may ask for numbers
         return CHUNK
     return max(1, min(CHUNK, WORKSPACES * workspace // (meter.peak - kept)))
+
+
+def in_pieces(run: Callable[[Array], Array], x: Array | Rows, size: int, backend: Backend) -> Array:
+    """Return what `run` makes of samples, at most `size` of them at a time."""
+    n, parts = int(x.shape[0]), []
+    for i in range(0, n, size):
+        end = min(i + size, n)
+        parts.append(run(backend.asarray(x.read(i, end)) if isinstance(x, Rows) else x[i:end, ...]))
+    return parts[0] if len(parts) == 1 else backend.xp.concat(parts, axis=0)

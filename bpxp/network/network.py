@@ -19,14 +19,14 @@ from bpxp.core.random import INIT, HostRandom, Seed, make_key, normalize_seed
 from bpxp.core.threefry import Key
 from bpxp.core.tree import named_leaves, tree_map
 from bpxp.core.typing import Array, Params, Shape
-from bpxp.data.rows import Rows
-from bpxp.errors import InvalidTypeError, printable
+from bpxp.errors import InvalidTypeError
 from bpxp.metrics import Metric
 from bpxp.network import parameters
 from bpxp.network.backend_choice import BackendReport, choose
 from bpxp.network.compiled import CompiledSteps
 from bpxp.network.evaluation import as_feed, evaluate
-from bpxp.network.inference_batch import samples_at_a_time
+from bpxp.network.inference_batch import in_pieces, samples_at_a_time
+from bpxp.network.pixels import learned
 from bpxp.network.prepare import Batch, HostSamples, as_metrics, count, inputs_or_rows, prepare, prepare_or_stream
 from bpxp.network.step import DescentStep, EvaluationStep, ForwardStep, GradientStep
 from bpxp.nn import Layer, Loss
@@ -66,6 +66,10 @@ class Network:
         Precision of the operands of matrix products. It is not saved: give it again when you load.
     seed : int, SeedSequence, Generator or None, optional
         Initial parameters are a pure function of the seed: the same bits on every backend.
+    pixels : {"auto", True, False, "uint8"}, optional
+        Whether integers in x are pixels 0 … 255, scaled to 0 … 1; floats are taken as they are. ``"auto"``: images of
+        uint8 are, and data sets that say so, never the ids of an Embedding; then the first training makes it True.
+        ``"uint8"``: uint8 of any shape, and no other integers. The files of the network keep it.
 
     Attributes
     ----------
@@ -97,18 +101,12 @@ class Network:
         backend: str | Backend | None = None,
         matmul: str | None = None,
         seed: Seed = None,
+        pixels: bool | str = "auto",
     ) -> None:
         seed = normalize_seed(seed)
-        spec, drawn = specify(
-            layers,
-            HostRandom(seed, (INIT,)),
-            input_shape=input_shape,
-            hidden=hidden,
-            output=output,
-            loss=loss,
-            init=init,
-            dtype=dtype,
-        )
+        names: dict[str, Any] = {"hidden": hidden, "output": output, "loss": loss, "init": init, "dtype": dtype}
+        rng = HostRandom(seed, (INIT,))
+        spec, drawn = specify(layers, rng, input_shape=input_shape, pixels=pixels, **names)
         place = choose(backend, matmul, spec, drawn)
         self._assemble(spec, place, drawn, spec.init_stats(drawn), seed=seed)
 
@@ -152,9 +150,7 @@ class Network:
         return net
 
     def __repr__(self) -> str:
-        sizes = " -> ".join(str(n) for n in (*self.input_shape, *(_width(layer) for layer in self.model.layers)))
-        what = f"{type(self.loss).__name__}, {self.size:,} parameters"
-        return f"<Network {sizes}, {what}, {self.dtype} on {label(self.backend)}>"
+        return f"<Network {self.spec.title}, {self.size:,} parameters, {self.dtype} on {label(self.backend)}>"
 
     # ---------------------------------------------------------------- what it is
 
@@ -171,6 +167,15 @@ class Network:
     @params.setter
     def params(self, new: Params) -> None:
         self._params = parameters.validate(new, self._params, self.backend, self.dtype)
+
+    @property
+    def pixels(self) -> bool | str:
+        """Whether integers are pixels, which are scaled: as given, or True once it has been trained on pixels."""
+        return self.spec.inputs.pixels
+
+    @pixels.setter
+    def pixels(self, value: bool | str) -> None:
+        self.spec = self.spec.with_pixels(value, "net.pixels")
 
     @property
     def size(self) -> int:
@@ -220,6 +225,7 @@ class Network:
         """
         rate = number(learning_rate, "gradient_descent(learning_rate=…)", low=0.0, low_open=True)
         arrays = prepare(self.spec, self.backend, batch, weight, None, "gradient_descent")
+        self.spec = learned(self.spec, batch, arrays[0], self.backend)
         run, opt = self._descent(rate)
         self._params, self._plain, self.stats, self.key = run((self._params, opt, self.stats, self.key), arrays)
 
@@ -339,13 +345,7 @@ class Network:
         x = inputs_or_rows(self.spec, self.backend, x, where)
         run = self._compiled.recent("forward")
         run = run or self._compile(ForwardStep(self.model, self.dtype, xp=self.xp), "forward")
-        n = int(x.shape[0])
-        parts = []
-        for i in range(0, n, self._chunk):
-            end = min(i + self._chunk, n)
-            chunk = self.backend.asarray(x.read(i, end)) if isinstance(x, Rows) else x[i:end, ...]
-            parts.append(run((), (self._params, self.stats, chunk)))
-        return parts[0] if len(parts) == 1 else self.xp.concat(parts, axis=0)
+        return in_pieces(lambda part: run((), (self._params, self.stats, part)), x, self._chunk, self.backend)
 
     def _descent(self, rate: float) -> tuple[Callable[..., Any], OptState]:
         """Return the compiled step of `gradient_descent` and its state, with the learning rate in it."""
@@ -394,7 +394,3 @@ def validate_network(net: Any, where: str) -> Network:
         fix = "bpxp.Network([784, 30, 10])"
         raise InvalidTypeError(where, "not a Network", code="E004", got=type(net).__name__, fix=fix)
     return net
-
-
-def _width(layer: Layer) -> str:
-    return printable(str(getattr(layer, "units", type(layer).__name__)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,9 +15,11 @@ from bpxp.core.typing import Shape
 from bpxp.data.dataset import Dataset, as_vectors
 from bpxp.data.rows import Rows
 from bpxp.data.validation import inputs, targets
+from bpxp.data.validation.columns import order_of
 from bpxp.errors import InvalidTypeError, InvalidValueError
 from bpxp.metrics import Metric, default_metrics, get_metric
 from bpxp.network.feed import Stream
+from bpxp.network.pixels import are_pixels, check, features_of, learned, like_inputs, with_range
 from bpxp.nn import Loss
 from bpxp.nn.spec import Spec
 
@@ -56,25 +57,32 @@ def count(batch: Batch | HostSamples) -> int:
     return len(batch) if isinstance(batch, HostSamples) else int(batch[0].shape[0])
 
 
-def prepare(spec: Spec, backend: Backend, data: Any, weight: Any, class_weight: Any, where: str) -> Batch:
-    """Return (x, y, weight) as validated arrays on the backend, from a Dataset or a pair."""
+def prepare(
+    spec: Spec, backend: Backend, data: Any, weight: Any, class_weight: Any, where: str, *, fit: bool = False
+) -> Batch:
+    """Return (x, y, weight) as validated arrays on the backend, from a Dataset or a pair.
+
+    What is known of the inputs is compared with them, unless they are those of a `fit`, whose range becomes known.
+    """
     _check_class_weight(spec, class_weight, where)
     x, y, weight = _parts(data, weight, where)
-    x = inputs.as_inputs(_as_vectors(spec, data, x), spec.input_shape, backend, spec.dtype, f"{where}: x")
+    x = _inputs(spec, backend, data, x, f"{where}: x", fit=fit, stay=False)
+    y = like_inputs(spec, x, y, backend, f"{where}: y")
     n_out, kind = spec.n_out, spec.loss.targets
     y = targets.as_targets(y, kind, int(x.shape[0]), spec.output_shape, backend, spec.dtype, f"{where}: y")
     return x, y, targets.as_weights(weight, class_weight, y, n_out, backend, spec.dtype, where)
 
 
 def prepare_or_stream(
-    spec: Spec, backend: Backend, data: Any, weight: Any, class_weight: Any, where: str
+    spec: Spec, backend: Backend, data: Any, weight: Any, class_weight: Any, where: str, *, fit: bool = False
 ) -> Batch | HostSamples:
     """Return validated samples: on the backend, or on the host if asked for, or if the device has too little memory."""
     _check_class_weight(spec, class_weight, where)
     x, y, weight = _parts(data, weight, where)
     if not stays(spec, backend, data, x):
-        return prepare(spec, backend, data, weight, class_weight, where)
-    x = host_inputs(spec, data, x, f"{where}: x")
+        return prepare(spec, backend, data, weight, class_weight, where, fit=fit)
+    x = _inputs(spec, backend, data, x, f"{where}: x", fit=fit, stay=True)
+    y = like_inputs(spec, x, y, backend, f"{where}: y")
     n_out, kind, numpy = spec.n_out, spec.loss.targets, get_backend("numpy")
     host = targets.host_targets(y, kind, len(x), spec.output_shape, backend, f"{where}: y")
     labels = Rows(host, np.dtype(np.int32 if host.ndim == len(spec.output_shape) else spec.dtype))
@@ -89,27 +97,45 @@ def prepare_or_stream(
     return HostSamples(x, labels, weights)
 
 
+def prepare_training(
+    spec: Spec, backend: Backend, data: Any, weight: Any, class_weight: Any, where: str
+) -> tuple[Batch | HostSamples, Spec]:
+    """Return validated samples of a fit, and the spec with what is known of the inputs from then on."""
+    batch = prepare_or_stream(spec, backend, data, weight, class_weight, where, fit=True)
+    x = batch.x if isinstance(batch, HostSamples) else batch[0]
+    return batch, with_range(learned(spec, data, x, backend), x, backend, f"{where}: x")
+
+
 def inputs_or_rows(spec: Spec, backend: Backend, x: Any, where: str) -> Array | Rows:
     """Return inputs alone, as `prepare_or_stream` does: an array of the backend, or rows on the host."""
     data, x = x, x.x if isinstance(x, Dataset) else x
-    if stays(spec, backend, data, x):
-        return host_inputs(spec, data, x, f"{where}: x")
-    return inputs.as_inputs(_as_vectors(spec, data, x), spec.input_shape, backend, spec.dtype, f"{where}: x")
+    return _inputs(spec, backend, data, x, f"{where}: x", stay=stays(spec, backend, data, x))
 
 
-def host_inputs(spec: Spec, data: Any, x: Any, where: str) -> Rows:
-    """Return inputs as rows that stay on the host, validated block by block."""
-    host = inputs.as_host(x, where)
-    sample = host.shape[1:]
-    if isinstance(data, Dataset) and len(spec.input_shape) == 1 and host.ndim > 2:
-        sample = (math.prod(sample),)
-    inputs.check_shape((*host.shape[:1], *sample), spec.input_shape, where)
-    rows = Rows(host, np.dtype(np.uint8 if host.dtype == np.uint8 else spec.dtype), sample)
-    if host.dtype.kind == "f":
-        numpy = get_backend("numpy")
-        if not all(inputs.all_finite(block, numpy) for block in rows.blocks()):
-            raise inputs.not_finite(host, spec.dtype, where)
-    return rows
+def _inputs(
+    spec: Spec, backend: Backend, data: Any, x: Any, where: str, *, stay: bool, fit: bool = False
+) -> Array | Rows:
+    """Return validated inputs: an array of the backend or, if they `stay`, rows on the host, validated in blocks.
+
+    Samples of several axes become vectors, if vectors are what the network takes.
+    """
+    host = is_host_array(x)
+    raw = inputs.as_host(x, where) if host else inputs.adopt(x, backend, where)
+    place = get_backend("numpy") if host else backend
+    order = order_of(features_of(data), spec.inputs.features, where)
+    if order is not None:
+        raw = place.xp.take(raw, place.asarray(np.asarray(order)), axis=1)
+    inputs.check_shape(tuple(raw.shape), spec.input_shape, where)
+    pixels, integers = are_pixels(spec, data, raw, place), place.xp.isdtype(raw.dtype, "integral")
+    found: Array | Rows
+    if stay:
+        found = inputs.as_rows(raw, spec.input_shape, spec.dtype, where, pixels=pixels)
+    else:
+        raw = raw if tuple(raw.shape[1:]) == spec.input_shape else as_vectors(raw, place)
+        found = inputs.as_inputs(raw, backend, spec.dtype, where, pixels=pixels)
+    if not (fit and spec.inputs.range is None):
+        check(spec, found, backend, where, integers=integers)
+    return found
 
 
 def stays(spec: Spec, backend: Backend, data: Any, x: Any) -> bool:
@@ -118,7 +144,7 @@ def stays(spec: Spec, backend: Backend, data: Any, x: Any) -> bool:
         return data.backend is None and not data.resident
     if not isinstance(x, np.ndarray) or x.dtype.kind not in "biuf":
         return False
-    kind = np.dtype(np.uint8 if x.dtype == np.uint8 else spec.dtype)
+    kind = np.dtype(np.uint8 if are_pixels(spec, data, x, get_backend("numpy")) else spec.dtype)
     if x.dtype == kind and x.flags.c_contiguous and option(backend, "shares_memory"):
         return False  # it is used without a copy
     need = x.size * kind.itemsize
@@ -141,13 +167,6 @@ def _parts(data: Any, weight: Any, where: str) -> tuple[Any, Any, Any]:
         return data[0], data[1], weight
     expected, got = "a Dataset or a pair (x, y)", type(data).__name__
     raise InvalidTypeError(where, "not a data set", code="E030", got=got, expected=expected, fix="pass (x, y)")
-
-
-def _as_vectors(spec: Spec, data: Any, x: Any) -> Any:
-    """Return a Dataset's samples as vectors, if they are images and vectors are what the network takes."""
-    if not isinstance(data, Dataset) or len(spec.input_shape) != 1 or len(x.shape) <= 2:
-        return x
-    return as_vectors(x, data.backend)
 
 
 def as_metrics(metrics: Sequence[str | Metric] | None, loss: Loss) -> tuple[Metric, ...]:

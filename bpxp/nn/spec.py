@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bpxp.core.random import HostRandom
 from bpxp.core.typing import Params, Shape
+from bpxp.errors import InvalidTypeError, InvalidValueError, printable, suggestion
 from bpxp.nn.architecture import build_model, check_loss_fits
+from bpxp.nn.embedding import Embedding
 from bpxp.nn.layer import Layer
 from bpxp.nn.losses import Loss, get_loss
+from bpxp.nn.observe import walk
 from bpxp.nn.sequential import Sequential
+
+PIXELS = ("auto", "uint8")  # beside True and False
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a network knows of its inputs, beside their shape; training may add to it.
+
+    Attributes
+    ----------
+    pixels : bool, "auto" or "uint8"
+        Whether integers are pixels 0 … 255, which are scaled to 0 … 1: see `bpxp.Network`.
+    range : pair of float, optional
+        The smallest and the largest number of training, scaled.
+    features : tuple of str or int
+        The names of the columns, where training had some.
+    """
+
+    pixels: bool | str = "auto"
+    range: tuple[float, float] | None = None
+    features: tuple[str | int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -25,6 +50,7 @@ class Spec:
     input_shape, output_shape : tuple of int
         Of one sample, without the batch.
     dtype : {"float32", "float64"}
+    inputs : Inputs
     """
 
     model: Sequential
@@ -32,6 +58,13 @@ class Spec:
     input_shape: Shape
     output_shape: Shape
     dtype: str
+    inputs: Inputs = Inputs()
+
+    @property
+    def title(self) -> str:
+        """``"64 -> 30 -> 10, SoftmaxCrossEntropy"``."""
+        widths = (getattr(layer, "units", type(layer).__name__) for layer in self.model.layers)
+        return printable(f"{' -> '.join(map(str, (*self.input_shape, *widths)))}, {type(self.loss).__name__}")
 
     @property
     def n_out(self) -> int:
@@ -42,6 +75,28 @@ class Spec:
     def uses(self) -> frozenset[str]:
         """What the layers need beside x: see `bpxp.nn.Layer`."""
         return self.model.uses
+
+    @functools.cached_property
+    def takes_ids(self) -> bool:
+        """Whether the inputs are ids of an `Embedding`: integers that are never pixels, and have no scale."""
+        return any(isinstance(layer, Embedding) for _, layer in walk(self.model))
+
+    def knows(self, **inputs: Any) -> Spec:
+        """Return the spec with more known of its inputs: fields of `Inputs`."""
+        return replace(self, inputs=replace(self.inputs, **inputs))
+
+    def with_pixels(self, pixels: Any, where: str) -> Spec:
+        """Return the spec with this choice of `pixels`, validated."""
+        if not isinstance(pixels, (bool, str)):
+            got, expected = f"{type(pixels).__name__} {pixels!r}", "True, False, 'auto' or 'uint8'"
+            raise InvalidTypeError(where, "not a choice", code="E001", got=got, expected=expected)
+        if isinstance(pixels, str) and pixels not in PIXELS:
+            got, expected, first = repr(pixels), "True, False, 'auto' or 'uint8'", suggestion(pixels, PIXELS)
+            raise InvalidValueError(where, "unknown", code="E003", got=got, expected=expected, first=first)
+        if self.takes_ids and pixels not in (False, "auto"):
+            what = "the ids of an Embedding are no pixels"
+            raise InvalidValueError(where, what, code="E005", got=repr(pixels), fix="pixels=False")
+        return self.knows(pixels=pixels)
 
     def init_stats(self, params: Params, /) -> Any:
         """Return the running statistics before the first step; () without layers that have some."""
@@ -58,10 +113,12 @@ def specify(
     loss: str | Loss,
     init: Any,
     dtype: str,
+    pixels: Any = "auto",
 ) -> tuple[Spec, Params]:
     """Return the spec of a network as a user lists it, and its parameters drawn on the host; see `bpxp.Network`."""
     model, in_shape = build_model(layers, input_shape, hidden, output, init)
     known = get_loss(loss)
     params, out_shape = model.init(rng, in_shape)
     check_loss_fits(model, out_shape, known)
-    return Spec(model, known, in_shape, out_shape, dtype), params
+    spec = Spec(model, known, in_shape, out_shape, dtype)
+    return spec.with_pixels(pixels, "Network(pixels=…)"), params

@@ -27,7 +27,7 @@ from bpxp.errors import (
     ParameterMemoryError,
 )
 from bpxp.nn import Sequential
-from bpxp.nn.spec import Spec, specify
+from bpxp.nn.spec import Inputs, Spec, specify
 from bpxp.saving import format, registry
 
 OWN = ("params/", "stats/")  # what the names of a network's tensors begin with
@@ -61,6 +61,7 @@ def describe(stored: Stored) -> dict[str, Any]:
         "input_shape": list(spec.input_shape),
         "loss": registry.describe(spec.loss),
         "dtype": spec.dtype,
+        "inputs": {"pixels": spec.inputs.pixels, "range": spec.inputs.range, "features": list(spec.inputs.features)},
         "seed": stored.seed,
         "epoch": stored.epoch,
         "steps": stored.steps,
@@ -109,13 +110,32 @@ def build(kept: dict[str, Shape], config: dict[str, Any], custom: Sequence[type]
         model = Sequential(registry.build(config["layers"], custom))
         params, stats = tree_map(lambda a: np.broadcast_to(0.0, a.shape), (params, stats))  # shapes without memory
         seed = normalize_seed(config["seed"])
+        spec = replace(spec, model=model, inputs=known_inputs(spec, config))
     except CheckpointError:
         raise
     except ParameterMemoryError as error:
         raise CheckpointSecurityError(where, f"{TOO_MANY} ({error})", code="E062") from error
     except MISFITS as error:
         raise CheckpointFormatError(where, f"the file does not describe a network ({error!r})", code="E061") from error
-    return Stored(replace(spec, model=model), params, stats, seed, config["epoch"], config["steps"])
+    return Stored(spec, params, stats, seed, config["epoch"], config["steps"])
+
+
+def known_inputs(spec: Spec, config: dict[str, Any]) -> Inputs:
+    """Return what the description of a network says of its inputs, or raise one of `MISFITS`.
+
+    Files of before it was said scaled uint8, and no other integers.
+    """
+    known = config.get("inputs")
+    if known is None:
+        return Inputs(False if spec.takes_ids else "uint8")
+    extent, features = known["range"], tuple(known["features"])
+    if extent is not None:
+        low, high = extent = tuple(map(float, extent))
+        if not -math.inf < low <= high < math.inf:
+            raise ValueError("not a range")
+    if not all(isinstance(name, (str, int)) for name in features) or len(features) not in (0, *spec.input_shape[:1]):
+        raise ValueError("not the names of the columns")
+    return Inputs(spec.with_pixels(known["pixels"], "pixels").inputs.pixels, extent, features)
 
 
 def adopt(like: Any, tensors: MutableMapping[str, np.ndarray], prefix: str) -> Any:

@@ -19,8 +19,9 @@ from bpxp.errors import CheckpointCorruptError, CheckpointFormatError, Checkpoin
 from bpxp.network.network import Network
 from bpxp.network.parameters import moved
 from bpxp.network.step import restarted
+from bpxp.nn.spec import Inputs, Spec
 from bpxp.saving import format
-from bpxp.saving.network import MISFITS, adopt, describe, on_host, tensors_of, written
+from bpxp.saving.network import MISFITS, adopt, describe, known_inputs, on_host, tensors_of, written
 from bpxp.training.callback import Callback, Fit
 from bpxp.training.history import History
 from bpxp.training.run import FitProgress, swapped
@@ -35,6 +36,7 @@ class Saved(NamedTuple):
     path: str
     tensors: format.Tensors
     network: dict[str, Any]
+    inputs: Inputs
     seed: int
     epoch: int
     steps: int  # that the key of the random layers has counted
@@ -127,16 +129,20 @@ def validate(path: str, tensors: format.Tensors, description: dict[str, Any], ne
         fix = f"Network.load({path!r}), and a new fit"
         raise CheckpointFormatError(where, what, code="E061", expected=expected, fix=fix)
     try:
-        saved = _parsed(path, tensors, description)
+        saved = _parsed(path, tensors, description, net.spec)
     except MISFITS as error:
         what = f"the description of the run is damaged ({error!r})"
         raise CheckpointCorruptError(where, what, code="E060") from error
-    here = {key: value for key, value in describe(net._stored()).items() if key not in ("seed", "epoch", "steps")}
-    _refuse(differences(saved.network, here), where, "the network is another")
+    apart = ("seed", "epoch", "steps", "inputs")
+    here = {key: value for key, value in describe(net._stored()).items() if key not in apart}
+    lines = differences(saved.network, here)
+    if net.pixels != "auto":
+        lines += differences(saved.inputs.pixels, net.pixels, "pixels")
+    _refuse(lines, where, "the network is another")
     return saved
 
 
-def _parsed(path: str, tensors: format.Tensors, description: dict[str, Any]) -> Saved:
+def _parsed(path: str, tensors: format.Tensors, description: dict[str, Any], spec: Spec) -> Saved:
     """Return the description of a run with everything of the type that it has to be of."""
     network, run, plan = description["network"], description["run"], description["run"]["plan"]
     if not (type(network["seed"]) is int and network["seed"] >= 0 and isinstance(plan, dict)):
@@ -145,6 +151,7 @@ def _parsed(path: str, tensors: format.Tensors, description: dict[str, Any]) -> 
         path=path,
         tensors=tensors,
         network=network,
+        inputs=known_inputs(spec, network),
         seed=network["seed"],
         epoch=_count(network, "epoch"),
         steps=_count(network, "steps"),
@@ -219,7 +226,7 @@ def restore(saved: Saved, net: Network, setup: FitSetup) -> FitProgress:
 
     loss, weight = (given(a, name) for name, a in sums)
     params, opt = swapped(given(net.params, "params"), given(like, "opt"))
-    net.seed, net.epoch, net.stats = saved.seed, saved.epoch, given(net.stats, "stats")
+    net.seed, net.epoch, net.stats, net.spec = saved.seed, saved.epoch, given(net.stats, "stats"), setup.spec
     net.key = net._key_at(saved.steps) if net.key or saved.steps or setup.step.augment else ()
     net.optimizer = optimizer
     state = restarted(setup.step.init(params, net.stats, net.key, opt=opt), saved.done * setup.size, xp=net.xp)

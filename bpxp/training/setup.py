@@ -18,9 +18,10 @@ from bpxp.errors import InvalidTypeError, InvalidValueError
 from bpxp.metrics import Metric
 from bpxp.network.feed import Feed, Resident, Stream
 from bpxp.network.network import Network
-from bpxp.network.prepare import Batch, HostSamples, count, prepare_or_stream, transforms
+from bpxp.network.prepare import Batch, HostSamples, count, prepare_or_stream, prepare_training, transforms
 from bpxp.network.step import Data, TrainingStep
 from bpxp.nn.losses.softmax_cross_entropy import one_hot
+from bpxp.nn.spec import Spec
 from bpxp.optim import Optimizer
 from bpxp.saving import registry
 from bpxp.training.run import FitProgress, swapped
@@ -39,6 +40,7 @@ class FitSetup:
     batches: int  # steps per epoch
     shuffle: bool
     evaluate_train: bool
+    spec: Spec  # of the network, with what is known of the inputs from now on
     plan: Callable[[], dict[str, Any]]  # what has to be the same when the run is continued, as JSON values
 
     @staticmethod
@@ -56,21 +58,22 @@ class FitSetup:
         augment: Sequence[Any],
         evaluate_train: bool,
         seed: int,
+        spec: Spec | None = None,
         make_step: Callable[..., TrainingStep] = TrainingStep,
     ) -> FitSetup:
         """Check the arguments of `Trainer.fit`, and bring the data to the backend.
 
-        `make_step` takes what `TrainingStep` takes: a step of another kind, that of a data-parallel run say, comes in
-        here.
+        `spec` is the network's, default, or that of the run to resume. `make_step` takes what `TrainingStep` takes: a
+        step of another kind, that of a data-parallel run say, comes in here.
         """
-        train = prepare_or_stream(net.spec, net.backend, data, weight, class_weight, "fit")
+        train, spec = prepare_training(spec or net.spec, net.backend, data, weight, class_weight, "fit")
         held_out: Batch | HostSamples | None = None
         rows: np.ndarray | None = None
         if isinstance(validation, (float, np.floating)):
             rows, aside = split(count(train), float(validation), seed)
             train, held_out = select(net, train, rows), select(net, train, aside)
         elif validation is not None:
-            held_out = prepare_or_stream(net.spec, net.backend, validation, None, None, "fit: validation")
+            held_out = prepare_or_stream(spec, net.backend, validation, None, None, "fit: validation")
         warn_single_class(train.y.a if isinstance(train, HostSamples) else net.backend.to_numpy(train[1]), "fit: y")
         n = count(train)
         size = min(32, n) if batch_size is None else usable_batch_size(batch_size, n, "fit(batch_size=…)")
@@ -87,7 +90,9 @@ class FitSetup:
             return {**described, "contents": contents(net, train), "validation_contents": contents(net, held_out)}
 
         batches = -(-n // size)
-        return FitSetup(step, feed, train, held_out, rows, size, batches, bool(shuffle), bool(evaluate_train), plan)
+        return FitSetup(
+            step, feed, train, held_out, rows, size, batches, bool(shuffle), bool(evaluate_train), spec, plan
+        )
 
     def order(self, seed: int, epoch: int) -> np.ndarray:
         """Return the order of the samples in an epoch."""
@@ -101,6 +106,7 @@ class FitSetup:
 
     def begin(self, net: Network) -> FitProgress:
         """Return the progress of a fit that begins where the network stands."""
+        net.spec = self.spec
         params, opt = net.params, None
         if net.optimizer == self.step.optimizer and net.opt_state is not None:
             params, opt = swapped(net.params, net.opt_state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import signal
@@ -186,6 +187,7 @@ class Trainer:
                     augment=augment,
                     evaluate_train=evaluate_train,
                     seed=saved.seed if saved else net.seed,
+                    spec=dataclasses.replace(net.spec, inputs=saved.inputs) if saved else net.spec,
                     make_step=self._make_step,
                 )
             self._memory = MemoryEstimate(net, setup, keeps=on_divergence == "locate")

@@ -500,8 +500,7 @@ def test_mirrored_digits_are_learned_as_such(backend, digits):
     for net, images, augment in zip(
         nets, (x, x[:, :, ::-1]), ([A.Flip(probability=1.0, shape=SHAPE)], []), strict=True
     ):
-        data = images.reshape(20, 64), y
-        bpxp.Trainer(net, progress=False).fit(data, epochs=1, batch_size=8, augment=augment)
+        bpxp.Trainer(net, progress=False).fit((images, y), epochs=1, batch_size=8, augment=augment)
     np.testing.assert_allclose(flat(nets[0]), flat(nets[1]), rtol=1e-6, atol=1e-7)
 
 
@@ -528,7 +527,7 @@ def test_mixup_trains_from_class_indices(backend, digits):
 
 def test_mixup_takes_rows_as_they_are(digits):
     train, _ = digits
-    rows = train.x.reshape(120, -1), np.eye(10)[train.y]
+    rows = train.x, np.eye(10)[train.y]
     (net, _), (other, _) = (fit("numpy", data, [A.Mixup(0.2)]) for data in (train, rows))
     np.testing.assert_allclose(flat(other), flat(net), rtol=1e-6)
 

@@ -204,6 +204,14 @@ def test_flatten_makes_vectors_of_images(backend: Backend) -> None:
         assert flat.y is data.y
 
 
-def test_a_backend_by_name_is_refused(data: Dataset) -> None:
-    with pytest.raises(InvalidTypeError, match=r"Fix: Dataset\(x, y\)\.to\('numpy'\)"):
-        Dataset(data.x, data.y, backend="numpy")  # type: ignore[arg-type]
+def test_a_backend_may_be_named(data: Dataset, backend: Backend) -> None:
+    for given in ("numpy", backend):
+        made, moved = Dataset(data.x, data.y, data.weight, backend=given), data.to(given)
+        assert made.backend is moved.backend
+        for a, b in zip((made.x, made.y, made.weight), (moved.x, moved.y, moved.weight), strict=True):
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(moved.backend.to_numpy(a), moved.backend.to_numpy(b))
+    with pytest.raises(ValueError, match="nympy.*BPX-E020"):
+        Dataset(data.x, data.y, backend="nympy")
+    with pytest.raises(InvalidTypeError, match="not a backend"):
+        Dataset(data.x, data.y, backend=7)  # type: ignore[arg-type]

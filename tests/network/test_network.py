@@ -163,7 +163,7 @@ def test_evaluation_weighs_the_loss(net, batch):
 
 
 def test_pixels_are_scaled_wherever_they_enter(backend, rng):
-    net = bpxp.Network([4, 5, 3], backend=backend, seed=3)
+    net = bpxp.Network([4, 5, 3], backend=backend, seed=3, pixels=True)
     pixels, y = rng.integers(0, 256, (6, 4)).astype(np.uint8), rng.integers(0, 3, 6)
     scaled = pixels.astype(np.float32) / np.float32(255.0)
     np.testing.assert_allclose(
@@ -189,9 +189,10 @@ def test_multi_label_network(backend, rng):
 def test_datasets_of_images_become_vectors(net):
     train, _ = bpxp.data.digits()
     net = bpxp.Network([64, 8, 10], backend=net.backend, seed=0)
-    vectors = train.x.reshape(len(train), 64)
-    assert net.evaluate(train) == net.evaluate(vectors, train.y)
-    assert np.array_equal(net.backend.to_numpy(net.predict(train)), net.backend.to_numpy(net.predict(vectors)))
+    vectors = (train.x.reshape(len(train), 64) * np.float32(1 / 255)).astype(np.float32)
+    assert net.evaluate(train) == net.evaluate(train.x, train.y) == net.evaluate(vectors, train.y)
+    for x in (train, train.x, train.x[..., 0], net.backend.asarray(train.x)):
+        assert np.array_equal(net.backend.to_numpy(net.predict(x)), net.backend.to_numpy(net.predict(vectors)))
 
 
 def test_layers_stand_among_sizes(backend):

@@ -79,6 +79,7 @@ def assemble(
             got = f"x {x.shape} {x.dtype}, y {y.shape} {y.dtype}"
             expected = "x (N, height, width), y (N,) of integers >= 0, N > 0"
             raise DatasetFormatError(where, f"{name} {part}: {what}", code="E070", got=got, expected=expected)
+        pixels = True if x.ndim > 2 and x.dtype == np.uint8 else None
         x = x[..., np.newaxis] if x.ndim == 3 else x
-        found.append(Dataset(x, y.astype(np.int32), name=f"{name} {part}", classes=classes))
+        found.append(Dataset(x, y.astype(np.int32), name=f"{name} {part}", classes=classes, pixels=pixels))
     return found[0], found[1]

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from bpxp.backends import Array, Backend, get_backend
-from bpxp.backends.dlpack import is_host_array, library_of
+from bpxp.backends.dlpack import library_of
 from bpxp.core.typing import Shape
+from bpxp.data.rows import Rows
+from bpxp.data.validation.columns import check_columns
 from bpxp.errors import BpxpError, InvalidTypeError, InvalidValueError
 
 BLOCK = 1 << 20  # numbers validated at a time: the array may be larger than memory
@@ -42,7 +44,7 @@ def as_host(a: Any, where: str) -> np.ndarray:
             raise InvalidTypeError(where, "has masked values", code="E033", got=got, fix=fix)
         a = a.data
     if hasattr(a, "columns") and hasattr(a, "to_numpy"):
-        _check_columns(a, where)
+        check_columns(a, where)
         a = a.to_numpy()
         if a.dtype.kind == "O":  # mixed dtypes; a missing value cannot be converted, and is refused below
             with contextlib.suppress(TypeError, ValueError):
@@ -51,6 +53,8 @@ def as_host(a: Any, where: str) -> np.ndarray:
         array = np.asarray(a)
     except ValueError as error:
         raise InvalidValueError(where, _ragged(a) or f"cannot be read as an array ({error})", code="E035") from error
+    if array.dtype.type.__module__ == "ml_dtypes":  # bfloat16 and float8 of JAX: float32 holds each of their numbers
+        array = array.astype(np.float32)
     kind = array.dtype.kind
     if kind == "O" and array.ndim == 0:
         raise InvalidTypeError(where, "not an array", code="E030", got=type(a).__name__)
@@ -65,7 +69,12 @@ def as_host(a: Any, where: str) -> np.ndarray:
 
 
 def adopt(a: Any, backend: Backend, where: str) -> Array:
-    """Return an array of any library as one of the backend, without a copy; on another device it is an error."""
+    """Return an array of any library as one of the backend; on another device it is an error.
+
+    It is not copied, unless it is of bfloat16 or float8, which not every library has: float32 holds each number.
+    """
+    if str(a.dtype).rpartition(".")[2].startswith(("bfloat16", "float8")):
+        a = a.float() if hasattr(a, "float") else a.astype("float32")
     try:
         return backend.asarray(a)
     except BpxpError as error:
@@ -73,14 +82,6 @@ def adopt(a: Any, backend: Backend, where: str) -> Array:
     except (BufferError, TypeError) as error:
         what, got = f"{backend.name} cannot take the array", f"dtype {a.dtype} of {library_of(a)} ({error})"
         raise InvalidTypeError(where, what, code="E031", got=got, fix="convert it to float32") from error
-
-
-def _check_columns(frame: Any, where: str) -> None:
-    for name, dtype in zip(frame.columns, frame.dtypes, strict=True):
-        text = str(dtype).lower()
-        if not any(word in text for word in ("int", "float", "bool", "double", "decimal")):
-            what, fix = f"column {name!r} is not numeric", f"x.drop(columns=[{name!r}]), or encode it"
-            raise InvalidTypeError(where, what, code="E031", got=f"dtype {dtype}", expected="numbers", fix=fix)
 
 
 def _ragged(a: Any) -> str:
@@ -102,31 +103,62 @@ def _first_non_number(array: np.ndarray) -> str:
     return "all values are Python numbers, convert them with x.astype(float)"
 
 
-def as_inputs(x: Any, in_shape: Shape, backend: Backend, dtype: str, where: str) -> Array:
-    """Return x, (n, *in_shape), on the backend, in the network's dtype, every number finite; uint8 stays uint8."""
+def as_inputs(x: Array, backend: Backend, dtype: str, where: str, *, pixels: bool) -> Array:
+    """Return x, an array of NumPy or of the backend, on the backend: pixels as uint8, else in `dtype`, all finite."""
     xp, target = backend.xp, getattr(backend.xp, dtype)
-    if not is_host_array(x):
-        array = adopt(x, backend, where)
-        check_shape(tuple(array.shape), in_shape, where)
-        if array.dtype == xp.uint8:
-            return array
-        if not xp.isdtype(array.dtype, ("bool", "integral", "real floating")):
-            got = f"dtype {array.dtype}"
+    if not isinstance(x, np.ndarray):
+        if not xp.isdtype(x.dtype, ("bool", "integral", "real floating")):
+            got = f"dtype {x.dtype}"
             raise InvalidTypeError(where, "not real numbers", code="E031", got=got, fix="pass x.real")
-        array = array if array.dtype == target else xp.astype(array, target)
+        if pixels:
+            return x if x.dtype == xp.uint8 else _as_bytes(x, xp.astype(x, target), backend, where)
+        array = x if x.dtype == target else xp.astype(x, target)
         if not all_finite(array, backend):
-            raise not_finite(backend.to_numpy(adopt(x, backend, where)), dtype, where)
+            raise not_finite(backend.to_numpy(x), dtype, where)
         return array
-    host = as_host(x, where)
-    check_shape(host.shape, in_shape, where)
     # In C order: mini-batches are gathered quickly, and a matmul has the same bits for every layout of x.
-    if host.dtype == np.uint8:
+    if pixels:
+        host = x if x.dtype == np.uint8 else _as_bytes(x, x, get_backend("numpy"), where)
         return backend.asarray(np.ascontiguousarray(host))
     with np.errstate(over="ignore", invalid="ignore"):
-        cast = host.astype(dtype, order="C", copy=False)
+        cast = x.astype(dtype, order="C", copy=False)
     if not all_finite(cast, get_backend("numpy")):
-        raise not_finite(host, dtype, where)
+        raise not_finite(x, dtype, where)
     return backend.asarray(cast)
+
+
+def as_rows(host: np.ndarray, in_shape: Shape, dtype: str, where: str, *, pixels: bool) -> Rows:
+    """Return a host array as rows of the same, converted when they are read: it may be a file larger than memory."""
+    rows = Rows(host, np.dtype(np.uint8 if pixels else dtype), in_shape)
+    numpy = get_backend("numpy")
+    if pixels and host.dtype != np.uint8:
+        for block in Rows(host, host.dtype).blocks():
+            check_pixels(extent(block, numpy), where)
+    elif host.dtype.kind == "f" and not all(all_finite(block, numpy) for block in rows.blocks()):
+        raise not_finite(host, dtype, where)
+    return rows
+
+
+def _as_bytes(x: Array, numbers: Array, backend: Backend, where: str) -> Array:
+    """Return integers as uint8; `numbers` are the same in a dtype that has a minimum."""
+    check_pixels(extent(numbers, backend), where)
+    return backend.xp.astype(x, backend.xp.uint8)
+
+
+def check_pixels(found: tuple[float, float], where: str) -> None:
+    """Raise unless integers from the first to the second can be pixels."""
+    if found[0] < 0 or found[1] > 255:
+        got, expected = f"{found[0]:g} … {found[1]:g}", "pixels, 0 … 255"
+        fix = "net.pixels = False, or (x // 257).astype('uint8') for pixels of 16 bits"
+        what = "integers that are no pixels of 8 bits"
+        raise InvalidValueError(where, what, code="E002", got=got, expected=expected, fix=fix)
+
+
+def extent(array: Array, backend: Backend) -> tuple[float, float]:
+    """Return the smallest and the largest number of a finite array."""
+    xp = backend.xp
+    low, high = (float(backend.to_numpy(a)) for a in (xp.min(array), xp.max(array)))
+    return low, high
 
 
 def all_finite(array: Array, backend: Backend) -> bool:
@@ -143,12 +175,13 @@ def all_finite(array: Array, backend: Backend) -> bool:
 
 
 def check_shape(shape: Shape, in_shape: Shape, where: str) -> None:
-    """Raise unless `shape` is (n, *in_shape) with n >= 1; the message suggests the reshape that fits."""
+    """Raise unless `shape` is (n, *in_shape) with n >= 1, or samples that become vectors of this size."""
     got, size = f"shape {shape}", math.prod(in_shape)
     want = f"(n, {', '.join(map(str, in_shape))})"
     if shape == ():
         raise InvalidTypeError(where, "a single number", code="E030", expected=f"an array of shape {want}")
-    if shape[1:] == in_shape and shape[0] > 0:
+    flat = len(in_shape) == 1 and len(shape) > 2 and math.prod(shape[1:]) == size
+    if (shape[1:] == in_shape or flat) and shape[0] > 0:
         return
     if 0 in shape:
         what = "0 samples" if shape[0] == 0 else "0 features"
@@ -171,9 +204,7 @@ def _vectors(shape: Shape, size: int) -> tuple[str, str]:
         if shape[0] == size:
             return f"{what}; it looks transposed: x.T has shape {shape[::-1]}", "x.T"
         return what, ""
-    flat = math.prod(shape[1:])
-    what = f"{len(shape)}-D samples for a network of vectors"
-    return what, f"x.reshape({shape[0]}, {flat}), or nn.Flatten() as the first layer" if flat == size else ""
+    return f"x has {math.prod(shape[1:])} numbers per sample, the network expects {size}", ""
 
 
 def not_finite(host: np.ndarray, dtype: str, where: str) -> InvalidValueError:

@@ -190,7 +190,8 @@ def test_integers_are_numbers(results, kind):
 
 
 @pytest.mark.parametrize("oddity", ["read-only", "every second", "memory map", "DLPack", "Fortran order", "pandas"])
-def test_bytes_are_pixels_whatever_holds_them(results, oddity, tmp_path):
+def test_bytes_are_pixels_whatever_holds_them(backend, oddity, tmp_path):
+    results = Results(backend, pixels=True)
     scaled = results(PIXELS.astype(np.float32) * np.float32(1.0 / 255.0), Y)
     assert results(PIXELS, Y) == scaled
     assert results(SAMPLES[oddity](PIXELS, tmp_path), Y) == scaled

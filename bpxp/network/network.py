@@ -47,7 +47,7 @@ class Network:
     ----------
     layers : sequence of int or Layer
         ``[784, 30, 10]``: 784 inputs, 30 hidden units, 10 outputs. A number is the width of a dense layer; numbers and
-        layers may be mixed.
+        layers may be mixed. An activation replaces the default of the layer before it: ``[784, 30, nn.ReLU(), 10]``.
     input_shape : tuple of int, optional
         Shape of one sample, (height, width, channels) for images; then all of `layers` are layers.
     hidden : str or Activation, optional

@@ -18,7 +18,7 @@ import bpxp
 from bpxp.core.atomic import check_writable, write_atomically
 from bpxp.core.checks import as_path
 from bpxp.core.text import drop_broken_pipe, say, shell_word
-from bpxp.errors import BpxpError, InvalidValueError, printable
+from bpxp.errors import BpxpError, InvalidValueError, printable, suggestion
 
 if TYPE_CHECKING:
     from bpxp.data import Dataset
@@ -117,6 +117,17 @@ def argument(name: str, text: str, /, **how: Any) -> tuple[str, dict[str, Any]]:
     return name, {"help": text, **how}
 
 
+def layers(text: str) -> list[Any]:
+    """Read ``"784,256,relu,10"``: sizes, and names of activations among them."""
+    known = bpxp.nn.ACTIVATIONS
+    try:
+        return [known[part] if part in known else int(part) for part in text.split(",")]
+    except ValueError:
+        near = " ".join(filter(None, (suggestion(part, known) for part in text.split(",") if part not in known)))
+        what = f"{text!r} is not a list of sizes like 784,256,10 or 784,256,relu,10. {near}"
+        raise argparse.ArgumentTypeError(what.strip()) from None
+
+
 def sizes(text: str) -> list[int]:
     """Read ``"784,256,10"``."""
     try:
@@ -140,7 +151,7 @@ RATE = argument("--learning-rate", "default: 0.5 for sgd, else the optimizer's o
 RESUME = "go on from where --checkpoint saved the run, with the options of that run; and save it there again"
 TRIAL = (  # of commands that train a network to examine it
     argument("model", "a saved network; default: a new one, see --layers", nargs="?"),
-    argument("--layers", "of a new network; default: 784,30,10", type=sizes, default=[784, 30, 10]),
+    argument("--layers", "of a new network; default: 784,30,10", type=layers, default=[784, 30, 10]),
     argument("--data", f"digits, {OTHER_DATA} (default: random samples)"),
     argument("--batch-size", "default: 10", type=int, default=10),
     argument("--optimizer", "default: sgd", default="sgd"),
@@ -162,7 +173,7 @@ def read_data(name: str) -> tuple[Dataset, Dataset]:
     return readers[name]()
 
 
-def network(options: argparse.Namespace, layers: list[int]) -> bpxp.Network:
+def network(options: argparse.Namespace, layers: list[Any]) -> bpxp.Network:
     """Return the network that the options of ``bpxp train`` describe."""
     names = ("hidden", "init", "dtype", "backend", "seed")
     return bpxp.Network(layers, **{name: getattr(options, name) for name in names})
@@ -180,7 +191,7 @@ def optimizer(options: argparse.Namespace) -> bpxp.optim.Optimizer:
     "mnist --epochs 20",
     BACKEND,
     argument("data", f"digits (default), {OTHER_DATA}", nargs="?", default="digits"),
-    argument("--layers", "sizes, input first: 784,256,10 (default: one hidden layer)", type=sizes),
+    argument("--layers", "sizes, input first: 784,256,10 or 784,256,relu,10 (default: one hidden layer)", type=layers),
     argument("--hidden", "activation of hidden layers (default: sigmoid)", default="sigmoid"),
     argument("--init", "how weights are drawn (default: glorot_uniform)", default="glorot_uniform"),
     argument("--dtype", "default: float32", default="float32", choices=("float32", "float64")),

@@ -367,4 +367,6 @@ CODES = {
     "W007": "A data set could not be cached.",
     "W008": "The device may have too little memory.",
     "W009": "A captured step differed from the eager step.",
+    "W010": "Numbers that differ become equal in the network's dtype.",
+    "W011": "The learning rate reaches its end long before the fit.",
 }

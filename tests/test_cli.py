@@ -45,6 +45,15 @@ def test_train_with_every_option(capsys, tmp_path):
     assert (net.input_shape, net.output_shape, net.dtype, net.seed) == ((64,), (10,), "float64", 7)
 
 
+def test_activations_among_the_sizes(capsys, tmp_path):
+    path = tmp_path / "net.bpxp"
+    assert main(f"train --layers 64,20,relu,10 --epochs 1 --quiet --backend numpy --out {path}".split()) == 0
+    assert bpxp.Network.load(path, backend="numpy").layers[:2] == (
+        bpxp.nn.Dense(20, "identity", "glorot_uniform"),
+        bpxp.nn.ReLU(),
+    )
+
+
 def test_a_step_that_diverged_is_done_again(capsys, tmp_path):
     path = tmp_path / "run.bpxp"
     assert main(["train", "--hidden", "identity", "--learning-rate", "1e30", "--checkpoint", str(path), "--quiet"]) == 1
@@ -194,6 +203,8 @@ def test_verify_a_network_of_words(capsys, tmp_path):
         ("train --layers 63,10", 1, "64 features|expects 63"),
         ("train --optimizer adamm", 1, "Did you mean 'adam'"),
         ("train --hidden rel", 1, "Did you mean 'relu'"),
+        ("train --layers 64,20,rel,10", 2, "Did you mean 'relu'"),
+        ("train --layers 64,2o,10", 2, "not a list of sizes"),
         ("train --backend cuppy", 1, "Did you mean 'cupy'"),
         ("train --epochs -1", 1, ">= 0"),
         ("train --epochs many", 2, "invalid int value"),

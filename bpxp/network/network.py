@@ -47,7 +47,7 @@ class Network:
     ----------
     layers : sequence of int or Layer
         ``[784, 30, 10]``: 784 inputs, 30 hidden units, 10 outputs. A number is the width of a dense layer; numbers and
-        layers may be mixed.
+        layers may be mixed. An activation replaces the default of the layer before it: ``[784, 30, nn.ReLU(), 10]``.
     input_shape : tuple of int, optional
         Shape of one sample, (height, width, channels) for images; then all of `layers` are layers.
     hidden : str or Activation, optional
@@ -198,14 +198,14 @@ class Network:
         x : array_like, (batch, \*input_shape)
         y : array_like, (batch, …) or (batch, …, n_out)
         weight : array_like, (batch,), optional
-            Weight of each sample; the mean is weighted.
+            Weight of each sample: Σ w_n J_n/Σ w_n over this batch, which need not know of others as a fit does.
 
         Notes
         -----
         Layers behave as in training: with the masks of the next step and the statistics of this batch. Nothing is
         changed: the same call gives the same result again.
         """
-        batch = prepare(self.spec, self.backend, (x, y), weight, None, "loss_and_gradients")
+        batch = prepare(self.spec, self.backend, (x, y), weight, "loss_and_gradients")
         run = self._compiled.recent("gradients")
         run = run or self._compile(GradientStep(self.model, self.loss, self.dtype, xp=self.xp), "gradients")
         value, grads = run((), (self._params, self.stats, self.key, batch))
@@ -221,10 +221,10 @@ class Network:
         learning_rate : float
             η > 0.
         weight : array_like, (batch,), optional
-            Weight of each sample.
+            Weight of each sample: the mean is Σ w_n J_n/Σ w_n over this batch alone.
         """
         rate = number(learning_rate, "gradient_descent(learning_rate=…)", low=0.0, low_open=True)
-        arrays = prepare(self.spec, self.backend, batch, weight, None, "gradient_descent")
+        arrays = prepare(self.spec, self.backend, batch, weight, "gradient_descent")
         self.spec = learned(self.spec, batch, arrays[0], self.backend)
         run, opt = self._descent(rate)
         self._params, self._plain, self.stats, self.key = run((self._params, opt, self.stats, self.key), arrays)
@@ -265,7 +265,7 @@ class Network:
             Default: accuracy for a categorical loss, see `bpxp.metrics`.
         """
         data = x if y is None else (x, y)
-        batch = prepare_or_stream(self.spec, self.backend, data, weight, None, "evaluate")
+        batch = prepare_or_stream(self.spec, self.backend, data, weight, "evaluate")
         return self._evaluate(batch, self._params, as_metrics(metrics, self.loss))
 
     def _evaluate(

@@ -186,16 +186,16 @@ def step_costs(
     n: int,
     optimizer: Optimizer,
     pixels: bool,
-    weighted: bool,
+    weights: int,
     augment: tuple[Any, ...],
     resident: bool = True,
 ) -> Costs:
-    """Return what a step costs, without advice; see `preflight`."""
+    """Return what a step costs, without advice; see `preflight`. A sample has so many `weights`."""
     meter = Meter()
     xp = shape_namespace(meter, net.xp)
     chain = transforms(augment, net.input_shape, "preflight(augment=…)")
     step = TrainingStep(net.model, net.loss, optimizer, chain, None if resident else n, xp=xp)
-    state, data = _start(step, net, batch, n, pixels, weighted, meter)
+    state, data = _start(step, net, batch, n, pixels, weights, meter)
     state = step(state, data)  # the first step makes the cached tables
     meter.start()
     live = meter.live
@@ -214,7 +214,7 @@ def step_costs(
 
 
 def _start(
-    step: TrainingStep, net: Network, batch: int, n: int, pixels: bool, weighted: bool, meter: Meter
+    step: TrainingStep, net: Network, batch: int, n: int, pixels: bool, weights: int, meter: Meter
 ) -> tuple[State, Data]:
     """Return state and data as the trainer makes them, without numbers."""
     xp = step.xp
@@ -226,12 +226,12 @@ def _start(
         each = 8 if net.dtype == "float64" else 4
         labels = 4 * math.prod(out[:-1]) if classes else each * math.prod(out)
         width = (1 if pixels else each) * math.prod(net.input_shape) + labels
-        n = 2 * batch * batches_of_a_piece(net.backend, width + each * weighted, samples, batch)
+        n = 2 * batch * batches_of_a_piece(net.backend, width + each * weights, samples, batch)
     x = xp.empty((n, *net.input_shape), dtype=xp.uint8 if pixels else kind)
     y = xp.empty((n, *(out[:-1] if classes else out)), dtype=xp.int32 if classes else kind)
     if classes and any(getattr(transform, "mixes", False) for transform in step.augment):
         y = one_hot(y, out[-1], dtype=kind, xp=xp)
-    weight = xp.empty((n,), dtype=kind) if weighted else None
+    weight = xp.empty((n,) if weights == 1 else (n, weights), dtype=kind) if weights else None
     order = xp.empty((-(-samples // batch) * batch if step.samples is None else 1,), dtype=xp.int32)
     state = step.init(params, stats, key)._replace(order=order)
     return state, Data(x, y, weight, xp.arange(batch, dtype=xp.int32))

@@ -14,13 +14,14 @@ from bpxp.backends.dlpack import is_host_array
 from bpxp.core.typing import Shape
 from bpxp.data.dataset import Dataset, as_vectors
 from bpxp.data.rows import Rows
-from bpxp.data.validation import inputs, targets
+from bpxp.data.validation import class_weights, inputs, targets
 from bpxp.data.validation.columns import order_of
+from bpxp.data.validation.resolution import warn_collapsed
 from bpxp.errors import InvalidTypeError, InvalidValueError
 from bpxp.metrics import Metric, default_metrics, get_metric
 from bpxp.network.feed import Stream
 from bpxp.network.pixels import are_pixels, check, features_of, learned, like_inputs, with_range
-from bpxp.nn import Loss
+from bpxp.nn import BinaryCrossEntropy, Loss
 from bpxp.nn.spec import Spec
 
 Batch = tuple[Array, Array, Array | None]
@@ -57,51 +58,65 @@ def count(batch: Batch | HostSamples) -> int:
     return len(batch) if isinstance(batch, HostSamples) else int(batch[0].shape[0])
 
 
-def prepare(
-    spec: Spec, backend: Backend, data: Any, weight: Any, class_weight: Any, where: str, *, fit: bool = False
-) -> Batch:
+def prepare(spec: Spec, backend: Backend, data: Any, weight: Any, where: str, *, fit: bool = False) -> Batch:
     """Return (x, y, weight) as validated arrays on the backend, from a Dataset or a pair.
 
     What is known of the inputs is compared with them, unless they are those of a `fit`, whose range becomes known.
     """
-    _check_class_weight(spec, class_weight, where)
     x, y, weight = _parts(data, weight, where)
     x = _inputs(spec, backend, data, x, f"{where}: x", fit=fit, stay=False)
     y = like_inputs(spec, x, y, backend, f"{where}: y")
-    n_out, kind = spec.n_out, spec.loss.targets
-    y = targets.as_targets(y, kind, int(x.shape[0]), spec.output_shape, backend, spec.dtype, f"{where}: y")
-    return x, y, targets.as_weights(weight, class_weight, y, n_out, backend, spec.dtype, where)
+    n, kind = int(x.shape[0]), spec.loss.targets
+    y = targets.as_targets(y, kind, n, spec.output_shape, backend, spec.dtype, f"{where}: y")
+    return x, y, targets.as_weights(weight, n, backend, spec.dtype, f"{where}: weight")
 
 
 def prepare_or_stream(
-    spec: Spec, backend: Backend, data: Any, weight: Any, class_weight: Any, where: str, *, fit: bool = False
+    spec: Spec, backend: Backend, data: Any, weight: Any, where: str, *, fit: bool = False
 ) -> Batch | HostSamples:
     """Return validated samples: on the backend, or on the host if asked for, or if the device has too little memory."""
-    _check_class_weight(spec, class_weight, where)
     x, y, weight = _parts(data, weight, where)
+    warn_collapsed(x, backend, spec.dtype, f"{where}: x")
     if not stays(spec, backend, data, x):
-        return prepare(spec, backend, data, weight, class_weight, where, fit=fit)
+        return prepare(spec, backend, data, weight, where, fit=fit)
     x = _inputs(spec, backend, data, x, f"{where}: x", fit=fit, stay=True)
     y = like_inputs(spec, x, y, backend, f"{where}: y")
-    n_out, kind, numpy = spec.n_out, spec.loss.targets, get_backend("numpy")
-    host = targets.host_targets(y, kind, len(x), spec.output_shape, backend, f"{where}: y")
+    host = targets.host_targets(y, spec.loss.targets, len(x), spec.output_shape, backend, f"{where}: y")
     labels = Rows(host, np.dtype(np.int32 if host.ndim == len(spec.output_shape) else spec.dtype))
-    weights: Rows | None = None
-    if weight is not None or class_weight is not None:
-        if not is_host_array(weight):
-            weight = backend.to_numpy(inputs.adopt(weight, backend, f"{where}: weight"))
-        whole = host if class_weight is None else labels.read(0, len(labels))
-        found = targets.as_weights(weight, class_weight, whole, n_out, numpy, spec.dtype, where)
-        assert found is not None
-        weights = Rows(found, found.dtype)
-    return HostSamples(x, labels, weights)
+    if weight is not None and not is_host_array(weight):
+        weight = backend.to_numpy(inputs.adopt(weight, backend, f"{where}: weight"))
+    found = targets.as_weights(weight, len(x), get_backend("numpy"), spec.dtype, f"{where}: weight")
+    return HostSamples(x, labels, None if found is None else Rows(found, found.dtype))
+
+
+def training_weights(
+    spec: Spec, backend: Backend, train: Batch | HostSamples, class_weight: Any, where: str
+) -> Array | Rows | None:
+    """Return the weights that a fit trains with: of sample times that of its class, with the mean 1 over the samples.
+
+    They lie where the samples do. See `bpxp.network.step.mass_and_share` for the mean.
+    """
+    y, weight = (train.y, train.weight) if isinstance(train, HostSamples) else train[1:]
+    if weight is None and class_weight is None:
+        return None
+
+    def host(a: Any) -> np.ndarray:
+        return a.read(0, len(a)) if isinstance(a, Rows) else backend.to_numpy(a)
+
+    total = np.ones(1) if weight is None else host(weight).astype(np.float64)
+    if class_weight is not None:
+        name = f"{where}: class_weight"
+        own = class_weights.from_classes(class_weight, host(y), spec.loss.targets, spec.n_out, name)
+        total = own * (total if own.ndim == 1 else total[:, None])
+    found = class_weights.of_mean_one(total, spec.dtype, f"{where}: weight")
+    return Rows(found, found.dtype) if isinstance(train, HostSamples) else backend.asarray(found)
 
 
 def prepare_training(
-    spec: Spec, backend: Backend, data: Any, weight: Any, class_weight: Any, where: str
+    spec: Spec, backend: Backend, data: Any, weight: Any, where: str
 ) -> tuple[Batch | HostSamples, Spec]:
     """Return validated samples of a fit, and the spec with what is known of the inputs from then on."""
-    batch = prepare_or_stream(spec, backend, data, weight, class_weight, where, fit=True)
+    batch = prepare_or_stream(spec, backend, data, weight, where, fit=True)
     x = batch.x if isinstance(batch, HostSamples) else batch[0]
     return batch, with_range(learned(spec, data, x, backend), x, backend, f"{where}: x")
 
@@ -152,11 +167,16 @@ def stays(spec: Spec, backend: Backend, data: Any, x: Any) -> bool:
     return memory is not None and need > SHARE * memory.free
 
 
-def _check_class_weight(spec: Spec, class_weight: Any, where: str) -> None:
-    """Raise for weights of classes where targets are no classes, or a sample has several."""
-    several = len(spec.output_shape) > 1
-    if class_weight is not None and (several or spec.loss.targets not in ("classes", "labels")):
-        what = "a sample has several classes" if several else f"{type(spec.loss).__name__} knows no classes"
+def check_class_weight(spec: Spec, class_weight: Any, where: str) -> None:
+    """Raise for weights of classes where the loss knows none, or does not take those of several labels."""
+    loss, positions, what = type(spec.loss).__name__, len(spec.output_shape) > 1, ""
+    if positions:
+        what = "a sample has several classes"
+    elif spec.loss.targets not in ("classes", "labels"):
+        what = f"{loss} knows no classes"
+    elif spec.loss.targets == "labels" and spec.n_out > 1 and not isinstance(spec.loss, BinaryCrossEntropy):
+        what = f"{loss} takes no weights of labels"
+    if class_weight is not None and what:
         raise InvalidValueError(f"{where}: class_weight", what, code="E048", fix="weight=…, one for each sample")
 
 

@@ -29,8 +29,8 @@ class Data(NamedTuple):
         In the network's dtype, or uint8: pixels, scaled to [0, 1] batch by batch.
     y : array, (n, …) or (n, …, n_out)
         Targets.
-    weight : array, (n,), or None
-        Weight of each sample.
+    weight : array, (n,) or (n, n_out), or None
+        Weight of each sample, or of each label of each sample. In training their mean is 1: see `mass_and_share`.
     batch_index : array, (batch,), int32
         0, 1, … batch - 1: the places within a mini-batch.
     """
@@ -108,21 +108,19 @@ class TrainingStep:
         return self.apply(state, grads)
 
     def gradients(self, state: State, data: Data, /) -> tuple[State, Params]:
-        """Return the gradients of the mean loss over the next mini-batch, and the state moved on to the one after."""
+        """Return the gradients of the mean of w_n J_n over the next mini-batch, and the state moved on."""
         xp = self.xp
         x, y, weight, present = self.batch(state, data)
         context = training(self.model, state.stats, state.key, present)
-        value, grads, caches = loss_and_gradients(self.model, self.loss, state.params, x, y, weight, context, xp=xp)
+        mass, share = mass_and_share(weight, present, x.shape[0], xp=xp)
+        value, grads, caches = loss_and_gradients(
+            self.model, self.loss, state.params, x, y, weight, context, share, xp=xp
+        )
         stats, key = advance(self.model, state.stats, state.key, caches, xp=xp)
         position, loss, total = state.position, state.loss, state.weight
         position += data.batch_index.shape[0]
-        if weight is None:
-            value *= float(x.shape[0])
-            total += float(x.shape[0])
-        else:
-            mass = xp.sum(weight)
-            value *= mass
-            total += mass
+        value *= mass
+        total += mass
         loss += value
         return state._replace(stats=stats, key=key, position=position, loss=loss, weight=total), grads
 
@@ -248,14 +246,39 @@ def loss_and_gradients(
     y: Array,
     weight: Array | None,
     context: Mapping[str, Any],
+    share: Array | None = None,
     /,
     *,
     xp: Namespace,
 ) -> tuple[Array, Params, Any]:
-    """Return the weighted mean loss, shape (1,), its gradients in the structure of `params`, and the layers' caches."""
+    """Return the weighted mean loss, shape (1,), its gradients in the structure of `params`, and the layers' caches.
+
+    With `share` the gradients are those of the loss times this number: see `mass_and_share`.
+    """
     logits, caches = model.forward(params, x, xp=xp, **context)
     value, delta = loss(logits, y, weight, xp=xp)
+    if share is not None:
+        delta = delta * share
     return value, model.gradients(params, caches, delta, xp=xp), caches
+
+
+def mass_and_share(
+    weight: Array | None, present: Array | None, batch: int, /, *, xp: Namespace
+) -> tuple[Array | float, Array | None]:
+    """Return Σ w_n of a mini-batch, and the factor Σ w_n/N of its gradients, N samples without padding; None for 1.
+
+    A loss is a weighted mean, Σ w_n J_n/Σ w_n: it forgets how much its mini-batch weighs among the others. With weights
+    whose mean over the training set is 1, the factor makes it Σ w_n J_n/N, and the gradients of the mini-batches of an
+    epoch add up to that of the whole: a sample of weight 2 counts as two wherever it falls.
+    """
+    if weight is None:
+        return float(batch), None
+    mass = xp.sum(weight)
+    if weight.ndim == 2:
+        mass /= weight.shape[1]
+    if weight is present:
+        return mass, None
+    return mass, mass / (float(batch) if present is None else xp.sum(present))
 
 
 def training(model: Sequential, stats: Any, key: Any, present: Array | None) -> dict[str, Any]:
@@ -309,4 +332,6 @@ def gather(
     if n % data.batch_index.shape[0] == 0:
         return x, y, weight, None
     present = xp.astype(place < n, dtype)
-    return x, y, present if weight is None else weight * present, present
+    if weight is None:
+        return x, y, present, present
+    return x, y, weight * (present if weight.ndim == 1 else xp.expand_dims(present, axis=1)), present

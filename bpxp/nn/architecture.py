@@ -12,7 +12,25 @@ from typing import Any
 
 from bpxp.core.typing import Shape
 from bpxp.errors import InvalidTypeError, InvalidValueError
-from bpxp.nn import Activation, Dense, Identity, Layer, Loss, Sequential, get_activation, get_initializer
+from bpxp.nn import (
+    ACTIVATIONS,
+    Activation,
+    AvgPool2D,
+    BatchNorm,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool2D,
+    Identity,
+    Layer,
+    LayerNorm,
+    Loss,
+    MaxPool2D,
+    Reshape,
+    Sequential,
+    get_activation,
+    get_initializer,
+)
 
 WHERE = "Network"
 
@@ -29,7 +47,8 @@ def build_model(
     input_shape : int, tuple of int or None
         Shape of one sample.
     hidden, output : str or Activation
-        For layers without an activation of their own: all but the last, and the last.
+        For layers without an activation of their own: all but the last, and the last. An activation that follows in the
+        list takes their place, also behind normalisation, dropout, pooling and reshaping.
     init : str or Initializer
         For layers without one.
     """
@@ -52,10 +71,23 @@ def build_model(
             raise InvalidValueError(
                 f"{WHERE}({first}=…)", "no layers", code="E010", got="[]", fix="Network([30, 10], …)"
             )
-    open_choice = {"activation": get_activation(hidden), "initializer": get_initializer(init)}
-    filled = [_fill(entry, **open_choice) for entry in entries[:-1]]
-    filled.append(_fill(entries[-1], **{**open_choice, "activation": get_activation(output)}))
+    initializer, between, last = get_initializer(init), get_activation(hidden), get_activation(output)
+    if isinstance(entries[-1], Activation) and not isinstance(last, Identity):
+        got, fix = f"{type(entries[-1]).__name__}() at the end, and {type(last).__name__}()", "leave one of them out"
+        raise InvalidValueError(f"{WHERE}(output=…)", "two activations of the output", code="E005", got=got, fix=fix)
+    filled = []
+    for i, entry in enumerate(entries):
+        default = Identity() if _activated(entries[i + 1 :]) else between if i < len(entries) - 1 else last
+        filled.append(_fill(entry, activation=default, initializer=initializer))
     return Sequential(tuple(filled)), in_shape
+
+
+LOOKED_THROUGH = (BatchNorm, LayerNorm, Dropout, MaxPool2D, AvgPool2D, GlobalAvgPool2D, Flatten, Reshape)
+
+
+def _activated(following: list[int | Layer]) -> bool:
+    """Return whether the layers that follow begin with an activation: then the layer before has none of its own."""
+    return isinstance(next((entry for entry in following if not isinstance(entry, LOOKED_THROUGH)), None), Activation)
 
 
 def _validate_entries(layers: Any) -> list[int | Layer]:
@@ -77,6 +109,8 @@ def _validate_entries(layers: Any) -> list[int | Layer]:
         if not whole:
             name = entry.__name__ if isinstance(entry, type) else f"{type(entry).__name__} {entry!r}"
             fix = f"{name}(…), an instance of it" if isinstance(entry, type) else ""
+            if isinstance(entry, str) and entry in ACTIVATIONS:
+                fix = f"nn.{type(ACTIVATIONS[entry]).__name__}()"
             what = f"sizes[{i}] must be an int or a layer, got {name}"
             raise InvalidTypeError(WHERE, what, code="E010", fix=fix)
         if entry < 1:

@@ -81,11 +81,12 @@ class MemoryEstimate:
 
         net, setup = self.net, self.setup
         if isinstance(setup.train, HostSamples):
-            weight, pixels = setup.train.weight, setup.train.x.dtype == np.uint8
+            pixels = setup.train.x.dtype == np.uint8
         else:
-            weight, pixels = setup.train[2], setup.train[0].dtype == net.xp.uint8
+            pixels = setup.train[0].dtype == net.xp.uint8
         n = max(count(setup.train), batch)
-        return step_costs(net, batch, n, setup.step.optimizer, pixels, weight is not None, setup.step.augment)
+        weights = 0 if setup.weight is None else math.prod(setup.weight.shape[1:])
+        return step_costs(net, batch, n, setup.step.optimizer, pixels, weights, setup.step.augment)
 
     def largest(self) -> int | None:
         """Return the largest batch size that would fit, 0 if none does; None if it is not known."""

@@ -10,15 +10,25 @@ from typing import Any
 import numpy as np
 
 from bpxp.core.random import SPLIT, HostRandom
+from bpxp.core.typing import Array
 from bpxp.data.fingerprint import fingerprint
 from bpxp.data.order import epoch_order, usable_batch_size
-from bpxp.data.rows import OneHot
+from bpxp.data.rows import OneHot, Rows
 from bpxp.data.validation.targets import warn_single_class
 from bpxp.errors import InvalidTypeError, InvalidValueError
 from bpxp.metrics import Metric
 from bpxp.network.feed import Feed, Resident, Stream
 from bpxp.network.network import Network
-from bpxp.network.prepare import Batch, HostSamples, count, prepare_or_stream, prepare_training, transforms
+from bpxp.network.prepare import (
+    Batch,
+    HostSamples,
+    check_class_weight,
+    count,
+    prepare_or_stream,
+    prepare_training,
+    training_weights,
+    transforms,
+)
 from bpxp.network.step import Data, TrainingStep
 from bpxp.nn.losses.softmax_cross_entropy import one_hot
 from bpxp.nn.spec import Spec
@@ -34,6 +44,7 @@ class FitSetup:
     step: TrainingStep  # not yet compiled
     feed: Feed  # brings the samples to the step
     train: Batch | HostSamples  # as they are evaluated: x, y and weight
+    weight: Array | Rows | None  # that the steps take: with those of the classes, and of mean 1
     held_out: Batch | HostSamples | None
     rows: np.ndarray | None  # of `train` in the data set, where some samples were set aside for validation
     size: int  # samples per step
@@ -66,32 +77,40 @@ class FitSetup:
         `spec` is the network's, default, or that of the run to resume. `make_step` takes what `TrainingStep` takes: a
         step of another kind, that of a data-parallel run say, comes in here.
         """
-        train, spec = prepare_training(spec or net.spec, net.backend, data, weight, class_weight, "fit")
+        check_class_weight(net.spec, class_weight, "fit")
+        train, spec = prepare_training(spec or net.spec, net.backend, data, weight, "fit")
         held_out: Batch | HostSamples | None = None
         rows: np.ndarray | None = None
         if isinstance(validation, (float, np.floating)):
             rows, aside = split(count(train), float(validation), seed)
             train, held_out = select(net, train, rows), select(net, train, aside)
+            _check_mass(net, held_out)
         elif validation is not None:
-            held_out = prepare_or_stream(spec, net.backend, validation, None, None, "fit: validation")
+            held_out = prepare_or_stream(spec, net.backend, validation, None, "fit: validation")
         warn_single_class(train.y.a if isinstance(train, HostSamples) else net.backend.to_numpy(train[1]), "fit: y")
         n = count(train)
         size = min(32, n) if batch_size is None else usable_batch_size(batch_size, n, "fit(batch_size=…)")
         chain = transforms(augment, net.input_shape, "fit(augment=…)")
-        feed = training_feed(net, chain, train, size)
+        weights = training_weights(net.spec, net.backend, train, class_weight, "fit")
+        feed = training_feed(net, chain, train, weights, size)
         step = make_step(net.model, net.loss, optimizer, chain, feed.samples, xp=net.xp)
         sizes = {"batch_size": size, "samples": n}
         choices = {"shuffle": bool(shuffle), "evaluate_train": bool(evaluate_train)}
+        choices["class_weight"] = class_weight is not None
         options = {"optimizer": optimizer, "augment": step.augment, "metrics": metrics, **sizes, **choices}
 
         @functools.cache
         def plan() -> dict[str, Any]:
             described = {name: registry.describe(value, other=_name) for name, value in options.items()}
-            return {**described, "contents": contents(net, train), "validation_contents": contents(net, held_out)}
+            return {
+                **described,
+                "contents": contents(net, train, weights),
+                "validation_contents": contents(net, held_out),
+            }
 
         batches = -(-n // size)
         return FitSetup(
-            step, feed, train, held_out, rows, size, batches, bool(shuffle), bool(evaluate_train), spec, plan
+            step, feed, train, weights, held_out, rows, size, batches, bool(shuffle), bool(evaluate_train), spec, plan
         )
 
     def order(self, seed: int, epoch: int) -> np.ndarray:
@@ -123,7 +142,7 @@ def validate_epochs(epochs: Any) -> None:
         raise InvalidValueError("fit(epochs=…)", "must be >= 0", code="E002", got=str(epochs), expected=">= 0")
 
 
-def training_feed(net: Network, chain: tuple[Any, ...], train: Batch | HostSamples, size: int) -> Feed:
+def training_feed(net: Network, chain: tuple[Any, ...], train: Batch | HostSamples, weight: Any, size: int) -> Feed:
     """Return the feed of the training samples: classes become one-hot rows where a transform mixes targets."""
     xp, classes = net.xp, net.spec.n_out
     mixed = any(getattr(transform, "mixes", False) for transform in chain)
@@ -131,8 +150,8 @@ def training_feed(net: Network, chain: tuple[Any, ...], train: Batch | HostSampl
         rows = train.y
         if mixed and rows.a.ndim == len(net.output_shape):
             rows = OneHot(rows.a, np.dtype(net.dtype), net.output_shape, rows.index)
-        return Stream(net.backend, train.x, rows, train.weight, size)
-    x, y, weight = train
+        return Stream(net.backend, train.x, rows, weight, size)
+    x, y, _ = train
     if mixed and y.ndim == len(net.output_shape):
         y = one_hot(y, classes, dtype=getattr(xp, net.dtype), xp=xp)
     return Resident(net.backend, Data(x, y, weight, xp.arange(size, dtype=xp.int32)))
@@ -158,11 +177,23 @@ def select(net: Network, batch: Batch | HostSamples, rows: np.ndarray) -> Batch 
     return x, y, weight
 
 
-def contents(net: Network, batch: Batch | HostSamples | None) -> dict[str, str | None] | None:
-    """Return digests of the samples, the targets and the weights: enough to notice other data."""
+def _check_mass(net: Network, held_out: Batch | HostSamples) -> None:
+    """Raise if no sample that was set aside for validation has a weight: their mean loss would be 0/0."""
+    weight = held_out.weight if isinstance(held_out, HostSamples) else held_out[2]
+    if weight is None:
+        return
+    host = weight.read(0, len(weight)) if isinstance(weight, Rows) else net.backend.to_numpy(weight)
+    if not host.any():
+        what, fix = "all weights of the samples set aside are zero", "validation=(x, y)"
+        raise InvalidValueError("fit(validation=…)", what, code="E047", fix=fix)
+
+
+def contents(net: Network, batch: Batch | HostSamples | None, weights: Any = None) -> dict[str, str | None] | None:
+    """Return digests of the samples, the targets and the weights, or the given ones: enough to notice other data."""
     if batch is None:
         return None
     x, y, weight = (batch.x, batch.y, batch.weight) if isinstance(batch, HostSamples) else batch
+    weight = weight if weights is None else weights
     found = {"x": fingerprint(x, net.backend)}
     others = {"y": y, "weight": weight}
     return found | {n: None if a is None else fingerprint(a, net.backend, whole=None) for n, a in others.items()}

@@ -30,6 +30,7 @@ from bpxp.training.memory import MemoryEstimate, explained, no_memory_for_sample
 from bpxp.training.pacing import MARKS, Pace, chunks
 from bpxp.training.progress import Progress
 from bpxp.training.run import FitProgress
+from bpxp.training.schedule_end import warn_early_end
 from bpxp.training.setup import FitSetup, validate_epochs
 
 if TYPE_CHECKING:
@@ -115,11 +116,16 @@ class Trainer:
             Samples per step; default: 32, or all if there are fewer. The last mini-batch of an epoch may be shorter; it
             counts by its weight.
         validation : Dataset, pair of array_like, or float, optional
-            Evaluated after each epoch. A fraction sets this part of `data` aside, at random.
+            Evaluated after each epoch. A fraction sets this part of `data` aside, at random. Its samples count by their
+            own weights, if they have some, and not by `class_weight`, whichever way they are given.
         weight : array_like, (n,), optional
-            Weight of each sample.
+            Weight of each sample, relative to the mean over the training data: 2 counts as two samples of weight 1, in
+            mini-batches of any size.
         class_weight : dict, sequence or ``"balanced"``, optional
-            Weight of each class.
+            Weight of each class, ``{0: 1.0, 1: 5.0}``, by which the steps multiply the weights of the samples. One
+            output with binary cross-entropy has the classes 0 and 1; of several labels each has a weight, or a pair of
+            weights for 0 and for 1. ``"balanced"`` gives class k the weight n/(classes n_k), counted in the samples
+            that are trained on.
         shuffle : bool, optional
             Draw a new order each epoch, a function of the network's seed and the number of the epoch.
         augment : sequence of transforms, optional
@@ -194,6 +200,8 @@ class Trainer:
             self._memory.check()
             self.run = setup.begin(net) if saved is None else saved_runs.restore(saved, net, setup)
             self.history, self.last_epoch = self.run.history, self.run.first + epochs
+            done = int(net.backend.to_numpy(self.run.state.opt.t)[0])
+            warn_early_end(self.optimizer, done, self.last_epoch * setup.batches - self.run.steps, setup.batches)
             self.resumed_from, self.stop = ("", "") if saved is None else (saved.path, saved.stop)
             with Interrupts() as interrupts, self._moments(saved):
                 self._train(setup, interrupts, self._bundle(bundle))

@@ -143,7 +143,7 @@ class _Problem:
     """The loss as a function of host vectors in float64, and its hand-derived gradient."""
 
     def __init__(self, net: Network, x: Any, y: Any, weight: Any, optimizer: Optimizer | None) -> None:
-        x, y, weight = prepare(net.spec, net.backend, (x, y), weight, None, "check_gradients")
+        x, y, weight = prepare(net.spec, net.backend, (x, y), weight, "check_gradients")
         x, y = (net.backend.to_numpy(a) for a in (x, y))
         self.weight = None if weight is None else net.backend.to_numpy(weight).astype(np.float64)
         if not has_float64(net.backend):

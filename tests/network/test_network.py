@@ -233,4 +233,62 @@ def test_float64(backend, batch):
 
 def test_summary_and_repr(net):
     assert "43 parameters" in str(net.summary())
-    assert "4 → 5 → 3" in repr(net)
+    assert "4 -> 5 -> 3" in repr(net)
+
+
+# ---------------------------------------------------------------- activations in the list
+
+
+def activations(net):
+    return [type(getattr(layer, "activation", layer)).__name__ for layer in net.layers]
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [4, 5, nn.ReLU(), 3],
+        [4, nn.Dense(5), nn.ReLU(), 3],
+        [4, nn.Dense(5, "relu"), 3],
+        [4, 5, nn.Dropout(0.0), nn.ReLU(), 3],
+    ],
+)
+def test_an_activation_in_the_list_replaces_the_default(backend, rng, tmp_path, layers):
+    net = bpxp.Network(layers, hidden="tanh", backend=backend, dtype="float64", seed=0)
+    x = rng.normal(size=(6, 4))
+    hidden, out = (p for p in net.params if len(p))
+    W, b, V, c = (backend.to_numpy(a) for a in (hidden.W, hidden.b, out.W, out.b))
+    expected = np.maximum(x @ W + b, 0.0) @ V + c
+    np.testing.assert_allclose(backend.to_numpy(net.logits(x)), expected, rtol=1e-12)
+    net.save(tmp_path / "net.bpxp")
+    again = bpxp.Network.load(tmp_path / "net.bpxp", backend=backend)
+    assert again.layers == net.layers
+    assert np.array_equal(backend.to_numpy(again.logits(x)), backend.to_numpy(net.logits(x)))
+    assert "Tanh" not in str(net.summary())
+
+
+def test_which_layers_have_the_default(backend):
+    layers = [
+        nn.Conv2D(2, 3),
+        nn.BatchNorm(),
+        nn.ReLU(),
+        nn.Conv2D(2, 1),
+        nn.MaxPool2D(2),
+        nn.Flatten(),
+        4,
+        3,
+        nn.Tanh(),
+    ]
+    net = bpxp.Network(layers, input_shape=(8, 8, 1), loss="mean_squared_error", backend=backend, seed=0)
+    names = ["Identity", "BatchNorm", "ReLU", "Sigmoid", "MaxPool2D", "Flatten", "Sigmoid", "Identity", "Tanh"]
+    assert activations(net) == names
+    assert repr(net).startswith("<Network 8 -> 8 -> 1 -> Conv2D -> BatchNorm -> ReLU -> Conv2D")
+    # A container stands on its own: what follows it says nothing about the layer before.
+    net = bpxp.Network([4, 4, nn.Residual(nn.Dense(4)), nn.ReLU(), 3], backend=backend, seed=0)
+    assert activations(net) == ["Sigmoid", "Residual", "ReLU", "Identity"]
+
+
+def test_two_activations_of_the_output_are_refused():
+    with pytest.raises(ValueError, match=r"got ReLU\(\) at the end, and Sigmoid\(\).*E005"):
+        bpxp.Network([4, 3, nn.ReLU()], output="sigmoid", loss="mean_squared_error", backend="numpy")
+    with pytest.raises(TypeError, match=r"got str 'relu'. Fix: nn.ReLU\(\)"):
+        bpxp.Network([4, 5, "relu", 3], backend="numpy")

@@ -41,10 +41,10 @@ def test_costs_of_two_dense_layers(backend):
 def test_as_text(backend):
     net = bpxp.Network([4, nn.ReLU(), 3, nn.Tanh(), 2], backend=backend, seed=0)
     text = str(net.summary())
-    assert "1  Dense(3), Sigmoid: 15 parameters, 24 FLOP forward, 24 FLOP backward" in text
+    assert "1  Dense(3), Identity: 15 parameters, 24 FLOP forward, 24 FLOP backward" in text
     assert "0  ReLU: 0 parameters" in text
     assert text.endswith(
-        f"23 parameters, float32, backend {backend.name}; per sample 36 FLOP forward, 48 FLOP backward, 40 B kept for it"
+        f"23 parameters, float32, backend {backend.name}; per sample 36 FLOP forward, 48 FLOP backward, 28 B kept for it"
     )
 
 

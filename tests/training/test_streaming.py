@@ -211,7 +211,7 @@ def test_the_device_has_no_room(backend, monkeypatch, tmp_path):
 
     def taken(data, free):
         monkeypatch.setattr(type(backend), "memory", lambda self: free and Memory(free, 10**12))
-        return isinstance(prepare_or_stream(net.spec, net.backend, data, None, None, "test"), HostSamples)
+        return isinstance(prepare_or_stream(net.spec, net.backend, data, None, "test"), HostSamples)
 
     assert not taken((doubles, Y), 10**9)
     assert not taken((doubles, Y), None)  # nobody knows

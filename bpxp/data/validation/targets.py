@@ -17,7 +17,6 @@ from bpxp.backends.dlpack import is_host_array
 from bpxp.core.typing import Shape
 from bpxp.data.validation.inputs import BLOCK, adopt, as_host
 from bpxp.errors import InvalidTypeError, InvalidValueError, warn
-from bpxp.nn.losses.weights import class_weights_to_sample_weights
 
 
 def as_targets(y: Any, kind: str, samples: int, out: Shape, backend: Backend, dtype: str, where: str) -> Array:
@@ -147,28 +146,11 @@ def warn_single_class(y: np.ndarray, where: str) -> None:
         warn(where, f"all {len(y)} labels are class {int(y[0])}", code="W002")
 
 
-def as_weights(
-    weight: Any, class_weight: Any, y: Array, n_out: int, backend: Backend, dtype: str, where: str
-) -> Array | None:
-    """Return one weight per sample, class weights multiplied in, or None without weights.
-
-    Parameters
-    ----------
-    weight : array_like, (n,), or None
-    class_weight : dict, sequence of n_out numbers, ``"balanced"`` or None
-        ``"balanced"`` gives class k the weight n/(n_out n_k).
-    y : array
-        Validated targets on the backend.
-    """
-    total: np.ndarray | None = None
-    if weight is not None:
-        total = _sample_weights(weight, int(y.shape[0]), backend, f"{where}: weight")
-    if class_weight is not None:
-        labels = backend.to_numpy(y)
-        table = _class_table(class_weight, labels, n_out, f"{where}: class_weight")
-        own = np.asarray(class_weights_to_sample_weights(labels, table, xp=np))
-        total = own if total is None else total * own
-    return None if total is None else backend.asarray(_in_dtype(total, dtype, f"{where}: weight"))
+def as_weights(weight: Any, n: int, backend: Backend, dtype: str, where: str) -> Array | None:
+    """Return one weight per sample on the backend, or None without weights."""
+    if weight is None:
+        return None
+    return backend.asarray(_in_dtype(_sample_weights(weight, n, backend, where), dtype, where))
 
 
 def _sample_weights(weight: Any, n: int, backend: Backend, where: str) -> np.ndarray:
@@ -195,22 +177,3 @@ def _in_dtype(weights: np.ndarray, dtype: str, where: str) -> np.ndarray:
         what = f"the sum of the weights has to be a number > 0 in {dtype}"
         raise InvalidValueError(where, what, code="E047", got=f"{float(weights.sum()):g}", fix="weight / weight.mean()")
     return cast
-
-
-def _class_table(class_weight: Any, labels: np.ndarray, classes: int, where: str) -> np.ndarray:
-    if isinstance(class_weight, str):
-        if class_weight != "balanced":
-            raise InvalidValueError(where, "unknown name", code="E048", got=repr(class_weight), expected="'balanced'")
-        counts = np.bincount(labels, minlength=classes) if labels.ndim == 1 else labels.sum(axis=0)
-        return np.where(counts > 0, len(labels) / (classes * np.maximum(counts, 1e-300)), 0.0)
-    if isinstance(class_weight, dict):
-        unknown = [k for k in class_weight if k not in range(classes)]
-        if unknown:
-            what = f"{unknown[0]!r} is none of the classes 0..{classes - 1}"
-            raise InvalidValueError(where, what, code="E048", got=", ".join(map(repr, class_weight)))
-        class_weight = [class_weight.get(k, 1.0) for k in range(classes)]
-    table = as_host(class_weight, where).astype(np.float64)
-    if table.shape != (classes,) or not (np.isfinite(table).all() and (table >= 0).all()):
-        what = f"one finite weight >= 0 for each of {classes} classes"
-        raise InvalidValueError(where, what, code="E048", got=f"shape {table.shape}")
-    return table

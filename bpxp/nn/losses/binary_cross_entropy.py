@@ -38,6 +38,9 @@ class BinaryCrossEntropy:
     `y` is (batch, …, n_out), or (batch, …) for a single output, with 0 and 1 or anything between. NaN marks a missing
     label, which contributes nothing to J and delta: NaN differs from itself, so the bracket in the equations is 0.
 
+    `weight` may also be (batch, n_out), a weight w_nk of each label: then u_nk = w_nk/Σ_m w_m stands in the place of
+    u_n, where w_m is the mean of the weights of sample m.
+
     References
     ----------
     C. Bishop, *Pattern Recognition and Machine Learning*, 4.3.2 and 5.2.
@@ -74,7 +77,8 @@ class BinaryCrossEntropy:
         plus *= off
         minus *= on
         plus += minus
-        each = xp.sum(plus, axis=-1, keepdims=True)
+        by_label = weight is not None and weight.ndim == 2
+        each = plus if by_label else xp.sum(plus, axis=-1, keepdims=True)
         # delta = ((1 - y) σ(z) - p y σ(-z)) scale, where σ(z) and σ(-z) are quotients by 1 + e
         above, below = logistic_numerators(logits, e, xp=xp)
         e += 1.0
@@ -84,7 +88,8 @@ class BinaryCrossEntropy:
         delta -= on
         delta /= e
         delta *= scale
-        return weighted_mean(each, scale, xp), delta
+        value = weighted_mean(each, scale, xp)
+        return xp.sum(value, keepdims=True) if by_label else value, delta
 
     def activate(self, logits: Array, /, *, xp: Namespace) -> Array:
         return logistic(logits, xp=xp)

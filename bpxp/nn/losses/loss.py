@@ -57,7 +57,10 @@ class Loss(Protocol):
 
 
 def sample_weights(logits: Array, weight: Array | None, xp: Namespace) -> Array | float:
-    """Return the share of each position in J, w_n / (positions Σ w_n): a number without weights, else (batch, …, 1)."""
+    """Return the share of each position in J, w_n / (positions Σ w_n): a number without weights, else (batch, …, 1).
+
+    Weights of labels, (batch, n_out), have shares of their shape; a sample weighs the mean over its labels.
+    """
     batch, *positions, _ = logits.shape
     count = math.prod(positions)
     if weight is None:
@@ -65,10 +68,11 @@ def sample_weights(logits: Array, weight: Array | None, xp: Namespace) -> Array 
     weight = xp.astype(weight, logits.dtype, copy=False)
     # A batch of padding alone has zero weight: the divisor is then the smallest normal number.
     least = xp.full((1,), float(xp.finfo(weight.dtype).smallest_normal), dtype=weight.dtype)
-    total = xp.maximum(xp.sum(weight, axis=0, keepdims=True), least)
+    each = weight if weight.ndim == 1 else xp.mean(weight, axis=1)
+    total = xp.maximum(xp.sum(each, axis=0, keepdims=True), least)
     if count > 1:
         total *= count
-    return xp.reshape(weight / total, (batch, *(1 for _ in positions), 1))
+    return xp.reshape(weight / total, (batch, *(1 for _ in positions), *(weight.shape[1:] or (1,))))
 
 
 def weighted_mean(each: Array, scale: Array | float, xp: Namespace) -> Array:

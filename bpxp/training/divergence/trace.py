@@ -13,7 +13,7 @@ import numpy as np
 
 from bpxp.core.tree import named_leaves, tree_map
 from bpxp.core.typing import Array, Namespace, Params
-from bpxp.network.step import loss_and_gradients, training
+from bpxp.network.step import loss_and_gradients, mass_and_share, training
 from bpxp.nn.losses import Loss
 from bpxp.nn.observe import Part, children, observed
 from bpxp.nn.sequential import Sequential, activation_of, has_arrays
@@ -113,7 +113,9 @@ class Tracer:
         first = next((i for i, own in enumerate(params) if has_arrays(own)), len(params))
         self._lowest = (first,)
         self._look((), "x", batch.x)
-        _, grads, caches = loss_and_gradients(model, loss, params, batch.x, batch.y, batch.weight, context, xp=xp)
+        x, y, weight, present = batch
+        _, share = mass_and_share(weight, present, x.shape[0], xp=xp)
+        _, grads, caches = loss_and_gradients(model, loss, params, x, y, weight, context, share, xp=xp)
         if first == len(params):
             return self.seen
         if "stats" in model.uses:

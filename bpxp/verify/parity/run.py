@@ -14,10 +14,11 @@ from bpxp.core.checks import positive_int
 from bpxp.core.random import DIRECTION, HostRandom, make_key
 from bpxp.core.tree import leaves, tree_map
 from bpxp.data.order import epoch_order
+from bpxp.data.validation.class_weights import of_mean_one
 from bpxp.network.network import Network
 from bpxp.network.parameters import own
 from bpxp.network.prepare import prepare
-from bpxp.network.step import Data, TrainingStep, as_floats, loss_and_gradients, training
+from bpxp.network.step import Data, TrainingStep, as_floats, loss_and_gradients, mass_and_share, training
 from bpxp.nn import Embedding, Loss, Sequential
 from bpxp.nn.observe import Observer, Recorder, children, observed, validate_children, walk
 from bpxp.optim import SGD, Optimizer, get_optimizer
@@ -56,9 +57,11 @@ def make_trial(net: Network, data: Any, *, batch_size: int, optimizer: Optimizer
     """
     size = positive_int(batch_size, f"{where}(batch_size=…)")
     given = samples(net, MADE * size) if data is None else data
-    prepared = prepare(net.spec, net.backend, given, None, None, where)
+    prepared = prepare(net.spec, net.backend, given, None, where)
     x, y = (net.backend.to_numpy(a) for a in prepared[:2])
-    weight = None if prepared[2] is None else net.backend.to_numpy(prepared[2])
+    weight = prepared[2]
+    if weight is not None:
+        weight = of_mean_one(net.backend.to_numpy(weight), net.dtype, f"{where}: weight")
     params, stats = tree_map(net.backend.to_numpy, (net.params, net.stats))
     host = get_backend("numpy")
     few = as_floats(
@@ -163,7 +166,8 @@ def forward_and_back(
     model, loss = observed(trial.model, trial.loss, observer)
     x = as_floats(x, getattr(xp, dtype), xp=xp)
     context = training(model, stats, key, None)
-    value, grads, caches = loss_and_gradients(model, loss, params, x, y, weight, context, xp=xp)
+    _, share = mass_and_share(weight, None, x.shape[0], xp=xp)
+    value, grads, caches = loss_and_gradients(model, loss, params, x, y, weight, context, share, xp=xp)
     if "stats" in model.uses:
         stats = model.advance(tree_map(lambda a: xp.astype(a, a.dtype, copy=True), stats), caches, xp=xp)
     return value, grads, stats

@@ -158,7 +158,7 @@ def test_a_product_of_many_samples_has_the_same_bits_whatever_their_layout(backe
     for a, b in zip(net.loss_and_gradients(given, y)[1][0], net.loss_and_gradients(x, y)[1][0], strict=True):
         assert backend.to_numpy(a).tobytes() == backend.to_numpy(b).tobytes()
     assert backend.to_numpy(net.logits(given)).tobytes() == backend.to_numpy(net.logits(x)).tobytes()
-    taken = prepare(net.spec, net.backend, (given, y), None, None, "fit")[0]
+    taken = prepare(net.spec, net.backend, (given, y), None, "fit")[0]
     if isinstance(taken, np.ndarray) and isinstance(given, np.ndarray):
         assert taken.flags.c_contiguous  # so that a mini-batch is gathered row by row
 

@@ -1,0 +1,35 @@
+"""A warning where the learning rate reaches its end long before the fit: most often epochs were written for steps."""
+
+from __future__ import annotations
+
+from bpxp.backends import get_backend
+from bpxp.errors import warn
+from bpxp.optim import Optimizer
+from bpxp.optim.schedules import Constant, WarmUp, as_schedule
+
+VANISHED = 1e-4  # of the first rate after a warm-up: nothing more is learned
+
+
+def warn_early_end(optimizer: Optimizer, done: int, steps: int, batches: int) -> None:
+    """Warn if the schedule has ended, or its rate vanished, for half of the fit: `steps` after `done` of before."""
+    schedule = inner = as_schedule(optimizer.learning_rate)
+    before = 0
+    while isinstance(inner, WarmUp):
+        before += inner.steps
+        inner = as_schedule(inner.schedule)
+    if steps < 2 or isinstance(inner, Constant):
+        return
+    middle = done + steps // 2
+    if schedule.length is not None:
+        if schedule.length <= middle:
+            what = f"the schedule ends with step {schedule.length}, the fit with step {done + steps}"
+            fix = f"{type(inner).__name__}(…, steps={steps - before}), as many steps as the fit: an epoch has {batches}"
+            warn("fit(epochs=…)", what, code="W011", fix=fix)
+        return
+    xp = get_backend("numpy").xp
+    state = schedule.init(xp.zeros((1,), dtype=xp.float64), xp=xp)
+    first, now = (float(schedule.at(xp.full((1,), t, dtype=xp.float64), state, xp=xp)[0]) for t in (before, middle))
+    if now <= VANISHED * first:
+        what = f"the learning rate has fallen from {first:.3g} to {now:.3g} when half of the fit is done"
+        fix = f"a slower decay: a schedule counts steps, an epoch has {batches}, the fit {steps}"
+        warn("fit(epochs=…)", what, code="W011", fix=fix)

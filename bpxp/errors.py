@@ -142,7 +142,11 @@ class ShapeRuleError(BpxpError, AttributeError):
 
 
 class FitInProgressError(BpxpError, RuntimeError):
-    """`Trainer.fit` was called while another fit of the same network runs."""
+    """What only one fit at a time may do, or what cannot be done while the network is being fitted."""
+
+
+class FixedAttributeError(BpxpError, AttributeError):
+    """An attribute was assigned that belongs to what a network is made of."""
 
 
 class NoSuchColumnError(BpxpError, KeyError):
@@ -326,13 +330,14 @@ CODES = {
     "E048": "Invalid class weights.",
     # training
     "E050": "A part of the data would be empty.",
-    "E051": "The network is already being fitted.",
+    "E051": "The network is being fitted.",
     "E052": "The loss or a parameter is no longer finite.",
     "E053": "The device has too little memory.",
     "E054": "The history has no such column.",
     "E055": "There is no run to resume.",
     "E056": "Invalid transform.",
     "E057": "Layers are nested too deeply.",
+    "E058": "What a network is made of cannot be replaced.",
     # files of networks and runs
     "E060": "The file is damaged.",
     "E061": "The file has another format.",

@@ -68,22 +68,26 @@ class NamespaceOptions:
 class BackendOptions:
     """What a backend may have beside the members of `Backend`, and the defaults where it does not; see `option`.
 
-    All of it is about data sets larger than the device's memory.
-
     Attributes
     ----------
     prefetch : callable or None
-        ``prefetch(kinds, rows)`` returns a double buffer for samples, see `bpxp.backends.prefetch`. None: `asarray`
-        copies each half.
+        ``prefetch(kinds, rows)`` returns a double buffer for samples larger than the device's memory, see
+        `bpxp.backends.prefetch`. None: `asarray` copies each half.
     prefetch_bytes : int
         Size of a half.
     shares_memory : bool
         Whether `asarray` takes an array of NumPy as it is, so that it needs no memory.
+    reuses_state : bool
+        Whether a compiled step returns its state in buffers that its next call writes, whatever state that is given.
+    copied : callable or None
+        ``copied(a)`` returns a copy of an array on its device. None: ``xp.asarray(a, copy=True)``.
     """
 
     prefetch: Callable[..., Any] | None = None
     prefetch_bytes: int = 4 << 20
     shares_memory: bool = False
+    reuses_state: bool = False
+    copied: Callable[..., Any] | None = None
 
 
 def options(kind: type) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ from bpxp.backends import Backend
 from bpxp.backends.capture import NO_STATE, switch_off
 
 STEPS = 8  # each may have buffers
+_lock = threading.Lock()  # of all networks: it is held for a moment
 
 
 class CompiledSteps(dict[Any, Callable[..., Any]]):
@@ -26,9 +28,10 @@ class CompiledSteps(dict[Any, Callable[..., Any]]):
 
     def recent(self, key: Any) -> Callable[..., Any] | None:
         """Return the compiled step of a key, if there is one, and let it be the last to go."""
-        run = self.pop(key, None)
-        if run is not None:
-            self[key] = run
+        with _lock:
+            run = self.pop(key, None)
+            if run is not None:
+                self[key] = run
         return run
 
     def step(self, backend: Backend, step: Any, key: Any) -> Callable[..., Any]:
@@ -36,17 +39,25 @@ class CompiledSteps(dict[Any, Callable[..., Any]]):
         run = self.recent(key)
         if run is not None:
             return run
-        self[key] = run = backend.compile(step)
+        run = backend.compile(step)
         if not self.capture:
             switch_off(run)
-        while len(self) > STEPS:
-            del self[next(iter(self))]
+        with _lock:
+            run = self.setdefault(key, run)  # another thread may have compiled it meanwhile
+            while len(self) > STEPS:
+                del self[next(iter(self))]
         return run
+
+    def switch_off(self) -> None:
+        """Let all of them run eagerly for good."""
+        with _lock:
+            for run in self.values():
+                switch_off(run)
 
     def eager(self) -> dict[str, str]:
         """Return why steps run eagerly instead of from a capture, by the step's name."""
         found = {}
-        for key, run in self.items():
+        for key, run in list(self.items()):
             reason = getattr(getattr(run, "run", run), "reason", "")
             if reason and reason != NO_STATE:
                 kind = type(key[0] if isinstance(key, tuple) else key).__name__

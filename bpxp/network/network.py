@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from bpxp.backends.precision import label
 from bpxp.core.checks import number
 from bpxp.core.random import INIT, HostRandom, Seed, make_key, normalize_seed
 from bpxp.core.threefry import Key
-from bpxp.core.tree import named_leaves, tree_map
+from bpxp.core.tree import leaves, tree_map
 from bpxp.core.typing import Array, Params, Shape
 from bpxp.errors import InvalidTypeError
 from bpxp.metrics import Metric
@@ -25,13 +26,15 @@ from bpxp.network import parameters
 from bpxp.network.backend_choice import BackendReport, choose
 from bpxp.network.compiled import CompiledSteps
 from bpxp.network.evaluation import as_feed, evaluate
+from bpxp.network.held import Held, Numbers
+from bpxp.network.holder import Holder, steps_of
 from bpxp.network.inference_batch import in_pieces, samples_at_a_time
 from bpxp.network.pixels import learned
 from bpxp.network.prepare import Batch, HostSamples, as_metrics, count, inputs_or_rows, prepare, prepare_or_stream
 from bpxp.network.step import DescentStep, EvaluationStep, ForwardStep, GradientStep
 from bpxp.nn import Layer, Loss
 from bpxp.nn.spec import Spec, specify
-from bpxp.optim import SGD, Optimizer, OptState
+from bpxp.optim import SGD, OptState
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
     from bpxp.saving.network import Stored
 
 
-class Network:
+class Network(Holder):
     """A feed-forward network with gradients derived by hand.
 
     Parameters
@@ -74,8 +77,8 @@ class Network:
     Attributes
     ----------
     params : tuple
-        One entry per layer: ``net.params[0].W`` are the weights of the first, (n_in, n_out). The arrays are the
-        network's own: training writes into them.
+        One entry per layer: ``net.params[0].W`` are the weights of the first, (n_in, n_out). They are a snapshot: the
+        next training step goes on with copies. What is assigned is copied, and counts from the next step on.
     backend_report : BackendReport
         Why `backend` was chosen, with the measured times if there are some; print it.
     model, loss, backend, xp, dtype, seed, input_shape, output_shape
@@ -132,13 +135,10 @@ class Network:
         self.model, self.loss, self.dtype = spec.model, spec.loss, self.spec.dtype
         self.input_shape, self.output_shape = spec.input_shape, spec.output_shape
         self.xp = self.backend.xp
-        self._params: Params = tree_map(lambda a: own(a, self.backend, self.dtype), params)
-        self.stats: Any = tree_map(lambda a: own(a, self.backend, self.dtype), stats)
-        self.seed = seed
-        self.key: Any = self._key_at(steps) if "key" in spec.uses or steps else ()
-        self.optimizer: Optimizer | None = None
-        self.opt_state: OptState | None = None
-        self.epoch = epoch
+        self.seed, self.epoch = seed, epoch
+        params, stats = tree_map(lambda a: own(a, self.backend, self.dtype), (params, stats))
+        key = self._key_at(steps) if "key" in spec.uses or steps else ()
+        self._held = Held(self.backend, Numbers(params, stats, key))
         self.training = False  # True while a Trainer is at work
         self._compiled = CompiledSteps()
 
@@ -160,33 +160,24 @@ class Network:
         return self.model.layers
 
     @property
-    def params(self) -> Params:
-        """Parameters: one (named) tuple of arrays per layer."""
-        return self._params
-
-    @params.setter
-    def params(self, new: Params) -> None:
-        self._params = parameters.validate(new, self._params, self.backend, self.dtype)
-
-    @property
     def pixels(self) -> bool | str:
         """Whether integers are pixels, which are scaled: as given, or True once it has been trained on pixels."""
         return self.spec.inputs.pixels
 
     @pixels.setter
     def pixels(self, value: bool | str) -> None:
-        self.spec = self.spec.with_pixels(value, "net.pixels")
+        self._learn(self.spec.with_pixels(value, "net.pixels"))
 
     @property
     def size(self) -> int:
         """Number of parameters."""
-        return sum(math.prod(a.shape) for _, a in named_leaves(self._params))
+        return sum(math.prod(a.shape) for a in leaves(self._held.now.params))
 
     def summary(self) -> Ledger:
         """Return the shape ledger: shapes of x, W, b, z, a, delta, dW, db of each layer, and its costs; print it."""
         from bpxp.network.summary import make_ledger
 
-        return make_ledger(self.spec, self.backend, self._params, self.stats, self.key)
+        return make_ledger(self.spec, self.backend, *self._held.now[:3])
 
     # ---------------------------------------------------------------- mathematics on arrays
 
@@ -208,7 +199,8 @@ class Network:
         batch = prepare(self.spec, self.backend, (x, y), weight, "loss_and_gradients")
         run = self._compiled.recent("gradients")
         run = run or self._compile(GradientStep(self.model, self.loss, self.dtype, xp=self.xp), "gradients")
-        value, grads = run((), (self._params, self.stats, self.key, batch))
+        with self._held as now:
+            value, grads = run((), (now.params, now.stats, now.key, batch))
         return self.xp.reshape(value, ()), grads
 
     def gradient_descent(self, batch: tuple[Any, Any], learning_rate: float, weight: Any = None) -> None:
@@ -225,9 +217,12 @@ class Network:
         """
         rate = number(learning_rate, "gradient_descent(learning_rate=…)", low=0.0, low_open=True)
         arrays = prepare(self.spec, self.backend, batch, weight, "gradient_descent")
-        self.spec = learned(self.spec, batch, arrays[0], self.backend)
-        run, opt = self._descent(rate)
-        self._params, self._plain, self.stats, self.key = run((self._params, opt, self.stats, self.key), arrays)
+        self._learn(learned(self.spec, batch, arrays[0], self.backend))
+        with self._held.lock:
+            now = self._held.own("gradient_descent")
+            run, opt = self._descent(rate)
+            params, self._plain, stats, key = run((now.params, opt, now.stats, now.key), arrays)
+            self._held.put(Numbers(params, stats, key, now.optimizer, now.opt))
 
     def logits(self, x: Any) -> Array:
         """Return the outputs of the last layer, (n, …, n_out): what the loss takes."""
@@ -266,28 +261,31 @@ class Network:
         """
         data = x if y is None else (x, y)
         batch = prepare_or_stream(self.spec, self.backend, data, weight, "evaluate")
-        return self._evaluate(batch, self._params, as_metrics(metrics, self.loss))
+        with self._held as now:
+            return self._evaluate(batch, now.params, now.stats, as_metrics(metrics, self.loss))
 
     def _evaluate(
-        self, batch: Batch | HostSamples, params: Params, metrics: tuple[Metric, ...], which: str = ""
+        self, batch: Batch | HostSamples, params: Params, stats: Any, metrics: tuple[Metric, ...], which: str = ""
     ) -> dict[str, Any]:
-        """Evaluate validated samples with the parameters given; otherwise like `evaluate`.
+        """Evaluate validated samples with the arrays given; otherwise like `evaluate`.
 
         A CUDA graph holds one set of arrays, so each data set that is evaluated in turn has its own name, `which`.
         """
         feed = as_feed(batch, self.backend, self._chunk)
         step = EvaluationStep(self.model, self.loss, metrics, feed.samples, xp=self.xp)
         run = self._compile(step, (step, which))
-        return evaluate(step, run, self.spec, self.backend, params, self.stats, feed, count(batch))
+        with self._held.lock if self._held.reused else nullcontext():  # one call at a time has the graph's buffers
+            return evaluate(step, run, self.spec, self.backend, params, stats, feed, count(batch))
 
     # ---------------------------------------------------------------- other places
 
     def to(self, backend: str | Backend) -> Network:
         """Return a network with the same parameters on another backend."""
-        params, stats = tree_map(self.backend.to_numpy, (self._params, self.stats))
-        place = choose(backend, None, self.spec, params)
-        steps = self._steps
-        return Network._assembled(self.spec, place, params, stats, seed=self.seed, epoch=self.epoch, steps=steps)
+        stored = self._stored()
+        params, stats = tree_map(self.backend.to_numpy, (stored.params, stored.stats))
+        place, own = choose(backend, None, self.spec, params), parameters.moved
+        here = {"seed": self.seed, "epoch": stored.epoch, "steps": stored.steps}
+        return Network._assembled(self.spec, place, params, stats, **here, own=own)
 
     def save(self, path: str | Path) -> None:
         """Write layers and parameters to one file, all or nothing.
@@ -335,17 +333,19 @@ class Network:
         """Return what a file holds of the network."""
         from bpxp.saving.network import Stored
 
-        return Stored(self.spec, self._params, self.stats, self.seed, self.epoch, self._steps)
+        now = self._held.lend()
+        return Stored(self.spec, now.params, now.stats, self.seed, self.epoch, steps_of(now.key, self.backend))
 
     @functools.cached_property
     def _chunk(self) -> int:
-        return samples_at_a_time(self.spec, self._params, self.stats, self.xp)
+        return samples_at_a_time(self.spec, *self._held.now[:2], self.xp)
 
     def _forward(self, x: Any, where: str) -> Array:
         x = inputs_or_rows(self.spec, self.backend, x, where)
         run = self._compiled.recent("forward")
         run = run or self._compile(ForwardStep(self.model, self.dtype, xp=self.xp), "forward")
-        return in_pieces(lambda part: run((), (self._params, self.stats, part)), x, self._chunk, self.backend)
+        with self._held as now:
+            return in_pieces(lambda part: run((), (now.params, now.stats, part)), x, self._chunk, self.backend)
 
     def _descent(self, rate: float) -> tuple[Callable[..., Any], OptState]:
         """Return the compiled step of `gradient_descent` and its state, with the learning rate in it."""
@@ -353,7 +353,7 @@ class Network:
         if run is None:
             rule = SGD(rate)
             run = self._compile(DescentStep(self.model, self.loss, rule, xp=self.xp), "descent")
-            self._plain, self._rate = rule.init(self._params, xp=self.xp), rate
+            self._plain, self._rate = rule.init(self._held.now.params, xp=self.xp), rate
         if rate != self._rate:
             dtype = getattr(self.xp, self.dtype)
             self._plain = self._plain._replace(learning_rate=self.xp.full((1,), rate, dtype=dtype))
@@ -363,25 +363,6 @@ class Network:
     def _compile(self, step: Any, key: Any = None) -> Callable[..., Any]:
         """Return `step` compiled by the backend, once for equal steps, or for the key."""
         return self._compiled.step(self.backend, step, key or step)
-
-    @property
-    def capture(self) -> bool:
-        """Whether steps may be captured; False is like the environment variable ``BPXP_CAPTURE=0``."""
-        return self._compiled.capture
-
-    @capture.setter
-    def capture(self, value: bool) -> None:
-        self._compiled = CompiledSteps(capture=bool(value))
-
-    @property
-    def eager_steps(self) -> dict[str, str]:
-        """Why a step runs eagerly, neither captured nor as a CUDA graph, by its name; {} if all are captured."""
-        return self._compiled.eager()
-
-    @property
-    def _steps(self) -> int:
-        """Training steps done, as far as random layers need to know."""
-        return int(self.backend.to_numpy(self.key.step)[0]) if self.key else 0
 
     def _key_at(self, step: int) -> Key:
         """Return the key of the random layers in a training step."""

@@ -67,10 +67,12 @@ class MemoryEstimate:
             costs = self._costs(batch)
         except Exception:  # a custom layer may ask for numbers
             return None
-        own = sum(math.prod(a.shape) for a in leaves((net.params, net.stats))) * np.dtype(net.dtype).itemsize
-        fresh = net.opt_state is None or net.optimizer != setup.step.optimizer
+        now = net._held.now
+        own = sum(math.prod(a.shape) for a in leaves((now.params, now.stats))) * np.dtype(net.dtype).itemsize
+        fresh = now.opt is None or now.optimizer != setup.step.optimizer
         kept = self._kept(costs) if self.keeps else 0
-        return costs.peak_bytes - costs.resident_bytes + (costs.state_bytes - own if fresh else 0) + kept
+        # The state beside the arrays that the network holds meanwhile.
+        return costs.peak_bytes - costs.resident_bytes + (costs.state_bytes if fresh else own) + kept
 
     def _kept(self, costs: Costs) -> int:
         """Return the bytes of the device that a copy of the state on the host takes."""

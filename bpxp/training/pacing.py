@@ -51,7 +51,7 @@ class Pace:
         self._launched += count
         if self._launched < self.most:
             return
-        run.net.backend.to_numpy(run.state.position)
+        run.net.backend.to_numpy(run.live.position)
         seconds = max(time.perf_counter() - self._since, 1e-9)
         # The first step compiles: the pace is found again from below.
         self.most = max(1, min(int(self._launched * MOMENT / seconds), 4 * self.most))

@@ -24,7 +24,7 @@ from bpxp.saving import format
 from bpxp.saving.network import MISFITS, adopt, describe, known_inputs, on_host, tensors_of, written
 from bpxp.training.callback import Callback, Fit
 from bpxp.training.history import History
-from bpxp.training.run import FitProgress, swapped
+from bpxp.training.run import FitProgress, numbers, swapped
 from bpxp.training.setup import FitSetup
 
 OTHERS = ("run/history", "callbacks/")  # tensors that are no part of the training's state
@@ -60,17 +60,17 @@ def save(trainer: Fit, path: Path, *, whole: bool = True) -> bool:
     If the file cannot be written, an OSError; the one of before is intact.
     """
     run, net = trainer.run, trainer.net
-    params, opt = run.between_fits()
-    own: Iterable[tuple[str, Array]] = tensors_of(params, run.state.stats)
+    state, (params, opt) = run.live, run.between_fits()
+    own: Iterable[tuple[str, Array]] = tensors_of(params, state.stats)
     tensors = {name: on_host(a, net.backend) for name, a in own}
     if not all(map(_finite, tensors.values())):
         return False
     description = {"network": describe(net._stored()), "written": written(net.backend)}
     if whole:
-        if not _finite(net.backend.to_numpy(run.state.loss)):
+        if not _finite(net.backend.to_numpy(state.loss)):
             return False
         callbacks = _states_of_callbacks(trainer, tensors)
-        kept = [*named_leaves(opt, "opt"), ("run/loss", run.state.loss), ("run/weight", run.state.weight)]
+        kept = [*named_leaves(opt, "opt"), ("run/loss", state.loss), ("run/weight", state.weight)]
         tensors |= {name: on_host(a, net.backend) for name, a in kept}
         tensors["run/history"] = _text(list(run.history))
         place = {"first": run.first, "done": run.done, "seconds": run.seconds, "stop": trainer.stop}
@@ -81,7 +81,7 @@ def save(trainer: Fit, path: Path, *, whole: bool = True) -> bool:
 
 def size(run: FitProgress) -> int:
     """Return about how many bytes a run takes, without what callbacks keep."""
-    arrays = leaves((run.state.params, run.state.stats, run.state.opt))
+    arrays = leaves((run.live.params, run.live.stats, run.live.opt))
     count: int = sum(math.prod(a.shape) for a in arrays)
     return count * (8 if run.net.dtype == "float64" else 4)
 
@@ -226,15 +226,15 @@ def restore(saved: Saved, net: Network, setup: FitSetup) -> FitProgress:
 
     loss, weight = (given(a, name) for name, a in sums)
     params, opt = swapped(given(net.params, "params"), given(like, "opt"))
-    net.seed, net.epoch, net.stats, net.spec = saved.seed, saved.epoch, given(net.stats, "stats"), setup.spec
-    net.key = net._key_at(saved.steps) if net.key or saved.steps or setup.step.augment else ()
-    net.optimizer = optimizer
-    state = restarted(setup.step.init(params, net.stats, net.key, opt=opt), saved.done * setup.size, xp=net.xp)
+    stats = given(net.stats, "stats")
+    net.seed, net.epoch = saved.seed, saved.epoch
+    net._learn(setup.spec)
+    key = net._key_at(saved.steps) if net.key or saved.steps or setup.step.augment else ()
+    state = restarted(setup.step.init(params, stats, key, opt=opt), saved.done * setup.size, xp=net.xp)
     state = state._replace(loss=loss, weight=weight)
+    net._held.put(numbers(state, optimizer))
     place = (saved.first, setup.plan, saved.history, saved.done, saved.seconds)
-    run = FitProgress(net, state, setup.size, setup.batches, *place)
-    run.publish(params)
-    return run
+    return FitProgress(net, state, optimizer, setup.size, setup.batches, *place)
 
 
 def resume_callbacks(saved: Saved, trainer: Fit) -> None:

@@ -10,18 +10,28 @@ import numpy as np
 
 from bpxp.core.typing import Params
 from bpxp.network.feed import Feed
+from bpxp.network.held import Numbers, copies
 from bpxp.network.network import Network
 from bpxp.network.step import State, restarted
-from bpxp.optim import OptState
+from bpxp.optim import Optimizer, OptState
 from bpxp.training.history import History
+
+NOTHING, SHOWN, WHOLE = range(3)  # what of the state is lent: nothing; what the network holds of it; all
 
 
 @dataclass
 class FitProgress:
-    """One fit."""
+    """One fit.
 
-    net: Network  # its `epoch` is the number of epochs done, its arrays those of `state`, after every call
-    state: State  # after the last step
+    Notes
+    -----
+    Steps write the state in place. The network, and so its readers in callbacks and other threads, gets it by `show`;
+    the next step then writes a copy. What callbacks assign to the network is the state of the next step.
+    """
+
+    net: Network  # its `epoch` is the number of epochs done
+    _state: State
+    optimizer: Optimizer
     size: int  # samples per step
     batches: int  # steps per epoch
     first: int  # epochs that the network had done before this fit
@@ -29,33 +39,129 @@ class FitProgress:
     history: History = field(default_factory=History)
     done: int = 0  # steps of the current epoch; 0 where an epoch has ended
     seconds: float = 0.0  # spent in the current epoch
+    _changes: int = 0
+    _lent: int = NOTHING
+    _seen: Numbers = field(init=False)  # what the network held when the state was last compared with it
+
+    def begin(self) -> None:
+        """Let the network hold the state, and callbacks change it."""
+        self.net._held.begin(self)
+        self.put(self._state)
 
     @property
     def steps(self) -> int:
         """Steps done, those of this fit and, as far as its batch size tells, those before."""
         return self.net.epoch * self.batches + self.done
 
+    # ---------------------------------------------------------------- the state
+
+    @property
+    def state(self) -> State:
+        """The state after the last step, for anyone to keep; a callback may assign another one."""
+        self.show(whole=True)
+        return self._state
+
+    @state.setter
+    def state(self, new: State) -> None:
+        self.put(new)
+        self._changes += 1
+
+    @property
+    def live(self) -> State:
+        """The state after the last step and the callbacks: it may be read until the next step writes it."""
+        now = self.net._held.now
+        if self._at_work and now is not self._seen:
+            self._adopt(now)
+        return self._state
+
+    @property
+    def changes(self) -> int:
+        """How often callbacks have changed the state."""
+        _ = self.live
+        return self._changes
+
+    @property
+    def _at_work(self) -> bool:
+        return self.net._held.fit is self
+
+    def _adopt(self, now: Numbers) -> None:
+        """Take over what a callback has assigned to the network."""
+        (params, opt), seen = self.between_fits(), self._seen
+        if now.params is not seen.params:
+            params = now.params
+            opt = opt._replace(average=params) if opt.average else opt
+        if now.opt is not seen.opt:
+            opt = self.optimizer.init(params, xp=self.net.xp) if now.opt is None else now.opt
+        params, opt = swapped(params, opt)
+        self._state = self._state._replace(params=params, opt=opt, stats=now.stats, key=now.key)
+        self._seen, self._lent = now, WHOLE
+        self._changes += 1
+
+    def show(self, *, whole: bool = False) -> None:
+        """Let the network hold the state as it is now, with `whole` the optimizer's, too."""
+        state, level = self.live, WHOLE if whole else SHOWN
+        if not self._at_work or self._lent >= level:
+            return
+        if self.net._held.reused:
+            self._state = state = copies(state, self.net.backend)
+        now = numbers(state, self.optimizer)
+        self._seen = self.net._held.now = now if whole else now._replace(opt=None)
+        self._lent = level
+
+    def put(self, state: State) -> None:
+        """Go on from this state."""
+        self._state, self._seen, self._lent = state, self.net._held.now, NOTHING
+        self.show(whole=True)
+
+    def own(self) -> State:
+        """Return the state for a step to write: of what is lent, a copy."""
+        state, held = self.live, self.net._held
+        if self._lent == WHOLE:
+            state = copies(state, self.net.backend)
+            self._seen = held.now = held.now._replace(optimizer=self.optimizer, opt=None)  # the memory of the old one
+        elif self._lent == SHOWN:
+            params, opt = self.between_fits()
+            params, stats, key = copies((params, state.stats, state.key), self.net.backend)
+            params, opt = swapped(params, opt)
+            state = state._replace(params=params, opt=opt, stats=stats, key=key)
+        self._state, self._lent = state, NOTHING
+        return state
+
+    # ---------------------------------------------------------------- the fit
+
     def begin_epoch(self, order: np.ndarray, feed: Feed) -> None:
         """Take a new order of the samples: from its beginning, or from where the epoch was cut."""
-        self.state = self.state._replace(order=feed.begin(order))
+        self._state = self.live._replace(order=feed.begin(order))
         if not self.done:
-            self.state = restarted(self.state, xp=self.net.xp)
+            self._state = restarted(self._state, xp=self.net.xp)
 
     def advance(self, step: Any, feed: Feed, count: int) -> None:
-        """Do `count` steps; the network then holds the new parameters."""
+        """Do `count` steps."""
+        self.own()
         with np.errstate(all="ignore"):  # NumPy alone would warn; what is not finite is found on every backend
             for data, part in feed.parts(self.done, count):
-                self.state = step(self.state, data, count=part)
+                self._state = step(self._state, data, count=part)
         self.done += count
-        self.publish(self.state.params)
 
-    def publish(self, params: Params) -> None:
-        """Give the network these parameters, and the statistics and the key of the state."""
-        self.net._params, self.net.stats, self.net.key = params, self.state.stats, self.state.key
+    def observe(self, observe: Callable[[OptState, dict[str, Any]], OptState], row: dict[str, Any]) -> None:
+        """Let the schedule see an epoch's row of the history."""
+        state = self.own()
+        self._state = state._replace(opt=observe(state.opt, row))
 
     def between_fits(self) -> tuple[Params, OptState]:
         """Return parameters and optimizer state as a network keeps them between fits; see `swapped`."""
-        return swapped(self.state.params, self.state.opt)
+        return swapped(self._state.params, self._state.opt)
+
+    def finish(self) -> None:
+        """Leave the state to the network."""
+        if self._at_work:
+            self.net._held.end(numbers(self.live, self.optimizer))
+
+
+def numbers(state: State, optimizer: Optimizer) -> Numbers:
+    """Return what a network holds of a state."""
+    params, opt = swapped(state.params, state.opt)
+    return Numbers(params, state.stats, state.key, optimizer, opt)
 
 
 def swapped(params: Params, opt: OptState) -> tuple[Params, OptState]:

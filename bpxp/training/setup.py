@@ -125,13 +125,14 @@ class FitSetup:
 
     def begin(self, net: Network) -> FitProgress:
         """Return the progress of a fit that begins where the network stands."""
-        net.spec = self.spec
-        params, opt = net.params, None
-        if net.optimizer == self.step.optimizer and net.opt_state is not None:
-            params, opt = swapped(net.params, net.opt_state)
-        key = net.key or (net._key_at(0) if self.step.augment else ())
-        state = self.step.init(params, net.stats, key, opt=opt)
-        return FitProgress(net, state, self.size, self.batches, first=net.epoch, plan=self.plan)
+        net._learn(self.spec)
+        now, optimizer = net._held.lend(), self.step.optimizer
+        params, opt = now.params, None
+        if now.optimizer == optimizer and now.opt is not None:
+            params, opt = swapped(params, now.opt)
+        key = now.key or (net._key_at(0) if self.step.augment else ())
+        state = self.step.init(params, now.stats, key, opt=opt)
+        return FitProgress(net, state, optimizer, self.size, self.batches, first=net.epoch, plan=self.plan)
 
 
 def validate_epochs(epochs: Any) -> None:

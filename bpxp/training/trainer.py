@@ -39,6 +39,12 @@ if TYPE_CHECKING:
     from bpxp.training.resume import Saved
 
 
+IN_A_FIT = {
+    "net": "trainer.net.params = other.params",
+    "optimizer": "trainer.stop = 'another optimizer', and a new fit with it; a schedule changes the learning rate",
+}
+
+
 class Trainer:
     """Fits a network to data.
 
@@ -75,7 +81,7 @@ class Trainer:
         progress: bool = True,
     ) -> None:
         self.net = validate_network(net, "Trainer(net=…)")
-        self.optimizer = get_optimizer(optimizer)
+        self.optimizer: Optimizer = get_optimizer(optimizer)
         self.metrics = as_metrics(metrics, net.loss)
         self.callbacks = [*([Progress()] if progress else []), *validate_callbacks(callbacks)]
         self.stop = ""  # a callback sets it to the reason
@@ -86,6 +92,14 @@ class Trainer:
         self._raised: Exception | None = None  # by a callback
         self._make_step: Callable[..., TrainingStep] = TrainingStep  # data-parallel runs have another
         self.how_to_resume: Callable[[str], str] = "trainer.fit(…, resume={!r})".format  # printed after an interrupt
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in IN_A_FIT:
+            if hasattr(self, "run") and self.net._held.fit is self.run:
+                what = "it cannot be replaced within a fit"
+                raise FitInProgressError(f"Trainer.{name}", what, code="E051", fix=IN_A_FIT[name])
+            value = validate_network(value, "Trainer.net") if name == "net" else get_optimizer(value)
+        super().__setattr__(name, value)
 
     def fit(
         self,
@@ -203,7 +217,7 @@ class Trainer:
             done = int(net.backend.to_numpy(self.run.state.opt.t)[0])
             warn_early_end(self.optimizer, done, self.last_epoch * setup.batches - self.run.steps, setup.batches)
             self.resumed_from, self.stop = ("", "") if saved is None else (saved.path, saved.stop)
-            with Interrupts() as interrupts, self._moments(saved):
+            with Interrupts() as interrupts, self._begun(), self._moments(saved):
                 self._train(setup, interrupts, self._bundle(bundle))
         if interrupts.heard and (on_interrupt == "raise" or interrupts.heard != signal.SIGINT):
             interrupts.pass_on()
@@ -224,14 +238,13 @@ class Trainer:
 
     def _train(self, setup: FitSetup, interrupts: Interrupts, bundle: Path | None) -> None:
         """Go through the epochs, watched for divergence."""
-        net, run, step = self.net, self.run, self.net._compile(setup.step)
+        run, step = self.run, self.net._compile(setup.step)
         try:
             monitor = DivergenceMonitor(run, setup, step, self._observe, file=bundle, locate=self._memory.keeps)
-            with explained(net, functools.partial(self._out_of_memory, monitor), lambda e: e is self._raised):
+            with explained(self.net, functools.partial(self._out_of_memory, monitor), lambda e: e is self._raised):
                 self._epochs(setup, step, monitor, interrupts)
         finally:
-            net.optimizer = setup.step.optimizer
-            net._params, net.opt_state = run.between_fits()
+            run.finish()
 
     def _epochs(self, setup: FitSetup, step: Step, monitor: DivergenceMonitor, interrupts: Interrupts) -> None:
         net, run, pace = self.net, self.run, Pace()
@@ -242,6 +255,7 @@ class Trainer:
             prove_within(step, run.batches - run.done)
             pauses = [c.steps for c in self.callbacks if c.steps is not None]
             for count in chunks(run, pace, pauses, marks):
+                monitor.follow()
                 run.advance(step, setup.feed, count)
                 run.seconds = time.perf_counter() - begun
                 monitor.look()
@@ -264,22 +278,20 @@ class Trainer:
     def _end_epoch(self, setup: FitSetup, begun: float, monitor: DivergenceMonitor) -> None:
         """Evaluate, write the row of the history, and go over to the next epoch."""
         net, run = self.net, self.run
-        loss, total = (float(net.backend.to_numpy(a)[0]) for a in (run.state.loss, run.state.weight))
-        params, opt = run.state.params, run.state.opt
+        state, evaluated = run.live, run.between_fits()[0]
+        loss, total = (float(net.backend.to_numpy(a)[0]) for a in (state.loss, state.weight))
         row: dict[str, Any] = {"epoch": net.epoch + 1, "loss": loss / total}
-        evaluated = opt.average or params
         if setup.evaluate_train:
-            row |= flat(net._evaluate(setup.train, evaluated, self.metrics, "train"), "train_")
+            row |= flat(net._evaluate(setup.train, evaluated, state.stats, self.metrics, "train"), "train_")
         if setup.held_out is not None:
-            row |= flat(net._evaluate(setup.held_out, evaluated, self.metrics), "validation_")
+            row |= flat(net._evaluate(setup.held_out, evaluated, state.stats, self.metrics), "validation_")
         if not all(math.isfinite(value) for value in row.values() if isinstance(value, float)):
             monitor.check()
-        opt = self._observe(opt, row)
-        rate = float(net.backend.to_numpy(opt.learning_rate)[0])
+        run.observe(self._observe, row)
+        rate = float(net.backend.to_numpy(run.live.opt.learning_rate)[0])
         row |= {"learning_rate": rate, "seconds": time.perf_counter() - begun}
         self.history.append(row)
-        run.state = run.state._replace(opt=opt)
-        run.publish(evaluated)
+        run.show()
         net.epoch, run.done, run.seconds = net.epoch + 1, 0, 0.0
         self._call("on_epoch_end", row)
 
@@ -338,14 +350,27 @@ class Trainer:
     def _claimed(self) -> Iterator[None]:
         """Claim the network: no other fit may run."""
         net = self.net
-        if net.training:
-            what = "this network is being fitted already"
-            raise FitInProgressError("fit", what, code="E051", fix="wait for the other fit, or use another Network")
-        net.training = True
+        with net._held.lock:
+            if net.training:
+                what = "this network is being fitted already"
+                raise FitInProgressError("fit", what, code="E051", fix="wait for the other fit, or use another Network")
+            net.training = True
         try:
             yield
         finally:
             net.training = False
+
+    @contextmanager
+    def _begun(self) -> Iterator[None]:
+        """Let readers and callbacks see the state of the fit, until it has left it to the network."""
+        held, run = self.net._held, self.run
+        before = held.now
+        run.begin()
+        try:
+            yield
+        finally:
+            if held.fit is run:  # it ends before its first step
+                held.end(held.now if run.changes else before)
 
     @contextmanager
     def _moments(self, saved: Saved | None) -> Iterator[None]:

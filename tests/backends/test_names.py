@@ -36,7 +36,13 @@ def test_a_backend_that_lacks_members_is_refused_with_their_names():
 
 def test_an_option_has_a_default(backend):
     bare = types.SimpleNamespace()
-    assert [base.option(bare, name) for name in base.options(base.BackendOptions)] == [None, 4 << 20, False]
+    assert [base.option(bare, name) for name in base.options(base.BackendOptions)] == [
+        None,
+        4 << 20,
+        False,
+        False,
+        None,
+    ]
     assert base.option(backend, "shares_memory") == (backend.name in ("numpy", "torch"))
 
 

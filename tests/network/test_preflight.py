@@ -339,7 +339,8 @@ def test_advice_by_what_counts():
 
 def test_advice_on_a_gpu(monkeypatch):
     net = mlp("numpy")
-    monkeypatch.setattr(net, "backend", types.SimpleNamespace(name="cupy", matmul="float32", device="<CUDA Device 0>"))
+    elsewhere = types.SimpleNamespace(name="cupy", matmul="float32", device="<CUDA Device 0>")
+    monkeypatch.setitem(vars(net), "backend", elsewhere)
     assert "or the CPU, where a core takes about " in bpxp.preflight(net, batch_size=4).advice[0]
 
 

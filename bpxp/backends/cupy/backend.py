@@ -51,6 +51,7 @@ class CupyBackend:
 
     matmul = "float32"
     prefetch_bytes = DEVICE_BYTES
+    reuses_state = True  # in the buffers of a CUDA graph
 
     def __init__(self, device: str = "") -> None:
         self.name = f"cupy:{device}" if device else "cupy"

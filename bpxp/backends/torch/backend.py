@@ -96,7 +96,7 @@ class TorchBackend:
         self.xp = namespace(compat, self.device, memo={}, **(NATIVE | own))
         self.shares_memory = self.device.type == "cpu"
         if self.device.type == "cuda":
-            self.prefetch_bytes = DEVICE_BYTES
+            self.prefetch_bytes, self.reuses_state = DEVICE_BYTES, True  # in the buffers of a CUDA graph
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
         if isinstance(a, torch.Tensor):

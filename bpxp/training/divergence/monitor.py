@@ -79,7 +79,7 @@ class DivergenceMonitor:
         locate: bool = True,
     ) -> None:
         self.run, self.setup, self.step, self.observe, self.file, self.keeps = run, setup, step, observe, file, locate
-        self.net = run.net
+        self.net, self._changes = run.net, run.changes
         self._looking, self._keeping = Throttle(MOMENT), Throttle(MOMENT)
         self._unwatched: set[str] = set()
         self._sure = True
@@ -104,14 +104,14 @@ class DivergenceMonitor:
             with self._looking.timed():
                 bad = self._bad()
         else:
-            loss = self.net.backend.to_numpy(self.run.state.loss)
+            loss = self.net.backend.to_numpy(self.run.live.loss)
             bad = [] if np.isfinite(loss).all() else ["loss"]
         if bad:
             raise self._diverged(bad)
 
     def _bad(self) -> list[str]:
         """Return the names of those arrays of the state that are not finite."""
-        state, backend, xp = self.run.state, self.net.backend, self.net.xp
+        state, backend, xp = self.run.live, self.net.backend, self.net.xp
         kind = getattr(xp, self.net.dtype)
         tree = Watched(state.params, state.stats, state.opt.slots, state.opt.average, state.loss)
         arrays = [a for a in leaves(tree) if a.dtype == kind]
@@ -126,6 +126,13 @@ class DivergenceMonitor:
 
     # ---------------------------------------------------------------- keeping
 
+    def follow(self) -> None:
+        """Check and keep a state that a callback has changed: from an older one the steps would not be the same."""
+        if self.run.changes != self._changes:
+            self._changes, self._keeping.next = self.run.changes, 0.0
+            self.check()
+            self.keep()
+
     def keep(self) -> None:
         """Keep the state if it is time to, and if the last check has found all of it finite."""
         if not (self.keeps and self._sure and self._keeping.due()):
@@ -134,7 +141,7 @@ class DivergenceMonitor:
         self.kept = None  # there may be no memory for two
         try:
             with self._keeping.timed():
-                state = tree_map(backend.to_numpy, run.state._replace(order=()))
+                state = tree_map(backend.to_numpy, run.live._replace(order=()))
         except Exception as error:
             if not backend.out_of_memory(error):
                 raise
@@ -147,9 +154,8 @@ class DivergenceMonitor:
         assert self.kept is not None
         run, net, kept = self.run, self.net, self.kept
         own: Any = net.backend.asarray if last else lambda a: net.backend.asarray(np.array(a))
-        run.state = tree_map(own, kept.state)._replace(order=run.state.order)
+        run.put(tree_map(own, kept.state)._replace(order=run.live.order))
         net.epoch, run.done, run.seconds = kept.epoch, kept.done, kept.seconds
-        run.publish(run.state.params)
         if last:
             self.kept = None
             del run.history.rows[kept.rows :]
@@ -166,7 +172,7 @@ class DivergenceMonitor:
             diagnose,
             net.model,
             noticed=bad,
-            rate=float(net.backend.to_numpy(run.state.opt.learning_rate)[0]),
+            rate=float(net.backend.to_numpy(run.live.opt.learning_rate)[0]),
             losses=[row["loss"] for row in rows],
         )
         if self.kept is None:
@@ -190,7 +196,7 @@ class DivergenceMonitor:
         run.begin_epoch(setup.order(net.seed, net.epoch), setup.feed)
         while (net.epoch, run.done) < end:
             if run.done == run.batches:
-                run.state = run.state._replace(opt=self.observe(run.state.opt, rows[net.epoch - run.first]))
+                run.observe(self.observe, rows[net.epoch - run.first])
                 net.epoch, run.done = net.epoch + 1, 0
                 run.begin_epoch(setup.order(net.seed, net.epoch), setup.feed)
                 continue
@@ -205,7 +211,7 @@ class DivergenceMonitor:
         from bpxp.training.divergence.replay import pack
         from bpxp.training.divergence.trace import Batch, Tracer, own_copy
 
-        net, setup, state = self.net, self.setup, self.run.state
+        net, setup, state = self.net, self.setup, self.run.live
         data, _ = next(iter(setup.feed.parts(step - 1, 1)))
         with np.errstate(all="ignore"):
             batch = Batch(*setup.step.batch(state, data))

@@ -30,6 +30,17 @@ def shell_word(text: str) -> str:
     )
 
 
+def in_options(text: str, fix: str, options: Any) -> str:
+    """Return a message whose fix has arguments as options: ``--backend numpy`` for backend='numpy'."""
+    import re
+
+    def option(found: re.Match[str]) -> str:
+        name, quoted, bare = found.groups()
+        return f"--{name.replace('_', '-')} {quoted or bare}" if hasattr(options, name) else found[0]
+
+    return text.replace(fix, re.sub(r"\b(\w+)=(?:'([^']*)'|([\w.]+))", option, fix)) if fix else text
+
+
 def say(text: object, *streams: Any) -> None:
     """Print lines on a stream, by default standard output, whatever the stream is and the lines contain.
 

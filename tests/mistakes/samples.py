@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import bpxp
-from bpxp import data
+from bpxp import data, nn
 from bpxp.backends import get_backend
 from bpxp.errors import BpxpWarning
 from mistakes.rows import INF, NAN, bad, named, ones, row
@@ -225,6 +225,12 @@ def column_of_labels(c):
 @row(58, BpxpWarning, "W002", "all 20 labels are class 0", kind="backend")
 def a_single_class(c):
     c.fit(y=np.zeros(20, int))
+
+
+@row(58, BpxpWarning, "W002", "all 40 labels are class 1", kind="backend")
+def a_single_class_at_every_position(c):
+    net = bpxp.Network([nn.Dense(3)], input_shape=(2, 4), backend=c.backend, seed=0)
+    bpxp.Trainer(net, progress=False).fit((np.ones((20, 2, 4)), np.ones((20, 2), int)), epochs=1)
 
 
 def _fit(number: int, error: type[BaseException], code: str, *parts: str, **options: Any) -> None:

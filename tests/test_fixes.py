@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from mistakes.fixes import FIXES, LABELS, line
@@ -157,3 +159,79 @@ def test_an_argument_that_belongs_elsewhere(call, fix):
     with pytest.raises(TypeError) as caught:
         call()
     assert caught.value.fix == fix
+
+
+def test_an_input_shape_with_the_channels_first_is_a_warning_and_its_fix_works():
+    layers = [nn.Conv2D(2, 3), nn.Flatten(), 3]
+    with pytest.warns(bpxp.BpxpWarning, match="looks channels-first") as caught:
+        net = bpxp.Network(layers, input_shape=(3, 8, 8), backend="numpy", seed=0)
+    assert caught[0].message.fix == "input_shape=(8, 8, 3), and np.moveaxis(x, 1, -1)"
+    x = np.random.default_rng(0).random((4, 3, 8, 8))
+    with pytest.raises(ValueError, match=r"Fix: Network\(…, input_shape=\(8, 8, 3\)\)"):
+        net.predict(np.moveaxis(x, 1, -1))
+    net = bpxp.Network(layers, input_shape=(8, 8, 3), backend="numpy", seed=0)
+    assert net.predict(np.moveaxis(x, 1, -1)).shape == (4,)
+
+
+def test_arrays_of_torch_get_lines_of_torch():
+    torch = pytest.importorskip("torch")
+    right = torch.rand(6, 8, 5, 3)
+    net = bpxp.Network([nn.Flatten(), 3], input_shape=(8, 5, 3), backend="torch", seed=0)
+    for x in (right.permute(0, 3, 1, 2), right.permute(0, 2, 1, 3), right.permute(0, 3, 1, 2).reshape(6, 120)):
+        with pytest.raises(BpxpError) as caught:
+            net.predict(x)
+        names = {"x": x, "torch": torch}
+        exec(line(caught.value.fix, "x"), names)
+        assert torch.equal(names["x"], right)
+        net.predict(names["x"])
+
+
+@pytest.mark.parametrize("callbacks", [bpxp.callbacks.EarlyStopping(), bpxp.callbacks.EarlyStopping])
+def test_a_callback_alone(callbacks):
+    with pytest.raises(TypeError) as caught:
+        bpxp.Trainer(network(), callbacks=callbacks)
+    assert caught.value.fix == "callbacks=[EarlyStopping(…)]"
+
+
+def test_the_columns_of_text_are_dropped_in_the_words_of_their_library():
+    x = {name: np.arange(6.0) for name in "abcd"} | {"name": list("uvwxyz")}
+    for library in ("pandas", "polars"):
+        frame = pytest.importorskip(library).DataFrame(x)
+        with pytest.raises(BpxpError) as caught:
+            fit_on(frame)
+        names = {"x": frame}
+        exec(line(caught.value.fix, "x"), names)
+        fit_on(names["x"])
+
+
+def fit_on(x):
+    bpxp.Trainer(network(), progress=False).fit((x, LABELS), epochs=1)
+
+
+@dataclass(frozen=True)
+class Unnamed:
+    """A layer whose parameters are a dict."""
+
+    def init(self, rng, in_shape, /):
+        return {"W": np.ones(3)}, in_shape
+
+    def forward(self, params, x, /, *, xp):
+        return x, ()
+
+    def backward(self, params, cache, dy, /, *, xp):
+        return dy, params
+
+
+def test_parameters_that_are_no_tuple():
+    with pytest.raises(
+        TypeError, match=r"Unnamed\.init: the parameters are no tuple of arrays: got dict.*\[BPX-E085\]"
+    ):
+        bpxp.Network([4, Unnamed(), 3], backend="numpy", seed=0)
+
+
+def test_what_is_to_be_installed_is_named_by_its_library():
+    from bpxp.backends.names import LIBRARIES
+
+    assert [library.install.split()[2].strip("'") for library in LIBRARIES.values()] == [
+        "numpy", "cupy-cuda13x[ctk]", "torch", "jax", "array-api-strict",
+    ]  # fmt: skip

@@ -26,7 +26,7 @@ def positive_int(value: Any, where: str) -> int:
             where, "not an int", code="E001", got=f"{type(value).__name__} {value!r}", expected="an int >= 1"
         )
     if value < 1:
-        raise InvalidValueError(where, "must be >= 1", code="E002", got=str(value), expected=">= 1")
+        raise InvalidValueError(where, "must be >= 1", code="E002", got=str(value))
     return int(value)
 
 

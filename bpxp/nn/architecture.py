@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bpxp.core.typing import Shape
-from bpxp.errors import InvalidTypeError, InvalidValueError
+from bpxp.errors import InvalidTypeError, InvalidValueError, warn
 from bpxp.nn import (
     ACTIVATIONS,
     Activation,
@@ -71,11 +71,8 @@ def build_model(
             raise InvalidValueError(
                 f"{WHERE}({first}=…)", "no layers", code="E010", got="[]", fix="Network([30, 10], …)"
             )
-    initializer, between, last = (
-        get_initializer(init),
-        get_activation(hidden, "hidden"),
-        get_activation(output, "output"),
-    )
+    initializer = get_initializer(init)
+    between, last = get_activation(hidden, "hidden"), get_activation(output, "output")
     if isinstance(entries[-1], Activation) and not isinstance(last, Identity):
         got, fix = f"{type(entries[-1]).__name__}() at the end, and {type(last).__name__}()", "leave one of them out"
         raise InvalidValueError(f"{WHERE}(output=…)", "two activations of the output", code="E005", got=got, fix=fix)
@@ -83,6 +80,10 @@ def build_model(
     for i, entry in enumerate(entries):
         default = Identity() if _activated(entries[i + 1 :]) else between if i < len(entries) - 1 else last
         filled.append(_fill(entry, activation=default, initializer=initializer))
+    channels, *sides = in_shape
+    if channels in (1, 3) and len(sides) == 2 and sides[0] == sides[1] >= 8 and any(hasattr(e, "grid") for e in filled):
+        what, fix = f"{in_shape} looks channels-first; images are (height, width, channels)", f"{(*sides, channels)}"
+        warn(f"{WHERE}(input_shape=…)", what, code="W020", fix=f"input_shape={fix}, and np.moveaxis(x, 1, -1)")
     return Sequential(tuple(filled)), in_shape
 
 

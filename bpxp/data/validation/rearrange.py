@@ -43,6 +43,8 @@ def rearranged(shape: Shape, in_shape: Shape, x: str, library: str) -> str:
         return f"{moved(x, '0, -1')}[None]"
     if shape[:-1] == in_shape:
         return moved(x, "-1, 0")
+    if in_shape[0] in (1, 3) and axes == 3 and shape[1:] == (*in_shape[1:], in_shape[0]):
+        return f"Network(…, input_shape={shape[1:]})"
     if shape[1:] == first and in_shape[-1] > 1:
         return moved(x, "1, -1")
     if sorted(shape[1:]) == sorted(in_shape) and in_shape[-1] > 1:

@@ -296,7 +296,8 @@ def suggestion(name: str, allowed: Iterable[str]) -> str:
     import difflib
 
     alike = [other for other in allowed if abs(len(other) - len(name)) <= 2]
-    nearest = difflib.get_close_matches(name.lower(), alike, n=1, cutoff=0.75)
+    exchanged = [other for other in alike if sorted(other) == sorted(name.lower())]
+    nearest = exchanged or difflib.get_close_matches(name.lower(), alike, n=1, cutoff=0.75)
     return f"Did you mean {nearest[0]!r}?" if nearest else ""
 
 

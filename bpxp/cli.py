@@ -60,8 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("interrupted", sys.stderr)
         return 130
     except (BpxpError, OSError) as error:  # the reason, not a traceback
-        text = in_options(f"bpxp: {error}", getattr(error, "fix", ""), options)
-        say("\n".join([text, *getattr(error, "__notes__", ())]), sys.stderr)
+        say("\n".join([f"bpxp: {in_options(error, options)}", *getattr(error, "__notes__", ())]), sys.stderr)
         return 1
     finally:
         drop_broken_pipe()

@@ -303,9 +303,8 @@ class Trainer:
         """Save, and say how to go on."""
         self._call("on_pause", "interrupt")
         files = [str(c.saved) for c in self._savers if c.saved]
-        unsaved = f"nothing is saved, which {self.how_to_save} would do"
+        unsaved, self.stop = f"nothing is saved, which {self.how_to_save} would do", by
         how = f"to go on: {self.how_to_resume(files[-1])}" if files else unsaved
-        self.stop = by
         with suppress(OSError, ValueError):  # a terminal that is gone
             say(f"{by} in {self.where}; {how}", sys.stderr)
 
@@ -328,8 +327,7 @@ class Trainer:
             return None
         if not self._savers:
             what = "the trainer has no Checkpoint that says where the run is saved"
-            fix = f"Trainer(net, …, {SAVING})"
-            raise InvalidValueError("fit(resume=True)", what, code="E055", fix=fix)
+            raise InvalidValueError("fit(resume=True)", what, code="E055", fix=f"Trainer(net, …, {SAVING})")
         return self._savers[0].newest()
 
     @property

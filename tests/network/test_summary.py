@@ -45,7 +45,7 @@ def test_as_text(backend):
     assert "0  ReLU: 0 parameters" in text
     assert text.endswith(
         f"23 parameters, float32, backend {backend.name}; per sample 36 FLOP forward, 48 FLOP backward, "
-        "428 B moved outside of matrix products, 28 B kept for it"
+        "236 B moved outside of matrix products, 28 B kept for it"
     )
 
 

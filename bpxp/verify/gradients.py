@@ -267,9 +267,8 @@ class _Problem:
             grads = self.optimizer.add_penalty_gradient(params, grads, xp=self.backend.xp)
         return {name: self.backend.to_numpy(a) for name, a in named_leaves(grads)}
 
-    def _gradient_at(self, vector: Vector) -> Vector:
+    def _gradient_at(self, params: Any, x: Any) -> Vector:
         """Return what the backward pass of the model says of a point."""
-        params, x = self._split(vector, self._put)
         _, caches, delta = self._loss(self.backend.xp, params, x, *self._constants)
         dx, grads = self.model.backward(params, caches, delta, xp=self.backend.xp)
         return {**self._hosted(params, grads), "x": self.backend.to_numpy(dx)}
@@ -280,7 +279,7 @@ class _Problem:
         params, x = self._split(self.point, self._put)
         *_, stats, key = self._constants
         validate_children(self.model, params, x, training(self.model, stats, key, None), xp=xp)
-        found = self._gradient_at(self.point)
+        found = self._gradient_at(params, x)
         for name, a in found.items():
             # A bias of shape (batch, n) would broadcast as well, and have exactly this derivative.
             if a.shape != self.point[name].shape:
@@ -323,7 +322,7 @@ class _Problem:
         for step in (COMPLEX_STEP,) if self.complex_loss is not None else STEPS if by is CENTRAL else (*STEPS, *FINE):
             h = step * max(1.0, float(np.max(np.abs(self.point[name]), initial=0.0)))
             if by.at:
-                gradient = self._gradient_at(self._moved(name, d, by.at * h))
+                gradient = self._gradient_at(*self._split(self._moved(name, d, by.at * h), self._put))
             analytic, numeric = float(np.sum(gradient[name] * d)), self.derivative(name, d, h, by)
             size = max(abs(numeric), abs(analytic))
             # Rounding of J, divided by the step: what differences cannot see.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import bpxp
 from bpxp.core.atomic import check_writable, write_atomically
 from bpxp.core.checks import as_path
-from bpxp.core.text import drop_broken_pipe, say, shell_word
+from bpxp.core.text import drop_broken_pipe, in_options, say, shell_word
 from bpxp.errors import BpxpError, InvalidValueError, printable, suggestion
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("interrupted", sys.stderr)
         return 130
     except (BpxpError, OSError) as error:  # the reason, not a traceback
-        say("\n".join([f"bpxp: {error}", *getattr(error, "__notes__", ())]), sys.stderr)
+        say("\n".join([f"bpxp: {in_options(error, options)}", *getattr(error, "__notes__", ())]), sys.stderr)
         return 1
     finally:
         drop_broken_pipe()
@@ -224,7 +224,7 @@ def train(options: argparse.Namespace) -> int:
         show("the network will not be saved: --out FILE saves it")
     callbacks = [bpxp.callbacks.Checkpoint(path, steps=options.checkpoint_steps)] if path else []
     trainer = bpxp.Trainer(net, optimizer(options), callbacks=callbacks, progress=not options.quiet)
-    trainer.how_to_resume = lambda file: resuming(options.line, file)
+    trainer.how_to_resume, trainer.how_to_save = lambda file: resuming(options.line, file), "--checkpoint run.bpxp"
     sizes = {"epochs": options.epochs, "batch_size": options.batch_size}
     # The test set is seen once, at the end: what is watched while training is a part of the training set.
     validation = SHARE if len(training) >= 1 / SHARE else None

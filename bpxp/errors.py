@@ -10,7 +10,7 @@ import functools
 import os
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
 OWN = os.path.dirname(__file__) + os.sep, contextlib.__file__  # internal frames, skipped for the warning's line
@@ -30,7 +30,7 @@ def printable(text: str, *, keep: str = "") -> str:
 class _Report(Exception):
     """What errors and warnings have in common: the fields of a report, and its text.
 
-    ``where: what: got …, expected …. First bad index and count. Fix: a line of code. Nothing was changed. [BPX-E031]``
+    ``where: what: got …, expected …. First bad index and count. Fix: a line of code. [BPX-E031]``
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class _Report(Exception):
     fix : str, optional
         One line of code that would help.
     after : str, optional
-        How things stand now.
+        How things stand now, where the call could have changed something: "Nothing was changed".
 
     Attributes
     ----------
@@ -67,11 +67,17 @@ class _Report(Exception):
         expected: str = "",
         first: str = "",
         fix: str = "",
-        after: str = "Nothing was changed",
+        after: str = "",
     ) -> None:
         self.where, self.what, self.code = where, what, f"BPX-{code}"
         self.got, self.expected, self.first, self.fix, self.after = got, expected, first, fix, after
         super().__init__(printable(f"{self.sentences} [{self.code}]", keep="\n"))
+
+    def _say(self, after: str) -> None:
+        """Say how things stand now, unless it is said already."""
+        if not self.after:
+            self.after = after
+            self.args = (f"{self.sentences} [{self.code}]",)
 
     @property
     def sentences(self) -> str:
@@ -264,20 +270,35 @@ class LayerCheckError(BpxpError, AssertionError):
     report: Any = None
 
 
+NOTHING_CHANGED = "Nothing was changed"
+
+
+@contextlib.contextmanager
+def nothing_changed() -> Iterator[None]:
+    """Let the errors of a call that changes something say that it has not done so yet."""
+    try:
+        yield
+    except BpxpError as error:
+        error._say(NOTHING_CHANGED)
+        raise
+
+
 def warn(where: str, what: str, *, code: str, fix: str = "") -> None:
     """Warn by the same template, of the line outside of bpxp that called."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_code.co_filename.startswith(OWN):
         frame, level = frame.f_back, level + 1
-    warnings.warn(BpxpWarning(where, what, code=code, fix=fix, after=""), stacklevel=level)
+    warnings.warn(BpxpWarning(where, what, code=code, fix=fix), stacklevel=level)
 
 
 def suggestion(name: str, allowed: Iterable[str]) -> str:
-    """Return ``"Did you mean 'relu'?"`` for a near miss, an empty string otherwise."""
+    """Return ``"Did you mean 'relu'?"`` for a slip, an empty string otherwise: two letters too many or few at most."""
     import difflib
 
-    near = difflib.get_close_matches(name.lower(), list(allowed), n=1, cutoff=0.6)
-    return f"Did you mean {near[0]!r}?" if near else ""
+    alike = [other for other in allowed if abs(len(other) - len(name)) <= 2]
+    exchanged = [other for other in alike if sorted(other) == sorted(name.lower())]
+    nearest = exchanged or difflib.get_close_matches(name.lower(), alike, n=1, cutoff=0.75)
+    return f"Did you mean {nearest[0]!r}?" if nearest else ""
 
 
 # A code keeps its meaning for ever: a new kind of mistake gets a new one, and the code of a kind that no longer exists
@@ -374,4 +395,5 @@ CODES = {
     "W009": "A captured step differed from the eager step.",
     "W010": "Numbers that differ become equal in the network's dtype.",
     "W011": "The learning rate reaches its end long before the fit.",
+    "W020": "An input shape that looks channels-first.",
 }

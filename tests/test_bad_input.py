@@ -89,6 +89,11 @@ def make(row: Row, c: Case) -> None:
     assert row.error is BpxpWarning or c.unchanged()
 
 
+def changes(where: str) -> bool:
+    """Return whether a call changes the network when it succeeds."""
+    return where.startswith(("fit", "gradient_descent", "Network.params"))
+
+
 def tell(row: Row, error: BaseException) -> None:
     """Check what an error says."""
     text = "\n".join([str(error), *getattr(error, "__notes__", [])])
@@ -100,7 +105,8 @@ def tell(row: Row, error: BaseException) -> None:
     elif row.code:  # an OSError keeps its type
         assert f"[BPX-{row.code}]" in text
     if isinstance(error, BpxpError):
-        assert "Nothing was changed." in text or row.code == "E052"
+        # Said where the call could have changed something, and only there.
+        assert ("Nothing was changed." in text) == (row.code != "E052" and changes(error.where))
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.kind == "once"], ids=identity)
@@ -118,3 +124,30 @@ def test_every_mistake_has_a_row(promise):
     assert numbers == set(range(1, MISTAKES + 1))
     figure = f"{len(numbers)} of {MISTAKES}, made in {len(ROWS)} ways"
     promise("Invalid input answered by the documented exception, with place, cause and fix", figure)
+
+
+class Fails(bpxp.callbacks.Callback):
+    """A callback that raises one of the library's own errors, at a moment of the fit."""
+
+    def __init__(self, moment):
+        setattr(self, moment, self.fail)
+
+    def fail(self, *_):
+        raise bpxp.errors.InvalidValueError("here", "what a callback does not like", code="E002")
+
+
+@pytest.mark.parametrize(("moment", "changed"), [("on_fit_begin", False), ("on_epoch_end", True), ("on_fit_end", True)])
+def test_nothing_was_changed_is_said_where_it_is_true(backend, tmp_path, monkeypatch, moment, changed):
+    c = Case(backend, tmp_path, monkeypatch)
+    for _ in range(2):  # a second fit, too
+        before = state(c.net)
+        with pytest.raises(BpxpError) as caught:
+            c.fit(callbacks=[Fails(moment)])
+        assert ("Nothing was changed" in str(caught.value)) == (not changed) == (before == state(c.net))
+    assert "Nothing" not in str(proposed_name())
+
+
+def proposed_name():
+    with pytest.raises(BpxpError) as caught:
+        bpxp.History([{"loss": 1.0}])["val_loss"]
+    return caught.value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import re
 import subprocess
@@ -260,3 +261,13 @@ def test_interrupt(monkeypatch, capsys):
     monkeypatch.setattr(bpxp.Trainer, "fit", stop)
     assert main(["train"]) == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+def test_a_fix_is_an_option_on_the_command_line(capsys, monkeypatch):
+    monkeypatch.setattr("bpxp.backends.names._found", {})
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "cupy" else find(name))
+    assert main(["train", "--backend", "cupy"]) == 1
+    error = capsys.readouterr().err
+    assert "or --backend numpy" in error
+    assert "backend='numpy'" not in error

@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 from bpxp.backends.base import MEMBERS, Backend, missing_members
 from bpxp.backends.precision import parse_label, with_matmul
+from bpxp.core.aliases import meant
 from bpxp.errors import (
     BackendNotInstalledError,
     BackendNotUsableError,
     BpxpError,
     InvalidTypeError,
     InvalidValueError,
-    suggestion,
 )
 
 
@@ -32,10 +32,12 @@ class Library(NamedTuple):
 
 LIBRARIES = {
     "numpy": Library("numpy", "NumpyBackend", "pip install numpy"),
-    "cupy": Library("cupy", "CupyBackend", "pip install 'bpxp[cuda13]' (or cuda12, as nvidia-smi says)"),
-    "torch": Library("torch", "TorchBackend", "pip install 'bpxp[torch]'", ("", "cuda")),
-    "jax": Library("jax", "JaxBackend", "pip install 'bpxp[jax]'"),
-    "strict": Library("array_api_strict", "StrictBackend", "pip install 'bpxp[strict]'", ("", "device1"), True),
+    "cupy": Library(
+        "cupy", "CupyBackend", "pip install 'cupy-cuda13x[ctk]' nvmath-python (cuda12x where nvidia-smi says CUDA 12)"
+    ),
+    "torch": Library("torch", "TorchBackend", "pip install torch", ("", "cuda")),
+    "jax": Library("jax", "JaxBackend", "pip install jax"),
+    "strict": Library("array_api_strict", "StrictBackend", "pip install array-api-strict", ("", "device1"), True),
 }
 ENVIRONMENT = "BPXP_BACKEND"
 EAGER = ":eager"  # ends the name of a backend that captures no steps
@@ -168,7 +170,7 @@ def _made(name: str, where: str) -> Backend:
     if library not in LIBRARIES:
         working = ", ".join(key for key, info in available_backends().items() if info.available)
         what = f"unknown backend {name!r}; available: {working}"
-        raise InvalidValueError(where, what, code="E020", first=suggestion(library, [*LIBRARIES, "auto"]))
+        raise InvalidValueError(where, what, code="E020", first=meant(name, [*LIBRARIES, "auto"], "backend"))
     known = LIBRARIES[library]
     if importlib.util.find_spec(known.module) is None:
         what = f"{name!r} needs {known.module}, which is not installed"

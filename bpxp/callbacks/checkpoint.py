@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bpxp.callbacks.early_stopping import Best
+from bpxp.core.aliases import named_arguments
 from bpxp.core.atomic import check_writable
 from bpxp.core.checks import as_path, positive_int
 from bpxp.errors import InvalidValueError, warn
@@ -47,6 +48,7 @@ class Checkpoint(Callback):
     Also the file of a run can be opened with `Network.load`.
     """
 
+    @named_arguments
     def __init__(
         self,
         path: str | Path,

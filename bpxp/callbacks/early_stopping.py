@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from bpxp.core.aliases import meant, named_arguments
 from bpxp.core.checks import number, positive_int
 from bpxp.core.tree import tree_map
 from bpxp.errors import InvalidValueError
@@ -28,8 +29,10 @@ class Best:
         if self.monitor not in row:
             got, expected = repr(self.monitor), f"one of {', '.join(row)}"
             fix, after = "fit(…, validation=…) for the validation columns", "The network is as it was after this epoch"
-            what = "no such column"
-            raise InvalidValueError("monitor", what, code="E054", got=got, expected=expected, fix=fix, after=after)
+            first = meant(self.monitor, row, "column")
+            raise InvalidValueError(
+                "monitor", "no such column", code="E054", got=got, expected=expected, first=first, fix=fix, after=after
+            )
         value = self.sign * float(row[self.monitor])
         if not math.isfinite(value) or not value < self.value - self.min_delta:
             return False
@@ -65,6 +68,7 @@ class EarlyStopping(Callback):
         The epoch whose parameters were best.
     """
 
+    @named_arguments
     def __init__(
         self,
         monitor: str = "validation_loss",

@@ -8,8 +8,9 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from bpxp.core.aliases import meant
 from bpxp.core.memory import host_memory
-from bpxp.errors import InvalidTypeError, InvalidValueError, ParameterMemoryError, suggestion
+from bpxp.errors import InvalidTypeError, InvalidValueError, ParameterMemoryError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +26,7 @@ def positive_int(value: Any, where: str) -> int:
             where, "not an int", code="E001", got=f"{type(value).__name__} {value!r}", expected="an int >= 1"
         )
     if value < 1:
-        raise InvalidValueError(where, "must be >= 1", code="E002", got=str(value), expected=">= 1")
+        raise InvalidValueError(where, "must be >= 1", code="E002", got=str(value))
     return int(value)
 
 
@@ -121,9 +122,16 @@ def resolve(value: Any, kind: type[Any], table: Mapping[str, T], where: str, *, 
         what = f"neither a name nor {'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}"
         raise InvalidTypeError(where, what, code="E004", got=f"{type(value).__name__} {value!r}", fix=fix)
     if value not in table:
-        known, nearest = f"one of {', '.join(table)}", suggestion(value, table)
+        known, nearest = f"one of {', '.join(table)}", meant(value, table, kind.__name__)
         raise InvalidValueError(where, "unknown name", code="E003", got=repr(value), expected=known, first=nearest)
     return table[value]
+
+
+def one_of(value: Any, allowed: tuple[str, ...], where: str) -> None:
+    """Raise unless `value` is one of the words allowed."""
+    if value not in allowed:
+        expected = " or ".join(map(repr, allowed))
+        raise InvalidValueError(where, "unknown", code="E003", got=repr(value), expected=expected)
 
 
 def fits_in_memory(parameters: int, where: str) -> None:

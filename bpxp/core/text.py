@@ -30,6 +30,18 @@ def shell_word(text: str) -> str:
     )
 
 
+def in_options(error: Exception, options: Any) -> str:
+    """Return what an error says, the arguments of its fix as options: ``--backend numpy`` for backend='numpy'."""
+    import re
+
+    def option(found: re.Match[str]) -> str:
+        name, quoted, bare = found.groups()
+        return f"--{name.replace('_', '-')} {quoted or bare}" if hasattr(options, name) else found[0]
+
+    text, fix = str(error), getattr(error, "fix", "")
+    return text.replace(fix, re.sub(r"\b(\w+)=(?:'([^']*)'|([\w.]+))", option, fix)) if fix else text
+
+
 def say(text: object, *streams: Any) -> None:
     """Print lines on a stream, by default standard output, whatever the stream is and the lines contain.
 

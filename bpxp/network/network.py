@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 from bpxp.backends import Backend
 from bpxp.backends.dtypes import validate_dtype
 from bpxp.backends.precision import label
+from bpxp.core.aliases import named_arguments
 from bpxp.core.checks import number
 from bpxp.core.random import INIT, HostRandom, Seed, make_key, normalize_seed
 from bpxp.core.threefry import Key
 from bpxp.core.tree import leaves, tree_map
 from bpxp.core.typing import Array, Params, Shape
-from bpxp.errors import InvalidTypeError
+from bpxp.errors import InvalidTypeError, nothing_changed
 from bpxp.metrics import Metric
 from bpxp.network import parameters
 from bpxp.network.backend_choice import BackendReport, choose
@@ -91,6 +92,7 @@ class Network(Holder):
     [(2, 3), (3, 2)]
     """
 
+    @named_arguments
     def __init__(
         self,
         layers: Sequence[int | Layer],
@@ -203,6 +205,7 @@ class Network(Holder):
             value, grads = run((), (now.params, now.stats, now.key, batch))
         return self.xp.reshape(value, ()), grads
 
+    @nothing_changed()
     def gradient_descent(self, batch: tuple[Any, Any], learning_rate: float, weight: Any = None) -> None:
         """Take one step against the gradient of the mean loss over one mini-batch: p ← p − η ∂J/∂p.
 

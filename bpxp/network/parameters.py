@@ -10,7 +10,7 @@ from bpxp.backends import Array, Backend
 from bpxp.backends.dlpack import is_host_array
 from bpxp.core.tree import named_leaves, unflatten
 from bpxp.data.validation.inputs import adopt, as_host
-from bpxp.errors import InvalidValueError
+from bpxp.errors import InvalidValueError, nothing_changed
 
 
 def own(a: Any, backend: Backend, dtype: str) -> Array:
@@ -23,11 +23,13 @@ def moved(a: Any, backend: Backend, dtype: str) -> Array:
     return backend.asarray(a.astype(dtype if a.dtype.kind == "f" else np.int32, copy=False))
 
 
+@nothing_changed()
 def validate(new: Any, old: Any, backend: Backend, where: str) -> Any:
     """Return a copy of `new` on the backend, in the structure and dtypes of `old`; the first difference is an error."""
     wanted, found = dict(named_leaves(old)), dict(named_leaves(new))
     if list(wanted) != list(found):
-        got, expected = ", ".join(found) or "nothing", ", ".join(wanted)
+        got = (", ".join(found) or "nothing") if isinstance(new, tuple) else f"{type(new).__name__}, no tuple"
+        expected = ", ".join(wanted)
         raise InvalidValueError(where, "another structure", code="E016", got=got, expected=expected)
     for name, a in found.items():
         got, expected = f"shape {tuple(np.shape(a))}", f"shape {tuple(wanted[name].shape)}"

@@ -251,8 +251,8 @@ def _advice(costs: Costs, gpu: bool, at: Any) -> list[str]:
         return [f"memory-bound ({named}): fewer or cheaper elementwise layers, or a backend that fuses them (jax)"]
     better = _enough(costs, machine, at)
     batch = f"a batch of {better:,} or more" if better else "a larger batch"
-    if not gpu:
-        return [f"launch-bound ({named}): {batch}, or a backend that compiles the step (jax)"]
+    if not gpu:  # the step is captured, or compiled: nothing else launches fewer functions
+        return [f"launch-bound ({named}): {batch}"]
     advice = f"launch-bound ({named}): use {batch}"
     if costs.seconds(CPU_CORE) < costs.seconds(GPU):
         advice += f", or the CPU, where a core takes about {_time(costs.seconds(CPU_CORE))}"

@@ -140,7 +140,7 @@ def _inputs(
     order = order_of(features_of(data), spec.inputs.features, where)
     if order is not None:
         raw = place.xp.take(raw, place.asarray(np.asarray(order)), axis=1)
-    inputs.check_shape(tuple(raw.shape), spec.input_shape, where)
+    inputs.check_shape(tuple(raw.shape), spec.input_shape, where, x)
     pixels, integers = are_pixels(spec, data, raw, place), place.xp.isdtype(raw.dtype, "integral")
     found: Array | Rows
     if stay:

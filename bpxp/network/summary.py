@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from bpxp.backends import Backend
-from bpxp.backends.abstract.array import Meter, ShapeArray
+from bpxp.backends.abstract.array import Cost, Meter, ShapeArray
 from bpxp.backends.abstract.namespace import shape_namespace, shape_of
 from bpxp.backends.precision import label
 from bpxp.core.random import HostRandom
@@ -48,6 +48,8 @@ class LayerLedger(NamedTuple):
     forward_flops, backward_flops : int
         Floating-point operations of the matrix products, 2 for each multiply-add, per sample. The backward pass of the
         first layer with parameters does not compute dx.
+    forward_bytes, backward_bytes : int
+        What all other operations read and write, per sample: the cost of a normalisation, a pooling or an activation.
     kept_bytes : int
         What the layer keeps for the backward pass beside what the layers below keep already, per sample.
     not_counted : str
@@ -59,6 +61,8 @@ class LayerLedger(NamedTuple):
     parameters: int
     forward_flops: int
     backward_flops: int
+    forward_bytes: int
+    backward_bytes: int
     kept_bytes: int
     not_counted: str = ""
 
@@ -77,11 +81,15 @@ class Ledger(NamedTuple):
 
     def __str__(self) -> str:
         blocks = [_block(i, layer) for i, layer in enumerate(self.layers)]
-        costs = ((layer.forward_flops, layer.backward_flops, layer.kept_bytes) for layer in self.layers)
-        forward, backward, kept = map(sum, zip(*costs, strict=True))
+        forward, backward, kept = (
+            sum(getattr(layer, name) for layer in self.layers)
+            for name in ("forward_flops", "backward_flops", "kept_bytes")
+        )
+        moved = sum(layer.forward_bytes + layer.backward_bytes for layer in self.layers)
         total = (
             f"{self.parameters:,} parameters, {self.dtype}, backend {self.backend}; per sample "
-            f"{si(forward)}FLOP forward, {si(backward)}FLOP backward, {si(kept)}B kept for it"
+            f"{si(forward)}FLOP forward, {si(backward)}FLOP backward, "
+            f"{si(moved)}B moved outside of matrix products, {si(kept)}B kept for it"
         )
         if missing := sum(bool(layer.not_counted) for layer in self.layers):
             total += f", without {missing} layer{'s' * (missing > 1)} that {'are' if missing > 1 else 'is'} not counted"
@@ -98,13 +106,15 @@ def make_ledger(spec: Spec, backend: Backend, params: Params, stats: Any, key: A
     params, stats, key = tree_map(lambda a: shape_of(a, meter), (params, stats, key))
     x = xp.empty((SAMPLES, *spec.input_shape), dtype=getattr(xp, spec.dtype))
 
-    def run(function: Callable[..., Any], *args: Any, **context: Any) -> tuple[Any, int, str]:
-        """Return what the function returns, its FLOPs, and why it does not run on abstract arrays."""
+    def run(function: Callable[..., Any], *args: Any, **context: Any) -> tuple[Any, Cost, str]:
+        """Return what the function returns, its costs, and why it does not run on abstract arrays."""
         meter.start()
         try:
-            return function(*args, xp=xp, **context), meter.total.flops, ""
+            done = function(*args, xp=xp, **context)
+            products = meter.by_name.get("matmul", Cost())
+            return done, Cost(0, meter.total.bytes - products.bytes, products.flops), ""
         except Exception as error:  # a layer of the user's own may look at numbers, in any way
-            return None, 0, error.what if isinstance(error, BpxpError) else f"{type(error).__name__}: {error}"
+            return None, Cost(), error.what if isinstance(error, BpxpError) else f"{type(error).__name__}: {error}"
 
     # What is kept is what the whole network keeps: an activation may be applied after the pooling that follows it.
     whole, _, _ = run(spec.model.forward, params, x, **training(spec.model, stats, key, None))
@@ -120,7 +130,7 @@ def make_ledger(spec: Spec, backend: Backend, params: Params, stats: Any, key: A
     layers, dy, first = [], x, next((i for i, own in enumerate(params) if has_arrays(own)), len(params))
     for i in range(len(params) - 1, -1, -1):
         part, x, y, caches, forward, kept, reason = passes[i]
-        done, backward = None, 0
+        done, backward = None, Cost()
         if i >= first and not reason:
             function = part.backward if i > first else part.gradients
             done, backward, reason = run(function, params[i : i + 1], caches, dy)
@@ -130,8 +140,19 @@ def make_ledger(spec: Spec, backend: Backend, params: Params, stats: Any, key: A
             dy, (grads,) = x, done or params[i : i + 1]
         entries = tuple(_entries(part.layers[0], x.shape, y.shape, params[i], grads))
         size = sum(a.size for _, a in named_leaves(params[i]))
-        forward, backward, kept = (n // SAMPLES for n in (forward, backward, kept))
-        layers.append(LayerLedger(layer_name(part.layers[0]), entries, size, forward, backward, kept, reason))
+        layers.append(
+            LayerLedger(
+                layer_name(part.layers[0]),
+                entries,
+                size,
+                forward.flops // SAMPLES,
+                backward.flops // SAMPLES,
+                forward.bytes // SAMPLES,
+                backward.bytes // SAMPLES,
+                kept // SAMPLES,
+                reason,
+            )
+        )
     return Ledger(tuple(reversed(layers)), spec.dtype, label(backend))
 
 
@@ -174,9 +195,15 @@ def _block(i: int, layer: LayerLedger) -> str:
     if layer.not_counted:
         head += f"costs not counted ({printable(layer.not_counted)})"
     else:
-        head += f"{si(layer.forward_flops)}FLOP forward, {si(layer.backward_flops)}FLOP backward, "
+        head += f"{_cost(layer.forward_flops, layer.forward_bytes)} forward, "
+        head += f"{_cost(layer.backward_flops, layer.backward_bytes)} backward, "
         head += f"{si(layer.kept_bytes)}B kept, per sample"
     return "\n".join([head, textwrap.indent(table(layer.entries), "   ")])
+
+
+def _cost(flops: int, moved: int) -> str:
+    """Return the FLOPs of matrix products; what is moved, where there are none."""
+    return f"{si(flops)}FLOP" if flops or not moved else f"{si(moved)}B moved"
 
 
 def si(n: float) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bpxp.core.typing import Shape
-from bpxp.errors import InvalidTypeError, InvalidValueError
+from bpxp.errors import InvalidTypeError, InvalidValueError, warn
 from bpxp.nn import (
     ACTIVATIONS,
     Activation,
@@ -66,12 +66,13 @@ def build_model(
         entries = entries[1:]
         first = "sizes"
     else:
-        in_shape = _validate_shape(input_shape)
+        in_shape = validate_shape(input_shape, f"{WHERE}(input_shape=…)")
         if not entries:
             raise InvalidValueError(
                 f"{WHERE}({first}=…)", "no layers", code="E010", got="[]", fix="Network([30, 10], …)"
             )
-    initializer, between, last = get_initializer(init), get_activation(hidden), get_activation(output)
+    initializer = get_initializer(init)
+    between, last = get_activation(hidden, "hidden"), get_activation(output, "output")
     if isinstance(entries[-1], Activation) and not isinstance(last, Identity):
         got, fix = f"{type(entries[-1]).__name__}() at the end, and {type(last).__name__}()", "leave one of them out"
         raise InvalidValueError(f"{WHERE}(output=…)", "two activations of the output", code="E005", got=got, fix=fix)
@@ -79,6 +80,10 @@ def build_model(
     for i, entry in enumerate(entries):
         default = Identity() if _activated(entries[i + 1 :]) else between if i < len(entries) - 1 else last
         filled.append(_fill(entry, activation=default, initializer=initializer))
+    channels, *sides = in_shape
+    if channels in (1, 3) and len(sides) == 2 and sides[0] == sides[1] >= 8 and any(hasattr(e, "grid") for e in filled):
+        what, fix = f"{in_shape} looks channels-first; images are (height, width, channels)", f"{(*sides, channels)}"
+        warn(f"{WHERE}(input_shape=…)", what, code="W020", fix=f"input_shape={fix}, and np.moveaxis(x, 1, -1)")
     return Sequential(tuple(filled)), in_shape
 
 
@@ -119,22 +124,17 @@ def _validate_entries(layers: Any) -> list[int | Layer]:
     return entries
 
 
-def _validate_shape(input_shape: Any) -> Shape:
-    shape = (input_shape,) if isinstance(input_shape, numbers.Integral) else input_shape
+def validate_shape(shape: Any, where: str, name: str = "input_shape") -> Shape:
+    """Return the shape of a sample as a tuple of ints >= 1; an int is a shape of one axis."""
+    shape = (shape,) if isinstance(shape, numbers.Integral) else shape
     if not isinstance(shape, (tuple, list)) or not shape:
-        expected = "an int or a tuple of ints"
-        fix = "input_shape=(28, 28, 1)"
-        raise InvalidTypeError(
-            f"{WHERE}(input_shape=…)", "not a shape", code="E001", got=repr(input_shape), expected=expected, fix=fix
-        )
+        expected, fix = "an int or a tuple of ints", f"{name}=(28, 28, 1)"
+        raise InvalidTypeError(where, "not a shape", code="E001", got=repr(shape), expected=expected, fix=fix)
     for i, n in enumerate(shape):
         if isinstance(n, bool) or not isinstance(n, numbers.Integral):
-            what = f"input_shape[{i}] must be an int"
-            raise InvalidTypeError(f"{WHERE}(input_shape=…)", what, code="E001", got=f"{type(n).__name__} {n!r}")
+            raise InvalidTypeError(where, f"{name}[{i}] must be an int", code="E001", got=f"{type(n).__name__} {n!r}")
         if n < 1:
-            raise InvalidValueError(
-                f"{WHERE}(input_shape=…)", f"input_shape[{i}] must be >= 1", code="E002", got=str(n)
-            )
+            raise InvalidValueError(where, f"{name}[{i}] must be >= 1", code="E002", got=str(n))
     return tuple(int(n) for n in shape)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
+from bpxp.core.aliases import named_arguments
 from bpxp.core.checks import fits_in_memory, set_counts, set_field
 from bpxp.core.random import HostRandom
 from bpxp.core.typing import Array, Namespace, Shape
@@ -31,6 +32,7 @@ class ConvWeights(NamedTuple):
     W: Array
 
 
+@named_arguments
 @dataclass(frozen=True)
 class Conv2D:
     """Convolutional layer: every output pixel sees a window of the input, all through the same kernel.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
+from bpxp.core.aliases import named_arguments
 from bpxp.core.checks import fits_in_memory, set_counts, set_field
 from bpxp.core.random import HostRandom
 from bpxp.core.typing import Array, Namespace, Shape
@@ -22,6 +23,7 @@ class DenseParams(NamedTuple):
     b: Array
 
 
+@named_arguments
 @dataclass(frozen=True)
 class Dense:
     """Fully connected layer: every output sees every input.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bpxp.core.aliases import named_arguments
 from bpxp.core.checks import number, set_numbers
 from bpxp.core.random import HostRandom
 from bpxp.core.threefry import LEVELS, Key, bernoulli, level
@@ -12,6 +13,7 @@ from bpxp.equations import Equations
 from bpxp.errors import InvalidValueError
 
 
+@named_arguments
 @dataclass(frozen=True)
 class Dropout:
     """Multiply by a random mask in training; the identity in evaluation.

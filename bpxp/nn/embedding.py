@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from bpxp.core.aliases import named_arguments
 from bpxp.core.checks import fits_in_memory, set_counts, set_field
 from bpxp.core.random import HostRandom
 from bpxp.core.typing import Array, Namespace, Shape
@@ -23,6 +24,7 @@ class EmbeddingParams(NamedTuple):
     W: Array
 
 
+@named_arguments
 @dataclass(frozen=True)
 class Embedding:
     """Look up the vector of each id: (…,) becomes (…, dim).

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from bpxp.core.aliases import named_arguments
 from bpxp.core.checks import fits_in_memory, set_numbers
 from bpxp.core.random import HostRandom
 from bpxp.core.typing import Array, Namespace, Shape
@@ -49,6 +50,7 @@ class BatchNormCache(NamedTuple):
     batch: tuple[Array, Array, Array | None, Any] | None
 
 
+@named_arguments
 @dataclass(frozen=True)
 class BatchNorm:
     """Batch normalisation of each channel, the last axis: of feature vectors and of images.
@@ -215,6 +217,7 @@ class BatchNorm:
         return RunningStats(mean, var)
 
 
+@named_arguments
 @dataclass(frozen=True)
 class LayerNorm:
     """Layer normalisation of each sample (and place) over its features, the last axis: samples are independent.

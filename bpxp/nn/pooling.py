@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
+from bpxp.core.aliases import named_arguments
 from bpxp.core.checks import set_field
 from bpxp.core.random import HostRandom
 from bpxp.core.typing import Array, Namespace, Shape
@@ -68,6 +69,7 @@ class MaxPoolCache(NamedTuple):
     like: Array
 
 
+@named_arguments
 @dataclass(frozen=True)
 class MaxPool2D(_Pool2D):
     """The largest value of each window, y = max x; dx is dy where the window's first maximum is, else 0.
@@ -110,6 +112,7 @@ class MaxPool2D(_Pool2D):
         return xp.reshape(dx, (dy.shape[0], *cache.like.shape[1:])), ()
 
 
+@named_arguments
 @dataclass(frozen=True)
 class AvgPool2D(_Pool2D):
     """The mean of each window, y = Σ x/(kh kw); dx is the sum of dy/(kh kw) over the windows that see it.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bpxp.core.random import HostRandom
+from bpxp.core.tree import leaves
 from bpxp.core.typing import Params, Shape
 from bpxp.errors import InvalidTypeError, InvalidValueError, printable, suggestion
 from bpxp.nn.architecture import build_model, check_loss_fits
@@ -119,6 +120,11 @@ def specify(
     model, in_shape = build_model(layers, input_shape, hidden, output, init)
     known = get_loss(loss)
     params, out_shape = model.init(rng, in_shape)
+    for layer, own in zip(model.layers, params, strict=True):
+        for a in leaves(own):
+            if not hasattr(a, "dtype"):
+                what, fix = "the parameters are no tuple of arrays", "a NamedTuple of NumPy arrays"
+                raise InvalidTypeError(f"{type(layer).__name__}.init", what, code="E085", got=type(a).__name__, fix=fix)
     check_loss_fits(model, out_shape, known)
     spec = Spec(model, known, in_shape, out_shape, dtype)
     return spec.with_pixels(pixels, "Network(pixels=…)"), params

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from bpxp.core.aliases import named_arguments
 from bpxp.core.checks import set_numbers
 from bpxp.core.tree import tree_map
 from bpxp.core.typing import Array, Namespace, Params
@@ -13,6 +14,7 @@ from bpxp.optim.optimizer import Optimizer
 from bpxp.optim.schedules import Schedule
 
 
+@named_arguments
 @dataclass(frozen=True)
 class Adagrad(Optimizer):
     """A learning rate per parameter, which only falls: little for what moves often, much for what moves rarely.

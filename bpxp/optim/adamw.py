@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from bpxp.core.aliases import named_arguments
 from bpxp.equations import Equations
 from bpxp.optim.adam import Adam
 
 
+@named_arguments
 @dataclass(frozen=True)
 class AdamW(Adam):
     """Adam with decoupled weight decay.

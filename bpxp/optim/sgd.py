@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from bpxp.core.aliases import named_arguments
 from bpxp.core.checks import set_numbers
 from bpxp.core.tree import tree_map
 from bpxp.core.typing import Array, Namespace, Params
@@ -14,6 +15,7 @@ from bpxp.optim.optimizer import Optimizer
 from bpxp.optim.schedules import Schedule
 
 
+@named_arguments
 @dataclass(frozen=True)
 class SGD(Optimizer):
     """Go down the gradient of one mini-batch.

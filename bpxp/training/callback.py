@@ -14,6 +14,8 @@ from bpxp.training.run import FitProgress
 if TYPE_CHECKING:
     from pathlib import Path
 
+SAVING = "callbacks=[bpxp.callbacks.Checkpoint('run.bpxp')]"
+
 
 class Fit(Protocol):
     """What a callback is given: the trainer, as far as it may be read; only `stop` may be set.
@@ -124,9 +126,11 @@ def watches(callback: Callback) -> bool:
 
 def validate_callbacks(callbacks: Iterable[Callback]) -> list[Callback]:
     """Return callbacks as a list, or raise: each is an object with every member of the protocol."""
-    where, fix = "Trainer(callbacks=…)", "callbacks=[bpxp.callbacks.Checkpoint('run.bpxp')]"
+    where, fix = "Trainer(callbacks=…)", SAVING
     if not isinstance(callbacks, Iterable) or isinstance(callbacks, (str, bytes)):
-        got = f"the class {callbacks.__name__}" if isinstance(callbacks, type) else type(callbacks).__name__
+        cls = callbacks if isinstance(callbacks, type) else type(callbacks)
+        got = f"the class {cls.__name__}" if cls is callbacks else cls.__name__
+        fix = f"callbacks=[{cls.__name__}(…)]" if Callback in cls.__mro__ else fix
         raise InvalidTypeError(where, "not a list of callbacks", code="E004", got=got, fix=fix)
     found: list[Any] = list(callbacks)
     for callback in found:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, SupportsIndex
 
+from bpxp.core.aliases import meant
 from bpxp.core.text import table
 from bpxp.errors import NoSuchColumnError
 
@@ -21,6 +23,8 @@ class History:
     >>> history.append({"epoch": 1, "loss": 0.5})
     >>> history["loss"], history[-1], len(history)
     ([0.5], {'epoch': 1, 'loss': 0.5}, 1)
+    >>> "loss" in history, dict(history)
+    (True, {'epoch': [1], 'loss': [0.5]})
     """
 
     def __init__(self, rows: Iterable[dict[str, Any]] = ()) -> None:
@@ -30,13 +34,19 @@ class History:
         """Add an epoch."""
         self.rows.append(row)
 
-    def __getitem__(self, key: str | int) -> Any:
-        if isinstance(key, int):
+    def __getitem__(self, key: str | SupportsIndex | slice) -> Any:
+        if isinstance(key, slice):
+            return History(self.rows[key])
+        if hasattr(key, "__index__"):
             return self.rows[key]
         if key not in self.columns:
-            columns = ", ".join(self.columns) or "none yet"
-            raise NoSuchColumnError(f"history[{key!r}]", f"the columns are {columns}", code="E054")
-        return [row[key] for row in self.rows]
+            what = f"the columns are {', '.join(self.columns) or 'none yet'}"
+            first = meant(str(key), self.columns, "column")
+            raise NoSuchColumnError(f"history[{key!r}]", what, code="E054", first=first)
+        return [row.get(key, math.nan) for row in self.rows]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.columns or key in self.rows
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -47,12 +57,31 @@ class History:
     @property
     def columns(self) -> list[str]:
         """Names of the columns."""
-        return list(self.rows[0]) if self.rows else []
+        return list(dict.fromkeys(name for row in self.rows for name in row))
+
+    def keys(self) -> list[str]:
+        """Return the names of the columns: ``dict(history)`` is a dict of columns, ``list(history)`` the rows."""
+        return self.columns
+
+    def values(self) -> list[list[Any]]:
+        """Return the columns."""
+        return [self[name] for name in self.columns]
+
+    def items(self) -> list[tuple[str, list[Any]]]:
+        """Return names and columns."""
+        return list(zip(self.columns, self.values(), strict=True))
+
+    @property
+    def history(self) -> dict[str, list[Any]]:
+        """The columns by name, as Keras has them."""
+        return dict(self.items())
 
     def __repr__(self) -> str:
         if not self.rows:
             return "<History of 0 epochs>"
-        return table([self.columns, *([_cell(row[c]) for c in self.columns] for row in self.rows)], numbers=True)
+        return table(
+            [self.columns, *([_cell(row.get(c, math.nan)) for c in self.columns] for row in self.rows)], numbers=True
+        )
 
 
 def _cell(value: Any) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from bpxp.backends.base import option
 from bpxp.backends.precision import label
 from bpxp.core.tree import leaves
-from bpxp.errors import BpxpError, DeviceMemoryError, warn
+from bpxp.errors import NOTHING_CHANGED, BpxpError, DeviceMemoryError, warn
 from bpxp.network.network import Network
 from bpxp.network.prepare import HostSamples, count
 from bpxp.training.setup import FitSetup
@@ -50,7 +50,7 @@ class MemoryEstimate:
             self.keeps = False  # the fit matters more than finding where it diverges, if it does
             return
         if needed > self.memory.total and not getattr(self.net.backend.xp, "fuses", False):
-            raise self.error("Nothing was changed")
+            raise self.error(NOTHING_CHANGED)
         what = f"a step needs about {gib(needed)}, {gib(self.memory.free)} of {gib(self.memory.total)} are free"
         warn(f"fit(batch_size={self.setup.size})", what, code="W008", fix=self._fix(self.largest()))
 

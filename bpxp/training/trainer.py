@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from bpxp.backends import Step
 from bpxp.backends.capture import prove_within
-from bpxp.core.checks import as_path
+from bpxp.core.aliases import named_arguments
+from bpxp.core.checks import as_path, one_of
 from bpxp.core.text import say
-from bpxp.errors import DeviceMemoryError, FitInProgressError, InvalidValueError
+from bpxp.errors import NOTHING_CHANGED, BpxpError, DeviceMemoryError, FitInProgressError, InvalidValueError
 from bpxp.metrics import Metric
 from bpxp.network.network import Network, validate_network
 from bpxp.network.prepare import as_metrics
 from bpxp.network.step import TrainingStep
 from bpxp.optim import Optimizer, OptState, get_optimizer
-from bpxp.training.callback import Callback, validate_callbacks, watches
+from bpxp.training.callback import SAVING, Callback, validate_callbacks, watches
 from bpxp.training.divergence.monitor import DivergenceMonitor
 from bpxp.training.history import History, flat
 from bpxp.training.interrupts import NAMES, Interrupts
@@ -71,6 +72,7 @@ class Trainer:
     ['epoch', 'loss', 'validation_loss', 'validation_accuracy', 'learning_rate', 'seconds']
     """
 
+    @named_arguments
     def __init__(
         self,
         net: Network,
@@ -92,6 +94,7 @@ class Trainer:
         self._raised: Exception | None = None  # by a callback
         self._make_step: Callable[..., TrainingStep] = TrainingStep  # data-parallel runs have another
         self.how_to_resume: Callable[[str], str] = "trainer.fit(…, resume={!r})".format  # printed after an interrupt
+        self.how_to_save = SAVING
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in IN_A_FIT:
@@ -101,6 +104,7 @@ class Trainer:
             value = validate_network(value, "Trainer.net") if name == "net" else get_optimizer(value)
         super().__setattr__(name, value)
 
+    @named_arguments
     def fit(
         self,
         data: Any,
@@ -184,12 +188,12 @@ class Trainer:
             A checkpoint cannot be written: before the first step, or at the end, if the last one failed.
         """
         net = self.net
-        validate_epochs(epochs)
-        one_of(on_interrupt, ("raise", "return"), "fit(on_interrupt=…)")
-        one_of(on_divergence, ("locate", "raise"), "fit(on_divergence=…)")
         from bpxp.training import resume as saved_runs  # files are needed in a fit, not by `import bpxp`
 
         with self._claimed():
+            validate_epochs(epochs)
+            one_of(on_interrupt, ("raise", "return"), "fit(on_interrupt=…)")
+            one_of(on_divergence, ("locate", "raise"), "fit(on_divergence=…)")
             self._raised = None
             path = self._source(resume)
             saved = None if path is None else saved_runs.read(path, net)
@@ -299,9 +303,8 @@ class Trainer:
         """Save, and say how to go on."""
         self._call("on_pause", "interrupt")
         files = [str(c.saved) for c in self._savers if c.saved]
-        unsaved = "nothing is saved. callbacks=[bpxp.callbacks.Checkpoint('run.bpxp')] would do it"
+        unsaved, self.stop = f"nothing is saved, which {self.how_to_save} would do", by
         how = f"to go on: {self.how_to_resume(files[-1])}" if files else unsaved
-        self.stop = by
         with suppress(OSError, ValueError):  # a terminal that is gone
             say(f"{by} in {self.where}; {how}", sys.stderr)
 
@@ -312,7 +315,7 @@ class Trainer:
             return self._memory.error("Some parameters of the network may be a step ahead of the others", cause)
         monitor.put_back(last=True)
         before = self.net.epoch == run.first and not run.done
-        return self._memory.error("Nothing was changed" if before else f"The network is as it was: {self.where}", cause)
+        return self._memory.error(NOTHING_CHANGED if before else f"The network is as it was: {self.where}", cause)
 
     # ---------------------------------------------------------------- before it
 
@@ -324,8 +327,7 @@ class Trainer:
             return None
         if not self._savers:
             what = "the trainer has no Checkpoint that says where the run is saved"
-            fix = "Trainer(net, …, callbacks=[bpxp.callbacks.Checkpoint('run.bpxp')])"
-            raise InvalidValueError("fit(resume=True)", what, code="E055", fix=fix)
+            raise InvalidValueError("fit(resume=True)", what, code="E055", fix=f"Trainer(net, …, {SAVING})")
         return self._savers[0].newest()
 
     @property
@@ -352,11 +354,17 @@ class Trainer:
         net = self.net
         with net._held.lock:
             if net.training:
-                what = "this network is being fitted already"
-                raise FitInProgressError("fit", what, code="E051", fix="wait for the other fit, or use another Network")
+                what, fix = "this network is being fitted already", "wait for the other fit, or use another Network"
+                raise FitInProgressError("fit", what, code="E051", fix=fix, after=NOTHING_CHANGED)
             net.training = True
+        before, epoch = getattr(self, "run", None), net.epoch
         try:
             yield
+        except BpxpError as error:
+            run = getattr(self, "run", None)
+            if run is None or run is before or not (run.done or net.epoch > epoch or self.resumed_from):
+                error._say(NOTHING_CHANGED)
+            raise
         finally:
             net.training = False
 
@@ -416,10 +424,3 @@ class Trainer:
             if saver.saved is not None:
                 error.add_note(f"the run is saved; to go on: {self.how_to_resume(str(saver.saved))}")
             saver.saved = saver.saved or before
-
-
-def one_of(value: Any, allowed: tuple[str, ...], where: str) -> None:
-    """Raise unless `value` is one of the words allowed."""
-    if value not in allowed:
-        expected = " or ".join(map(repr, allowed))
-        raise InvalidValueError(where, "unknown", code="E003", got=repr(value), expected=expected)

@@ -67,7 +67,7 @@ def fake_cupy(c: Any, check_device: Callable[[str], None]) -> None:
     c.patch.setitem(sys.modules, "bpxp.backends.cupy.backend", module)
 
 
-@row(10, ImportError, "E021", "'cupy' needs cupy, which is not installed", "pip install 'bpxp[cuda13]'",
+@row(10, ImportError, "E021", "'cupy' needs cupy, which is not installed", "pip install 'cupy-cuda13x[ctk]'",
     "backend='numpy'")
 def cupy_is_not_installed(c):
     c.patch.setattr(names, "_found", {})
@@ -116,8 +116,11 @@ _option(14, {"dtype": "int32"}, TypeError, "E012", "Network(dtype=…)", "a floa
 _option(14, {"dtype": "float16"}, TypeError, "E012", "got 'float16'", "Fix: dtype='float32'")
 _option(14, {"dtype": np.int8}, TypeError, "E012", "a floating dtype among float32, float64")
 _option(15, {"hidden": "rel"}, ValueError, "E003", "one of identity, sigmoid", "Did you mean 'relu'?")
-_option(15, {"hidden": 3}, TypeError, "E004", "neither a name nor an Activation", "Fix: activation='relu'")
-_option(15, {"loss": "cross_entropy"}, ValueError, "E003", "one of softmax_cross_entropy")
+_option(15, {"hidden": 3}, TypeError, "E004", "neither a name nor an Activation", "Fix: hidden='relu'")
+_option(15, {"loss": "cross_entropy"}, ValueError, "E003", "Did you mean 'softmax_cross_entropy'?")
+_option(15, {"loss": "hinge"}, ValueError, "E003", "mean_absolute_error, huber, poisson. [")
+_option(15, {"init": "xavier_uniform"}, ValueError, "E003", "Did you mean 'glorot_uniform'?")
+_option(15, {"activation": "relu"}, TypeError, "E003", "Network(activation=…): unknown argument", "Fix: hidden=…")
 _option(15, {"init": "glorott"}, ValueError, "E003", "Did you mean 'glorot'?")
 _option(15, {"matmul": "tf23", "backend": "numpy"}, ValueError, "E024", "unknown precision 'tf23'",
     "Did you mean 'tf32'?")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import bpxp
-from bpxp import data
+from bpxp import data, nn
 from bpxp.backends import get_backend
 from bpxp.errors import BpxpWarning
 from mistakes.rows import INF, NAN, bad, named, ones, row
@@ -65,8 +65,8 @@ def polars_frame(**columns: Any) -> Any:
 FLOATS = [float(i) for i in range(20)]
 TEXTS = [str(i) for i in range(20)]
 
-bad("x", 28, "1-D", ones(784), ValueError, "E036", "must be 2-D (samples, features)", "got shape (784,)",
-    "x[None, :] for one sample, x[:, None] for one feature")
+bad("x", 28, "1-D", ones(784), ValueError, "E036", "must be 2-D (samples, features)", "got shape (784,), expected (n, 4)")
+bad("x", 28, "one sample", ones(4), ValueError, "E036", "got shape (4,)", "Fix: x[None, :], one sample")
 bad("x", 29, "images", ones(20, 2, 2), ValueError, "E036", "got shape (20, 2, 2)", "x.reshape(20, 4)", "nn.Flatten()")
 bad("x", 30, "None", lambda: None, TypeError, "E030", "x: is missing: got None")
 bad("x", 30, "a number", 3.0, TypeError, "E030", "x: a single number", "(n, 4)")
@@ -161,12 +161,12 @@ bad("y", 48, "None", lambda: None, TypeError, "E030", "y: is missing: got None")
 bad("y", 49, "too large", [0, 1, 2, 0, 7] + [0] * 14 + [9], ValueError, "E041", "y[4] = 7, but 3 classes need 0..2",
     "2 of 20 labels are out of range")
 bad("y", 49, "from one", [1, 2, 3, 1] * 5, ValueError, "E041", "y[2] = 3, but 3 classes need 0..2",
-    "Labels 1..n? Use y - 1")
+    "Labels 1..n? Use np.asarray(y) - 1")
 bad("y", 50, "negative", [0] * 19 + [-1], ValueError, "E041", "y[19] = -1, but 3 classes need 0..2", "1 of 20")
 bad("y", 51, "fractions", [0.0, 1.0, 2.0, 1.5] * 5, TypeError, "E042",
     "integer class ids are expected. y[3] = 1.5, 5 in all")
 bad("y", 52, "NaN", [0.0, NAN] * 10, ValueError, "E045", "10 NaN labels. First at [1]")
-bad("y", 51, "complex", [1j] * 20, TypeError, "E031", "y: complex128 not supported. Fix: pass y.real")
+bad("y", 51, "complex", [1j] * 20, TypeError, "E031", "y: complex128 not supported. Fix: pass np.real(y)")
 bad("y", 53, "sums", lambda: np.eye(3)[[0] * 20] + np.eye(3)[[1] * 20] * (np.arange(20) == 5)[:, None], ValueError,
     "E046", "row 5 sums to 2", "1 such rows", "binary_cross_entropy")
 bad("y", 53, "range", np.tile([2.0, -1.0, 0.0], (20, 1)), ValueError, "E046", "40 values are outside [0, 1]",
@@ -193,7 +193,7 @@ _target(54, "binary_cross_entropy", np.zeros(20), "E044", "y has shape (20,), th
 _target(54, "mean_squared_error", np.zeros(20), "E044", "y has shape (20,), the network has 3 outputs")
 _target(52, "mean_squared_error", np.full((20, 3), NAN), "E045", "60 values are NaN. First at [0, 0]")
 _target(52, "huber", np.full((20, 3), INF), "E045", "60 values are infinite. First at [0, 0]")
-_target(55, "mean_squared_error", np.zeros(20), "E044", "y has shape (20,), the predictions (20, 1). Fix: np.reshape(y, (-1, 1))",
+_target(55, "mean_squared_error", np.zeros(20), "E044", "y has shape (20,), the predictions (20, 1). Fix: y.reshape(-1, 1)",
     outputs=1)
 
 
@@ -225,6 +225,12 @@ def column_of_labels(c):
 @row(58, BpxpWarning, "W002", "all 20 labels are class 0", kind="backend")
 def a_single_class(c):
     c.fit(y=np.zeros(20, int))
+
+
+@row(58, BpxpWarning, "W002", "all 40 labels are class 1", kind="backend")
+def a_single_class_at_every_position(c):
+    net = bpxp.Network([nn.Dense(3)], input_shape=(2, 4), backend=c.backend, seed=0)
+    bpxp.Trainer(net, progress=False).fit((np.ones((20, 2, 4)), np.ones((20, 2), int)), epochs=1)
 
 
 def _fit(number: int, error: type[BaseException], code: str, *parts: str, **options: Any) -> None:

@@ -44,7 +44,8 @@ def test_as_text(backend):
     assert "1  Dense(3), Identity: 15 parameters, 24 FLOP forward, 24 FLOP backward" in text
     assert "0  ReLU: 0 parameters" in text
     assert text.endswith(
-        f"23 parameters, float32, backend {backend.name}; per sample 36 FLOP forward, 48 FLOP backward, 28 B kept for it"
+        f"23 parameters, float32, backend {backend.name}; per sample 36 FLOP forward, 48 FLOP backward, "
+        "236 B moved outside of matrix products, 28 B kept for it"
     )
 
 

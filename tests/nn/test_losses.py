@@ -335,7 +335,7 @@ def test_vector_is_never_broadcast_against_a_column(name, backend, on):
         InvalidValueError, match=begin + r"got y of shape \(20,\), expected \(20, 1\)\. Fix: y\[:, None\]"
     ):
         evaluate(CASES[name], backend, on, np.zeros((20, 1)), np.zeros(20))
-    with pytest.raises(InvalidValueError, match=begin + r"got y of shape \(1, 2\), expected \(3, 2\)\. Nothing"):
+    with pytest.raises(InvalidValueError, match=begin + r"got y of shape \(1, 2\), expected \(3, 2\)\. \[BPX"):
         evaluate(CASES[name], backend, on, np.zeros((3, 2)), np.zeros((1, 2)))
 
 
@@ -387,9 +387,7 @@ def test_hyper_parameters_are_plain_and_hashable():
 def test_loss_by_name_or_object():
     assert get_loss("huber") == Huber()
     assert get_loss(Huber(2.0)) == Huber(2.0)
-    with pytest.raises(
-        InvalidValueError, match=r"^loss: unknown name: .*Did you mean 'poisson'\? Nothing was changed\. \[BPX-E003\]$"
-    ):
+    with pytest.raises(InvalidValueError, match=r"^loss: unknown name: .*Did you mean 'poisson'\? \[BPX-E003\]$"):
         get_loss("poison")
     for wrong in (None, Huber, 3):
         with pytest.raises(InvalidTypeError, match="neither a name nor a Loss"):

@@ -100,7 +100,9 @@ def test_return_for_notebooks(tmp_path, capsys):
     trainer = bpxp.Trainer(net, callbacks=[send], progress=False)
     history = trainer.fit((X, Y), epochs=ENDLESS, batch_size=7, on_interrupt="return")
     assert (len(history), history is trainer.history, trainer.stop) == (1, True, "Ctrl-C")
-    assert "nothing is saved. callbacks=[bpxp.callbacks.Checkpoint('run.bpxp')]" in capsys.readouterr().err
+    assert (
+        "nothing is saved, which callbacks=[bpxp.callbacks.Checkpoint('run.bpxp')] would do" in capsys.readouterr().err
+    )
     with pytest.raises(ValueError, match="'raise' or 'return'"):
         fit(net, on_interrupt="stop")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,3 +139,177 @@ def test_wrong_losses_are_found(batch):
 
     with pytest.raises(GradientCheckError, match="ratio 5"):
         check_gradients(network("numpy", loss=Scaled()), *batch)
+
+
+# ---------------------------------------------------------------- kinks
+
+XOR = [[0, 0], [0, 1], [1, 0], [1, 1]], [[0], [1], [1], [0]]
+
+
+def xor(seed, hidden="relu", **options):
+    options = {"loss": "binary_cross_entropy", "backend": "numpy", **options}
+    return bpxp.Network([2, 4, 1], hidden=hidden, seed=seed, **options)
+
+
+def pooled(backend, seed, pool):
+    layers = [nn.Conv2D(3, 3, padding="same"), pool, nn.Conv2D(4, 2), nn.MaxPool2D(3, 2), nn.Flatten(), 3]
+    return bpxp.Network(layers, input_shape=(9, 9, 1), hidden="relu", init="he", backend=backend, seed=seed)
+
+
+@pytest.fixture
+def flat_images(rng):
+    """Images that are 0 outside of the middle: ties of every maximum, and ReLU at 0 where the biases are 0."""
+    x = np.zeros((4, 9, 9, 1))
+    x[:, 3:6, 3:6] = rng.integers(0, 3, (4, 3, 3, 1)) / 2
+    return x, [0, 1, 2, 0]
+
+
+def test_kinks_are_told_from_faults_and_counted(backend):
+    for seed in range(3):
+        report = check_gradients(xor(seed, backend=backend), *XOR)
+        kinks = {check.name: check.kinks for check in report.checks}
+        # x = (0, 0) and biases of 0: every hidden unit is at 0, and no weight of the first layer can move it.
+        assert (kinks["0/W"], kinks["0/b"], kinks["1/W"], kinks["1/b"], kinks["x"]) == (0, 4, 0, 0, 2)
+        assert report.worst < 1e-7
+        assert [str(kink) for kink in report.kinks] == ["layer 0 (ReLU): 4 of 16 outputs"]
+        assert "at kinks: layer 0 (ReLU): 4 of 16 outputs" in str(report)
+
+
+def test_without_kinks_the_report_is_silent(batch):
+    report = check_gradients(network("numpy", hidden="relu"), *batch)
+    assert report.kinks == ()
+    assert sum(check.kinks for check in report.checks) == 0
+    assert "kinks" not in str(report)
+
+
+@pytest.mark.parametrize("pool", [nn.MaxPool2D(2), nn.MaxPool2D(3, 1), nn.MaxPool2D(3, 2, 1)], ids=str)
+def test_ties_of_maxima(pool, flat_images):
+    for seed in range(3):
+        report = check_gradients(pooled("numpy", seed, pool), *flat_images)
+        assert report.worst < 1e-7
+        assert any("MaxPool2D" in kinks.part for kinks in report.kinks)
+
+
+@pytest.mark.parametrize("name", nn.ACTIVATIONS)
+def test_every_activation_at_zero(name):
+    for seed in range(2):
+        assert check_gradients(xor(seed, name), *XOR).worst < 1e-6
+
+
+@pytest.mark.parametrize("loss", ["mean_absolute_error", "huber"])
+def test_residuals_of_zero(loss, rng):
+    net = bpxp.Network([4, 5, 3], hidden="relu", loss=loss, backend="numpy", seed=1)
+    x = rng.normal(size=(6, 4))
+    x[:3] = 0.0
+    y = np.where(np.arange(6)[:, None] < 4, net.backend.to_numpy(net.predict(x)), 0.0)  # float32: nearly at the kink
+    assert check_gradients(net, np.zeros((6, 4)), np.zeros((6, 3))).worst < 1e-6
+    assert check_gradients(net, x, y).worst < 1e-6
+
+
+@dataclass(frozen=True)
+class AtZero(nn.Activation):
+    """ReLU, ELU or a square, whose derivative at exactly 0 is what it likes."""
+
+    function: str = "relu"
+    slope: float = 0.0
+
+    def forward(self, params, z, /, *, xp):
+        positive = xp.maximum(z, xp.zeros_like(z))
+        if self.function == "relu":
+            return positive, z
+        return (xp.where(z > 0.0, z, xp.expm1(z - positive)) if self.function == "elu" else z * z + z), z
+
+    def backward(self, params, z, da, /, *, xp):
+        at_zero = xp.astype(z == 0.0, z.dtype) * self.slope
+        if self.function == "relu":
+            slope = xp.astype(z > 0.0, z.dtype)
+        elif self.function == "elu":
+            slope = xp.where(z > 0.0, xp.ones_like(z), xp.exp(z)) * xp.astype(z != 0.0, z.dtype)
+        else:
+            slope = (2.0 * z + 1.0) * xp.astype(z != 0.0, z.dtype)
+        return da * (slope + at_zero), ()
+
+
+@pytest.mark.parametrize(
+    ("function", "slope", "right"),
+    [
+        *(("relu", slope, 0.0 <= slope <= 1.0) for slope in (0.0, 0.5, 1.0, 1.001, 2.0, -0.001, -1.0, math.nan)),
+        *(("elu", slope, slope == 1.0) for slope in (1.0, 0.0, 0.999, 1.001)),
+        *(("square", slope, slope == 1.0) for slope in (1.0, 0.0, 0.999, 1.001)),
+    ],
+)
+def test_a_wrong_value_at_a_kink_is_found_and_so_is_one_where_there_is_none(backend, function, slope, right):
+    net = xor(0, AtZero(function, slope), backend=backend)
+    if right:
+        assert check_gradients(net, *XOR).worst < 1e-6
+    else:
+        with pytest.raises(GradientCheckError, match="is wrong"):
+            check_gradients(net, *XOR)
+
+
+@dataclass(frozen=True)
+class Ties(nn.MaxPool2D):
+    """Max pooling that gives the gradient to every tied maximum, or a share of it to each."""
+
+    shared: bool = False
+
+    def forward(self, params, x, /, *, xp):
+        y, _ = super().forward(params, x, xp=xp)
+        return y, (x, y)
+
+    def backward(self, params, cache, dy, /, *, xp):
+        x, y = cache
+        large, delta = (xp.repeat(xp.repeat(a, 2, axis=1), 2, axis=2) for a in (y, dy))
+        cut = (slice(None), slice(large.shape[1]), slice(large.shape[2]))
+        tied = xp.astype(x[cut] == large, dy.dtype)
+        if self.shared:
+            n, h, w, c = tied.shape
+            count = xp.sum(xp.reshape(tied, (n, h // 2, 2, w // 2, 2, c)), axis=(2, 4))
+            tied = tied / xp.repeat(xp.repeat(count, 2, axis=1), 2, axis=2)
+        dx = xp.zeros_like(x)
+        dx[cut] = delta * tied
+        return dx, ()
+
+
+def test_a_gradient_that_every_tied_maximum_gets_is_wrong_and_a_share_of_it_is_right(flat_images):
+    def net(pool):
+        layers = [nn.Conv2D(3, 3, padding="same"), pool, nn.Flatten(), 3]
+        return bpxp.Network(layers, input_shape=(9, 9, 1), hidden="tanh", backend="numpy", seed=0)
+
+    x = np.ones((2, 9, 9, 1))  # ties that no weight breaks, and that each pixel does
+    for images, labels in (flat_images, (x, [0, 1])):
+        assert check_gradients(net(Ties(2, shared=True)), images, labels).worst < 1e-6
+        with pytest.raises(GradientCheckError, match=r"MaxPool2D|Ties|Conv2D"):
+            check_gradients(net(Ties(2)), images, labels)
+
+
+@pytest.mark.parametrize("mistake", ["one entry", "mean of biases", "not a number", "transposed", "dx"])
+@pytest.mark.parametrize("every_entry", [0, 1000])
+def test_mistakes_are_found_among_kinks(mistake, every_entry):
+    x = np.zeros((5, 4))
+    x[3:] = [[1.0, 0.5, -0.5, 2.0], [0.0, 1.0, 0.0, 3.0]]
+    layers = [4, nn.Dense(4, "relu"), Wrong(4, "relu", mistake=mistake), nn.Residual([nn.Dense(4, "relu")]), 3]
+    net = bpxp.Network(layers, hidden="relu", backend="numpy", seed=1, dtype="float64")
+    with pytest.raises(GradientCheckError, match=r"layer [01] \((Dense|Wrong)\)|∂J/∂x"):
+        check_gradients(net, x, [0, 1, 2, 0, 1], every_entry=every_entry)
+    layers[2] = nn.Dense(4, "relu")
+    right = bpxp.Network(layers, hidden="relu", backend="numpy", seed=1, dtype="float64")
+    assert sum(check.kinks for check in check_gradients(right, x, [0, 1, 2, 0, 1], every_entry=every_entry).checks)
+
+
+def test_a_container_of_kinks_that_forgets_a_path_is_found():
+    @dataclass(frozen=True)
+    class Forgets(nn.Residual):
+        def backward(self, params, cache, dy, /, *, xp):
+            dx, grads = super().backward(params, cache, dy, xp=xp)
+            return dx - dy, grads
+
+    x = np.zeros((4, 4))
+    x[2:] = 1.0
+    for kind, right in ((nn.Residual, True), (Forgets, False)):
+        net = bpxp.Network([4, nn.Dense(4, "relu"), kind([nn.Dense(4, "relu")]), 3], backend="numpy", seed=1)
+        if right:
+            check_gradients(net, x, [0, 1, 2, 0])
+        else:
+            with pytest.raises(GradientCheckError):
+                check_gradients(net, x, [0, 1, 2, 0])

@@ -61,7 +61,7 @@ class LimitedStep:
     number of threads OpenBLAS sums in another order, so a measurement could make a second run differ in its last bits.
     The shapes come from a run on abstract arrays (`bpxp.backends.abstract.namespace`) before the first real one.
 
-    Needs threadpoolctl (``pip install 'bpxp[threads]'``); without it nothing is limited. The environment variable
+    Needs threadpoolctl (``pip install threadpoolctl``); without it nothing is limited. The environment variable
     ``BPXP_THREADS`` is ``auto``, ``keep`` (leave BLAS as it is) or a number. The limit of BLAS is global: while a step
     runs, it holds for other Python threads too.
     """

@@ -32,7 +32,8 @@ def check_columns(frame: Any, where: str) -> None:
     for name, dtype in zip(frame.columns, frame.dtypes, strict=True):
         text = str(dtype).lower()
         if not any(word in text for word in ("int", "float", "bool", "double", "decimal")):
-            what, fix = f"column {name!r} is not numeric", f"x.drop(columns=[{name!r}]), or encode it"
+            drop = f"columns=[{name!r}]" if hasattr(frame, "iloc") else repr(name)  # pandas, or polars
+            what, fix = f"column {name!r} is not numeric", f"x.drop({drop}), or encode it"
             raise InvalidTypeError(where, what, code="E031", got=f"dtype {dtype}", expected="numbers", fix=fix)
 
 

@@ -17,6 +17,7 @@ from bpxp.backends.dlpack import library_of
 from bpxp.core.typing import Shape
 from bpxp.data.rows import Rows
 from bpxp.data.validation.columns import check_columns
+from bpxp.data.validation.rearrange import called, rearranged, vectors
 from bpxp.errors import BpxpError, InvalidTypeError, InvalidValueError
 
 BLOCK = 1 << 20  # numbers validated at a time: the array may be larger than memory
@@ -61,7 +62,8 @@ def as_host(a: Any, where: str) -> np.ndarray:
     if kind == "O":
         raise InvalidTypeError(where, f"dtype object; {_first_non_number(array)}", code="E031", expected="numbers")
     if kind == "c":
-        raise InvalidTypeError(where, f"{array.dtype} not supported", code="E031", fix=f"pass {name}.real")
+        fix = f"pass {name}.real" if hasattr(a, "real") else f"pass np.real({name})"
+        raise InvalidTypeError(where, f"{array.dtype} not supported", code="E031", fix=fix)
     if kind not in "biuf":
         got, fix = f"dtype {array.dtype}", "encode it as numbers"
         raise InvalidTypeError(where, "not numbers", code="E031", got=got, expected="integers or floats", fix=fix)
@@ -174,8 +176,8 @@ def all_finite(array: Array, backend: Backend) -> bool:
     return bool(backend.to_numpy(xp.all(xp.isfinite(array))))
 
 
-def check_shape(shape: Shape, in_shape: Shape, where: str) -> None:
-    """Raise unless `shape` is (n, *in_shape) with n >= 1, or samples that become vectors of this size."""
+def check_shape(shape: Shape, in_shape: Shape, where: str, x: Any) -> None:
+    """Raise unless `shape`, that of x, is (n, *in_shape) with n >= 1; the message has the line that makes it so."""
     got, size = f"shape {shape}", math.prod(in_shape)
     want = f"(n, {', '.join(map(str, in_shape))})"
     if shape == ():
@@ -186,25 +188,13 @@ def check_shape(shape: Shape, in_shape: Shape, where: str) -> None:
     if 0 in shape:
         what = "0 samples" if shape[0] == 0 else "0 features"
         raise InvalidValueError(where, what, code="E037", got=got, expected=want)
+    name = called(x, "x")
     if len(in_shape) == 1:
-        what, fix = _vectors(shape, size)
+        what, fix = vectors(shape, size, name)
     else:
         what = "not a batch of samples of the network's input shape"
-        fix = f"x.reshape({shape[0]}, {', '.join(map(str, in_shape))})" if math.prod(shape[1:]) == size else ""
-        fix = fix or ("x[None]" if shape == in_shape else "")
+        fix = rearranged(shape, in_shape, name, "torch" if library_of(x) == "torch" else "np")
     raise InvalidValueError(where, what, code="E036", got=got, expected=want, fix=fix)
-
-
-def _vectors(shape: Shape, size: int) -> tuple[str, str]:
-    """Return what is wrong with x for a network of `size` inputs, and a fix."""
-    if len(shape) == 1:
-        return "must be 2-D (samples, features)", "x[None, :] for one sample, x[:, None] for one feature"
-    if len(shape) == 2:
-        what = f"x has {shape[1]} features, the network expects {size}: in x W, axis 1 of x must be axis 0 of W"
-        if shape[0] == size:
-            return f"{what}; it looks transposed: x.T has shape {shape[::-1]}", "x.T"
-        return what, ""
-    return f"x has {math.prod(shape[1:])} numbers per sample, the network expects {size}", ""
 
 
 def not_finite(host: np.ndarray, dtype: str, where: str) -> InvalidValueError:
@@ -223,7 +213,10 @@ def not_finite(host: np.ndarray, dtype: str, where: str) -> InvalidValueError:
                 counts[name] = counts.get(name, 0) + int(bad.sum())
     if "bad" in firsts:
         what = f"{counts['nan']} NaN and {counts['inf']} inf"
-        fix = "keep = np.isfinite(x).all(axis=1); x, y = x[keep], y[keep], or fill the gaps"
+        each = "" if host.ndim == 2 else ".reshape(len(x), -1)"
+        alone = where.startswith(("predict", "logits"))  # without targets, which lose the same rows
+        kept = "x = np.asarray(x)[keep]" if alone else "x, y = (np.asarray(a)[keep] for a in (x, y))"
+        fix = f"keep = np.isfinite(x){each}.all(axis=1); {kept}, or fill the gaps"
         return InvalidValueError(where, what, code="E038", first=f"First at {firsts['bad']}", fix=fix)
     value = float(host[tuple(firsts["large"])])
     what = f"{value:g} exceeds the {dtype} maximum {largest:.2g}"

@@ -16,6 +16,7 @@ from bpxp.backends import Array, Backend
 from bpxp.backends.dlpack import is_host_array
 from bpxp.core.typing import Shape
 from bpxp.data.validation.inputs import BLOCK, adopt, as_host
+from bpxp.data.validation.rearrange import called
 from bpxp.errors import InvalidTypeError, InvalidValueError, warn
 
 
@@ -31,6 +32,7 @@ def as_targets(y: Any, kind: str, samples: int, out: Shape, backend: Backend, dt
 
 def host_targets(y: Any, kind: str, samples: int, out: Shape, backend: Backend, where: str) -> np.ndarray:
     """Return validated y on the host: int32 class indices (n, …), or (n, …, n_out) as given."""
+    name = called(y, "y")
     if not is_host_array(y):
         y = backend.to_numpy(adopt(y, backend, where))
     if _is_text(y):
@@ -43,8 +45,8 @@ def host_targets(y: Any, kind: str, samples: int, out: Shape, backend: Backend, 
         raise InvalidValueError(where, f"{samples} samples but {len(host)} labels", code="E040")
     column = (*out[:-1], 1)
     if kind == "classes" and host.shape[1:] in (out[:-1], column) and out != column:
-        return _class_indices(host, out[-1], len(out), where)
-    return _rows(host, kind, out, where)
+        return _class_indices(host, out[-1], len(out), where, name)
+    return _rows(host, kind, out, where, name)
 
 
 def _is_text(y: Any) -> bool:
@@ -53,7 +55,7 @@ def _is_text(y: Any) -> bool:
     return sample.dtype.kind in "US" or (objects and isinstance(sample.flat[0], str))
 
 
-def _class_indices(host: np.ndarray, classes: int, axes: int, where: str) -> np.ndarray:
+def _class_indices(host: np.ndarray, classes: int, axes: int, where: str, name: str) -> np.ndarray:
     """Return labels as int32, with so many axes, each in 0 … classes - 1."""
     if host.ndim > axes:
         pick = ":, " * (axes - 1) + ":, 0"
@@ -72,15 +74,15 @@ def _class_indices(host: np.ndarray, classes: int, axes: int, where: str) -> np.
     if bad.size:
         what = f"y{bad[0].tolist()} = {host[tuple(bad[0])]:g}, but {classes} classes need 0..{classes - 1}"
         first = f"{len(bad)} of {host.size} labels are out of range"
-        fix = "Labels 1..n? Use y - 1" if host.min() == 1 and host.max() == classes else ""
+        fix = f"Labels 1..n? Use {name} - 1" if host.min() == 1 and host.max() == classes else ""
         raise InvalidValueError(where, what, code="E041", first=first, fix=fix)
     return host.astype(np.int32)
 
 
-def _rows(host: np.ndarray, kind: str, out: Shape, where: str) -> np.ndarray:
+def _rows(host: np.ndarray, kind: str, out: Shape, where: str, name: str) -> np.ndarray:
     """Check targets with as many numbers per sample as the network has outputs."""
     if host.shape[1:] != out:
-        raise _misshapen(host, kind, out, where)
+        raise _misshapen(host, kind, out, where, name)
     found: dict[str, tuple[int, list[int]]] = {}  # count and first index of each kind
     for begin in range(0, len(host), rows := max(1, BLOCK // math.prod(out))):
         for what, bad in _mistakes(host[begin : begin + rows].astype(np.float64), kind):
@@ -94,18 +96,20 @@ def _rows(host: np.ndarray, kind: str, out: Shape, where: str) -> np.ndarray:
     return host
 
 
-def _misshapen(host: np.ndarray, kind: str, out: Shape, where: str) -> InvalidValueError:
+def _misshapen(host: np.ndarray, kind: str, out: Shape, where: str, name: str) -> InvalidValueError:
     """Return the error for targets of another shape than the outputs, with the likeliest cause as its fix."""
-    if (*host.shape[1:], 1) == out:
-        fix = f"np.reshape(y, {(-1, *out[:-1], 1)})"
+    each, fix, expected = math.prod(host.shape[1:]), "", str((*out,)).replace("(", "(n, ", 1).replace(",)", ")")
+    if each == math.prod(out):
         what = f"y has shape {host.shape}, the predictions {(len(host), *out)}"
-        return InvalidValueError(where, what, code="E044", fix=fix)
-    fix, outputs, expected = "", f"{out[-1]} outputs", str((*out,)).replace("(", "(n, ", 1).replace(",)", ")")
+        return InvalidValueError(where, what, code="E044", fix=f"{name}.reshape{(-1, *out)}")
+    outputs = f"{out[-1]} outputs"
     if len(out) > 1:
         outputs += f" at each of {' · '.join(map(str, out[:-1]))} positions"
         if kind == "classes":
             expected = f"{expected.rpartition(',')[0]}) or {expected}"
-        if host.ndim <= 2:
+        if kind == "classes" and each == math.prod(out[:-1]):
+            fix = f"{name}.reshape{(-1, *out[:-1])}"
+        elif each in (1, out[-1]):
             fix = "nn.Flatten() before the last dense layer, if a sample has one answer"
     elif kind == "labels" and host.ndim == 1:
         fix = "one column of 0/1 per label; for one class per sample use loss='softmax_cross_entropy'"
@@ -142,15 +146,17 @@ def _mistaken(host: np.ndarray, what: str, count: int, first: list[int], where: 
 
 def warn_single_class(y: np.ndarray, where: str) -> None:
     """Warn if all labels are the same class."""
-    if y.ndim == 1 and y.dtype.kind in "iu" and len(y) > 1 and (y == y[0]).all():
-        warn(where, f"all {len(y)} labels are class {int(y[0])}", code="W002")
+    if y.dtype.kind in "iu" and y.size > 1 and (y == y.flat[0]).all():
+        warn(where, f"all {y.size} labels are class {int(y.flat[0])}", code="W002")
 
 
 def as_weights(weight: Any, n: int, backend: Backend, dtype: str, where: str) -> Array | None:
     """Return one weight per sample on the backend, or None without weights."""
     if weight is None:
         return None
-    return backend.asarray(_in_dtype(_sample_weights(weight, n, backend, where), dtype, where))
+    return backend.asarray(
+        _in_dtype(_sample_weights(weight, n, backend, where), dtype, where, called(weight, "weight"))
+    )
 
 
 def _sample_weights(weight: Any, n: int, backend: Backend, where: str) -> np.ndarray:
@@ -168,12 +174,13 @@ def _sample_weights(weight: Any, n: int, backend: Backend, where: str) -> np.nda
     return host.astype(np.float64)
 
 
-def _in_dtype(weights: np.ndarray, dtype: str, where: str) -> np.ndarray:
+def _in_dtype(weights: np.ndarray, dtype: str, where: str, name: str) -> np.ndarray:
     """Return weights in the network's dtype; their sum, by which the loss is divided, must be finite and > 0."""
     with np.errstate(over="ignore", under="ignore"):
         cast = weights.astype(dtype)
         whole = float(cast.sum(dtype=dtype))
     if not 0.0 < whole < np.inf:
         what = f"the sum of the weights has to be a number > 0 in {dtype}"
-        raise InvalidValueError(where, what, code="E047", got=f"{float(weights.sum()):g}", fix="weight / weight.mean()")
+        fix = f"{name} / np.mean(weight)" if weights.any() else "a class weight > 0 for a class of the data"
+        raise InvalidValueError(where, what, code="E047", got=f"{float(weights.sum()):g}", fix=fix)
     return cast

@@ -52,7 +52,7 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-def get_activation(activation: Any) -> Activation:
+def get_activation(activation: Any, where: str = "activation") -> Activation:
     """Return an activation by its name, or the given object.
 
     Raises
@@ -66,5 +66,5 @@ def get_activation(activation: Any) -> Activation:
         what = "a softmax layer before the loss would apply softmax twice: losses take logits"
         got = repr(activation)
         fix = "leave it out; predict_proba(x), or nn.softmax(logits, xp=xp), reads the logits out"
-        raise InvalidValueError("activation", what, code="E013", got=got, expected="none on the last layer", fix=fix)
-    return resolve(activation, Activation, ACTIVATIONS, "activation", fix="activation='relu'")
+        raise InvalidValueError(where, what, code="E013", got=got, expected="none on the last layer", fix=fix)
+    return resolve(activation, Activation, ACTIVATIONS, where, fix=f"{where}='relu'")

@@ -84,7 +84,7 @@ def weighted_mean(each: Array, scale: Array | float, xp: Namespace) -> Array:
 def targets_like(logits: Array, y: Array, where: str, xp: Namespace) -> Array:
     """Return y in the dtype of the logits, after its shape was compared with theirs; y itself if it fits already."""
     if y.shape != logits.shape:
-        fix = "y[:, None]" if (*y.shape, 1) == logits.shape else ""
+        fix = f"y[{':' if y.ndim == 1 else '...'}, None]" if (*y.shape, 1) == logits.shape else ""
         what = "the shape of the targets is not that of the outputs"
         got = f"y of shape {tuple(y.shape)}"
         raise InvalidValueError(where, what, code="E044", got=got, expected=f"{tuple(logits.shape)}", fix=fix)

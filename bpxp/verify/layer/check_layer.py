@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 from bpxp.backends import Backend, available_backends, get_backend
 from bpxp.backends.names import backend_names
 from bpxp.backends.precision import label
+from bpxp.core.checks import positive_int
 from bpxp.core.typing import Shape
 from bpxp.errors import BpxpError, LayerCheckError
+from bpxp.nn.architecture import validate_shape
 from bpxp.verify.layer.case import Case
 from bpxp.verify.layer.rules import RULES, Rule
 
@@ -124,7 +126,8 @@ def check_layer(
     """
     asked = [backends] if isinstance(backends, (str, Backend)) else backends
     chosen, not_run = _usable(backend_names(tests=True, devices=True) if asked is None else asked, every=asked is None)
-    shape = (in_shape,) if isinstance(in_shape, int) else tuple(in_shape)
+    shape = validate_shape(in_shape, "check_layer(layer, in_shape)", "in_shape")
+    positive_int(batch, "check_layer(batch=…)")
     case = Case(layer, shape, chosen, x, batch, seed)
     checks = [_apply(rule, case) for rule in RULES]
     name = type(layer).__name__ if not isinstance(layer, type) else layer.__name__
@@ -153,7 +156,7 @@ def _broken(report: LayerReport) -> LayerCheckError:
     what = f"the layer breaks {len(lines)} of {len(report.checks)} rules: {', '.join(report.broken)}"
     if len(lines) > LINES:
         lines[LINES:] = ["  the others: error.report"]
-    error = LayerCheckError(f"check_layer({report.layer})", "\n".join([what, *lines]), code="E085", after="")
+    error = LayerCheckError(f"check_layer({report.layer})", "\n".join([what, *lines]), code="E085")
     error.report = report
     return error
 

@@ -16,7 +16,7 @@ import pytest
 import bpxp
 from bpxp import nn
 from bpxp.equations import Equations
-from bpxp.errors import LayerCheckError
+from bpxp.errors import BpxpError, LayerCheckError
 from bpxp.verify import check_layer
 from bpxp.verify.equations.catalogue import catalogue
 from bpxp.verify.layer.rules import RULES
@@ -385,3 +385,29 @@ def test_a_backend_that_does_not_work_is_told_and_one_that_was_asked_for_has_to(
 def test_the_guide_explains_every_rule():
     page = (Path(__file__).parents[3] / "docs" / "own-layers.md").read_text(encoding="utf-8")
     assert [rule.name for rule in RULES if f"| {rule.name} |" not in page] == []
+
+
+def test_samples_at_kinks():
+    # Where a layer has no derivative, its gradient has to be between those of both sides.
+    x = np.zeros((4, 3))
+    x[0] = [1.0, -1.0, 0.0]
+    assert not check_layer(nn.ReLU(), 3, x=x, backends=["numpy"]).broken
+    assert not check_layer(nn.MaxPool2D(2), (4, 4, 1), x=np.ones((3, 4, 4, 1)), backends=["numpy"]).broken
+
+    @dataclass(frozen=True)
+    class Steep(nn.ReLU):
+        def backward(self, params, cache, da, /, *, xp):
+            return da * xp.astype(cache >= 0.0, da.dtype) * 2.0, ()
+
+        def forward(self, params, z, /, *, xp):
+            return xp.maximum(z, xp.zeros_like(z)), z
+
+    with pytest.raises(LayerCheckError) as caught:
+        check_layer(Steep(), 3, x=x, backends=["numpy"])
+    assert "gradient" in caught.value.report.broken
+
+
+@pytest.mark.parametrize("in_shape", ["junk", None, (), (3, "a"), (2, 0), 2.5, -1])
+def test_a_shape_that_is_none(in_shape):
+    with pytest.raises(BpxpError, match=r"^check_layer\(layer, in_shape\): .*\[BPX-E00[12]\]$"):
+        check_layer(nn.Dense(3), in_shape, backends=["numpy"])

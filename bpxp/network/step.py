@@ -327,7 +327,7 @@ def gather(
     """
     x = as_floats(xp.take(data.x, rows, axis=0), dtype, xp=xp)
     y = xp.take(data.y, rows, axis=0)
-    weight = None if data.weight is None else xp.take(data.weight, rows)
+    weight = None if data.weight is None else xp.take(data.weight, rows, axis=0)
     n = data.x.shape[0] if samples is None else samples
     if n % data.batch_index.shape[0] == 0:
         return x, y, weight, None

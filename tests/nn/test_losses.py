@@ -309,6 +309,28 @@ def test_class_weights(dtype, backend, on):
         np.testing.assert_array_equal(backend.to_numpy(weight), [1.0, 4.0, 2.0, 4.0, 1.5])
 
 
+def test_a_weight_of_each_label(backend, on, rng):
+    loss = BinaryCrossEntropy(pos_weight=(1.0, 2.0, 0.5), label_smoothing=0.1)
+    z, y = rng.normal(size=(5, 3)), (rng.random((5, 3)) < 0.5).astype(float)
+    y[1, 2] = np.nan
+    weight = rng.integers(0, 4, (5, 3)).astype(float)
+    value, delta = (backend.to_numpy(a) for a in loss(*(on(backend, a) for a in (z, y, weight)), xp=backend.xp))
+    a, t = 1.0 / (1.0 + np.exp(-z)), 0.9 * y + 0.05
+    each = np.nan_to_num(-np.array([1.0, 2.0, 0.5]) * t * np.log(a) - (1.0 - t) * np.log(1.0 - a))
+    share = weight / weight.mean(axis=1).sum()
+    np.testing.assert_allclose(value, [np.sum(share * each)], rtol=1e-12)
+    slope = np.nan_to_num((1.0 - t) * a - np.array([1.0, 2.0, 0.5]) * t * (1.0 - a))
+    np.testing.assert_allclose(delta, share * slope, rtol=1e-11, atol=1e-16)
+    # Equal weights of the labels of a sample are a weight of the sample.
+    own = weight[:, 0] + 1.0
+    for a, b in zip(
+        loss(*(on(backend, a) for a in (z, y, np.repeat(own[:, None], 3, axis=1))), xp=backend.xp),
+        loss(*(on(backend, a) for a in (z, y, own)), xp=backend.xp),
+        strict=True,
+    ):
+        np.testing.assert_allclose(backend.to_numpy(a), backend.to_numpy(b), rtol=1e-12)
+
+
 def test_integer_weights_are_accepted(backend, on, rng):
     z, y = logits_and_targets(MeanSquaredError(), rng)
     weight = np.array([1, 0, 3, 1, 1])

@@ -65,6 +65,9 @@ CASES = {
     "rmsprop, images, augmentation": Case(
         IMAGE, optim.RMSprop(0.01, l2=0.01), images=True, augment=MOVES, validation=0.3, evaluate_train=True
     ),
+    "sgd, weights, classes": Case(
+        DENSE, optim.SGD(0.1), weight=np.arange(N) % 3 + 1, class_weight="balanced", validation=0.3, evaluate_train=True
+    ),
     "adagrad, weights": Case(RANDOM, optim.Adagrad(0.1, l1=0.001), weight=np.arange(N) % 3, shuffle=False),
 }
 

@@ -27,6 +27,7 @@ rng = np.random.default_rng(0)
 PIXELS = rng.integers(0, 256, (N, 5, 5, 1)).astype(np.uint8)
 X, Y = rng.normal(size=(N, 6)).astype(np.float32), rng.integers(0, 3, N)
 ROWS = rng.random((N, 3))
+LABELS = np.where(rng.random((N, 3)) < 0.1, np.nan, ROWS > 0.6)
 DENSE = [6, nn.Dense(8, activation="tanh"), 3]
 RANDOM = [6, nn.Dense(8, activation="relu"), nn.BatchNorm(), nn.Dropout(0.4), 3]
 IMAGE = [nn.Conv2D(3, 3, activation="relu"), nn.Flatten(), 3]
@@ -66,6 +67,9 @@ CASES = {
     "floats": Case(DENSE, X, Y),
     "whole batches, weights": Case(DENSE, X[:60], Y[:60], weight=np.arange(60) % 3, evaluate_train=True),
     "random layers, classes": Case(RANDOM, X, Y, class_weight="balanced", validation=0.3),
+    "labels, weights": Case(
+        DENSE, X, LABELS, loss="binary_cross_entropy", weight=np.arange(N) % 3, class_weight={1: 2.0}, validation=0.3
+    ),
     "of another dtype, in their order": Case(DENSE, X.astype(">f8"), Y, shuffle=False),
     "pixels, augmentation": Case(IMAGE, PIXELS, Y, augment=[augment.Affine(degrees=10, shift=1), augment.Mixup(0.2)]),
     "rows": Case(DENSE, X, ROWS, loss="mean_squared_error", evaluate_train=True),

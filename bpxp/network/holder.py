@@ -110,7 +110,7 @@ class Holder:
         if name in FIXED and "_compiled" in vars(self):
             what = "the network is made of it, it cannot be replaced"
             raise FixedAttributeError(f"Network.{name}", what, code="E058", fix=FIXED[name])
-        super().__setattr__(name, value)
+        object.__setattr__(self, name, value)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy of the network has; it is not being fitted, also if it was made in a callback."""

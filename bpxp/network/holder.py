@@ -115,7 +115,12 @@ class Holder:
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy of the network has; it is not being fitted, also if it was made in a callback."""
         own = vars(self) | {"_held": self._held.copy(), "training": False}
-        return own | {"_compiled": CompiledSteps(capture=self._compiled.capture)}
+        own["_compiled"] = CompiledSteps(capture=self._compiled.capture)
+        del own["xp"]  # functions of a library cannot be pickled
+        return own
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, xp=state["backend"].xp)
 
 
 def steps_of(key: Any, backend: Backend) -> int:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from bpxp.backends import Backend
 from bpxp.backends.base import option
-from bpxp.core.tree import tree_map
+from bpxp.core.tree import leaves, unflatten
 from bpxp.core.typing import Params
 from bpxp.errors import FitInProgressError
 from bpxp.optim import Optimizer, OptState
@@ -66,7 +66,7 @@ class Held:
         self._thread = self._readers = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Held, (self.backend, self.now)
+        return Held, (self.backend, self.lend(whole=True))
 
     # ---------------------------------------------------------------- reading
 
@@ -152,5 +152,4 @@ class Held:
 def copies(tree: T, backend: Backend) -> T:
     """Return a tree with copies of its arrays, on the device."""
     copied = option(backend, "copied") or functools.partial(backend.xp.asarray, copy=True)
-    done: T = tree_map(copied, tree)
-    return done
+    return unflatten(tree, map(copied, leaves(tree)))

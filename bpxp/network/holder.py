@@ -110,12 +110,17 @@ class Holder:
         if name in FIXED and "_compiled" in vars(self):
             what = "the network is made of it, it cannot be replaced"
             raise FixedAttributeError(f"Network.{name}", what, code="E058", fix=FIXED[name])
-        super().__setattr__(name, value)
+        object.__setattr__(self, name, value)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy of the network has; it is not being fitted, also if it was made in a callback."""
         own = vars(self) | {"_held": self._held.copy(), "training": False}
-        return own | {"_compiled": CompiledSteps(capture=self._compiled.capture)}
+        own["_compiled"] = CompiledSteps(capture=self._compiled.capture)
+        del own["xp"]  # functions of a library cannot be pickled
+        return own
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, xp=state["backend"].xp)
 
 
 def steps_of(key: Any, backend: Backend) -> int:

@@ -224,8 +224,11 @@ class Network(Holder):
         with self._held.lock:
             now = self._held.own("gradient_descent")
             run, opt = self._descent(rate)
-            params, self._plain, stats, key = run((now.params, opt, now.stats, now.key), arrays)
-            self._held.put(Numbers(params, stats, key, now.optimizer, now.opt))
+            state = now.params, opt, now.stats, now.key
+            after = run(state, arrays)
+            if after is not state:  # written in place
+                params, self._plain, stats, key = after
+                self._held.put(Numbers(params, stats, key, now.optimizer, now.opt))
 
     def logits(self, x: Any) -> Array:
         """Return the outputs of the last layer, (n, …, n_out): what the loss takes."""

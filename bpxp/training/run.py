@@ -158,6 +158,11 @@ class FitProgress:
             self.net._held.end(numbers(self.live, self.optimizer))
 
 
+def over() -> dict[str, Any]:
+    """Refuse the plan of a fit that is over: its data are let go."""
+    raise RuntimeError("a run can be saved during its fit: callbacks=[bpxp.callbacks.Checkpoint('run.bpxp')]")
+
+
 def numbers(state: State, optimizer: Optimizer) -> Numbers:
     """Return what a network holds of a state."""
     params, opt = swapped(state.params, state.opt)

@@ -30,7 +30,7 @@ from bpxp.training.interrupts import NAMES, Interrupts
 from bpxp.training.memory import MemoryEstimate, explained, no_memory_for_samples
 from bpxp.training.pacing import MARKS, Pace, chunks
 from bpxp.training.progress import Progress
-from bpxp.training.run import FitProgress
+from bpxp.training.run import FitProgress, over
 from bpxp.training.schedule_end import warn_early_end
 from bpxp.training.setup import FitSetup, validate_epochs
 
@@ -218,11 +218,15 @@ class Trainer:
             self._memory.check()
             self.run = setup.begin(net) if saved is None else saved_runs.restore(saved, net, setup)
             self.history, self.last_epoch = self.run.history, self.run.first + epochs
-            done = int(net.backend.to_numpy(self.run.state.opt.t)[0])
+            done = int(net.backend.to_numpy(self.run.live.opt.t)[0])
             warn_early_end(self.optimizer, done, self.last_epoch * setup.batches - self.run.steps, setup.batches)
             self.resumed_from, self.stop = ("", "") if saved is None else (saved.path, saved.stop)
-            with Interrupts() as interrupts, self._begun(), self._moments(saved):
-                self._train(setup, interrupts, self._bundle(bundle))
+            try:
+                with Interrupts() as interrupts, self._begun(), self._moments(saved):
+                    self._train(setup, interrupts, self._bundle(bundle))
+            finally:  # nothing is kept of the data
+                del self._memory
+                self._raised, self.run.plan = None, over
         if interrupts.heard and (on_interrupt == "raise" or interrupts.heard != signal.SIGINT):
             interrupts.pass_on()
         for callback in self.callbacks:

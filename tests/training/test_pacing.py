@@ -86,7 +86,7 @@ class Clock:
         self.waits = 0
         monkeypatch.setattr(module.time, "perf_counter", lambda: self.now)
         backend = SimpleNamespace(to_numpy=self.wait)
-        self.run = SimpleNamespace(net=SimpleNamespace(backend=backend, epoch=0), state=SimpleNamespace(position=0))
+        self.run = SimpleNamespace(net=SimpleNamespace(backend=backend, epoch=0), live=SimpleNamespace(position=0))
         self.run.done, self.asked = 0, 0
 
     def step(self, count):

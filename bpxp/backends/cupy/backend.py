@@ -10,6 +10,7 @@ import cupy
 import numpy as np
 
 from bpxp.backends.base import CREATION, FUNCTIONS, Step, StepFunction, namespace, no_such_device
+from bpxp.backends.copying import Named
 from bpxp.backends.cupy.cublas import Blas
 from bpxp.backends.cupy.cuda_graph import CupyGraph
 from bpxp.backends.cupy.prefetch import CupyCuda
@@ -33,7 +34,7 @@ def _on(device: Any, function: Any) -> Any:
     return there
 
 
-class CupyBackend:
+class CupyBackend(Named):
     """CuPy arrays on one device.
 
     Attributes

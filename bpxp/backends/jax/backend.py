@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bpxp.backends.base import State, Step, StepFunction, namespace, no_such_device
+from bpxp.backends.copying import Named
 from bpxp.backends.dlpack import DLPACK_DEVICES, host_array, import_array, is_host_array
 from bpxp.backends.prefetch import DEVICE_BYTES
 from bpxp.core.memory import Memory, host_memory
@@ -21,7 +22,7 @@ ALIGNMENT = 64  # bytes: JAX aliases host memory only at such addresses
 NO_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "Out of memory")  # XLA raises one type for every failure
 
 
-class JaxBackend:
+class JaxBackend(Named):
     """JAX arrays on one device; float64 needs ``jax.config.update("jax_enable_x64", True)``."""
 
     matmul = "float32"

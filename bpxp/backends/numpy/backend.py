@@ -8,6 +8,7 @@ import numpy as np
 
 from bpxp.backends.base import CACHE, Step, StepFunction, namespace
 from bpxp.backends.captured import CapturedStep
+from bpxp.backends.copying import Named
 from bpxp.backends.dlpack import host_array, import_array, is_host_array
 from bpxp.backends.numpy.capture import NumpyLibrary
 from bpxp.backends.numpy.threads import LimitedStep
@@ -75,7 +76,7 @@ LEAN = {"astype": _astype, "expand_dims": _expand_dims, "matrix_transpose": _mat
 LEAN |= {"max": _max, "sum": _sum, "take": _take}
 
 
-class NumpyBackend:
+class NumpyBackend(Named):
     """NumPy arrays; updates are in place, and a small step is captured and replayed."""
 
     name = "numpy"

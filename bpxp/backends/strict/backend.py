@@ -12,6 +12,7 @@ import array_api_strict as strict
 import numpy as np
 
 from bpxp.backends.base import Step, StepFunction, eager, namespace
+from bpxp.backends.copying import Named
 from bpxp.backends.dlpack import host_array, import_array, is_host_array
 from bpxp.core.memory import Memory, host_memory
 from bpxp.core.typing import Array
@@ -20,7 +21,7 @@ from bpxp.errors import DeviceMismatchError, InvalidValueError
 HOST = strict.Device("CPU_DEVICE")
 
 
-class StrictBackend:
+class StrictBackend(Named):
     """Arrays of array-api-strict on one of its devices."""
 
     matmul = "float32"

@@ -14,6 +14,7 @@ import torch
 
 from bpxp.backends.base import CACHE, Step, StepFunction, namespace, no_such_device
 from bpxp.backends.captured import CapturedStep
+from bpxp.backends.copying import Named
 from bpxp.backends.dlpack import host_array, import_array, is_host_array
 from bpxp.backends.numpy.backend import keep_freed_memory
 from bpxp.backends.numpy.threefry import threefry
@@ -79,7 +80,7 @@ NATIVE = {
 }
 
 
-class TorchBackend:
+class TorchBackend(Named):
     """Torch tensors on one device."""
 
     matmul = "float32"

@@ -367,4 +367,6 @@ CODES = {
     "W007": "A data set could not be cached.",
     "W008": "The device may have too little memory.",
     "W009": "A captured step differed from the eager step.",
+    "W016": "Samples far outside of the range of training.",
+    "W017": "Integers that look like pixels are not scaled.",
 }

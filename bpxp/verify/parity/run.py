@@ -56,7 +56,8 @@ def make_trial(net: Network, data: Any, *, batch_size: int, optimizer: Optimizer
     """
     size = positive_int(batch_size, f"{where}(batch_size=…)")
     given = samples(net, MADE * size) if data is None else data
-    prepared = prepare(net.spec, net.backend, given, None, None, where)
+    spec = net.spec.knows(pixels=False, range=None) if data is None else net.spec
+    prepared = prepare(spec, net.backend, given, None, None, where)
     x, y = (net.backend.to_numpy(a) for a in prepared[:2])
     weight = None if prepared[2] is None else net.backend.to_numpy(prepared[2])
     params, stats = tree_map(net.backend.to_numpy, (net.params, net.stats))

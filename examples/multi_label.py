@@ -41,7 +41,7 @@ train, test = bpxp.data.digits()
 x, y = pairs(train, 20_000, seed=1)
 x_test, y_test = pairs(test, 1_000, seed=2)
 
-net = bpxp.Network([128, 256, 10], hidden="relu", init="he", loss="binary_cross_entropy", seed=0)
+net = bpxp.Network([128, 256, 10], hidden="relu", init="he", loss="binary_cross_entropy", pixels=True, seed=0)
 trainer = bpxp.Trainer(net, bpxp.optim.Adam(0.002))
 trainer.fit((x, y), epochs=10, batch_size=100)
 

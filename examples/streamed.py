@@ -53,7 +53,7 @@ with tempfile.TemporaryDirectory() as folder:
     found = {}
     for resident in (False, True):
         data = bpxp.data.Dataset(mapped, y, name="enlarged digits", resident=resident)
-        net = bpxp.Network([784, 100, 10], hidden="relu", seed=0)
+        net = bpxp.Network([784, 100, 10], hidden="relu", pixels=True, seed=0)
         trainer = bpxp.Trainer(net, bpxp.optim.SGD(0.1), progress=False)
         history = trainer.fit(data, epochs=2, batch_size=64, validation=held_out)
         last = history[-1]

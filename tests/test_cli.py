@@ -120,6 +120,29 @@ def test_evaluate(model, capsys):
     assert re.search(r"^test accuracy: 0\.9\d+$", out, re.MULTILINE)
 
 
+def test_files_of_several_dtypes_do_not_change_each_other(model, capsys, tmp_path):
+    _, test = bpxp.data.digits()
+    names = []
+    for i, kind in enumerate(("uint8", "int64", "float32", "float64", "uint8")):
+        picture = test.x[i].astype(kind) / (255 if kind.startswith("f") else 1)
+        np.save(tmp_path / f"{i}.npy", picture.astype(kind))
+        names.append(str(tmp_path / f"{i}.npy"))
+    assert main(["predict", str(model), *names]) == 0
+    together = capsys.readouterr().out
+    for name in names:
+        assert main(["predict", str(model), name]) == 0
+    assert capsys.readouterr().out == together
+    assert [line.split()[1] for line in together.splitlines()] == [str(y) for y in test.y[:5]]
+
+
+def test_the_test_part_of_a_folder_may_have_more_classes(capsys, tmp_path):
+    for part, classes in (("train", 3), ("t10k", 4)):
+        bpxp.data.write_idx(tmp_path / f"{part}-images-idx3-ubyte", np.arange(480, dtype=np.uint8).reshape(30, 4, 4))
+        bpxp.data.write_idx(tmp_path / f"{part}-labels-idx1-ubyte", (np.arange(30) % classes).astype(np.uint8))
+    assert main(["train", str(tmp_path), "--epochs", "1", "--quiet"]) == 0
+    assert "test accuracy" in capsys.readouterr().out
+
+
 def test_predict_pictures(model, capsys, tmp_path):
     pillow = pytest.importorskip("PIL.Image")
     _, test = bpxp.data.digits()

@@ -44,7 +44,7 @@ class Bpxp:
     def network(self, backend: Any, seed: int) -> bpxp.Network:
         work = self.work
         if not work.is_image:
-            return bpxp.Network(work.widths, hidden=work.hidden, backend=backend, seed=seed)
+            return bpxp.Network(work.widths, hidden=work.hidden, pixels=True, backend=backend, seed=seed)
         layers: list[Any] = []
         for filters in work.filters:
             layers += [Conv2D(filters, 3, padding="same", activation="relu"), MaxPool2D(2)]

@@ -143,7 +143,7 @@ def _warn_of_bytes(spec: Spec, found: Range, x: Array | Rows, backend: Backend, 
     """Warn of whole numbers from 0 to 255, many in a sample, that nobody said are no pixels."""
     if spec.inputs.pixels != "auto" or found != (0.0, 255.0) or math.prod(spec.input_shape) < WIDE:
         return
-    few = x.read(0, min(len(x), 100)) if isinstance(x, Rows) else backend.to_numpy(x[:100, ...])
+    few = x.read(0, min(len(x), 100)) if isinstance(x, Rows) else backend.to_numpy(x[: min(100, x.shape[0]), ...])
     if np.array_equal(few, np.floor(few)):
         what = "whole numbers from 0 to 255 look like pixels, and are not scaled to 0 … 1"
         warn(where, what, code="W017", fix="net.pixels = True, or net.pixels = False for numbers that are no pixels")

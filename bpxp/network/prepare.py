@@ -157,7 +157,7 @@ def stays(spec: Spec, backend: Backend, data: Any, x: Any) -> bool:
     """Return whether samples stay on the host: because of `Dataset.resident`, or because the device has no room."""
     if isinstance(data, Dataset) and (data.backend is not None or data.resident is not None):
         return data.backend is None and not data.resident
-    if not isinstance(x, np.ndarray) or x.dtype.kind not in "biuf":
+    if not isinstance(x, np.ndarray) or x.dtype.kind not in "biuf" or x.dtype.isbuiltin == 2:  # float8_e5m2, say
         return False
     kind = np.dtype(np.uint8 if are_pixels(spec, data, x, get_backend("numpy")) else spec.dtype)
     if x.dtype == kind and x.flags.c_contiguous and option(backend, "shares_memory"):

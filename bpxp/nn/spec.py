@@ -80,7 +80,10 @@ class Spec:
     @functools.cached_property
     def takes_ids(self) -> bool:
         """Whether the inputs are ids of an `Embedding`: integers that are never pixels, and have no scale."""
-        return any(isinstance(layer, Embedding) for _, layer in walk(self.model))
+        try:
+            return any(isinstance(layer, Embedding) for _, layer in walk(self.model))
+        except InvalidTypeError:  # a layer names its children wrongly: it is refused where they are observed
+            return False
 
     def knows(self, **inputs: Any) -> Spec:
         """Return the spec with more known of its inputs: fields of `Inputs`."""
@@ -94,7 +97,7 @@ class Spec:
         if isinstance(pixels, str) and pixels not in PIXELS:
             got, expected, first = repr(pixels), "True, False, 'auto' or 'uint8'", suggestion(pixels, PIXELS)
             raise InvalidValueError(where, "unknown", code="E003", got=got, expected=expected, first=first)
-        if self.takes_ids and pixels not in (False, "auto"):
+        if pixels not in (False, "auto") and self.takes_ids:
             what = "the ids of an Embedding are no pixels"
             raise InvalidValueError(where, what, code="E005", got=repr(pixels), fix="pixels=False")
         return self.knows(pixels=pixels)

@@ -15,6 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from bpxp.core.content import LENGTH, what_it_is
 from bpxp.core.typing import Shape
 from bpxp.errors import (
     CheckpointCorruptError,
@@ -54,7 +55,7 @@ def make(tensors: dict[str, np.ndarray], description: Description, sums: dict[st
 def read(stream: IO[bytes], total: int, where: str) -> tuple[Description, Places]:
     """Return the description of a file of `total` bytes, and dtype and shape of its tensors, which fill the rest."""
     start = stream.read(9)
-    _refuse_other_formats(start, total, where)
+    _refuse_other_formats(start, stream, total, where)
     (size,) = struct.unpack("<Q", start[:8])
     if size > total - 8:
         got = f"a header of {size:,} bytes in {total:,} bytes"
@@ -70,13 +71,16 @@ def read(stream: IO[bytes], total: int, where: str) -> tuple[Description, Places
     return description, places
 
 
-def _refuse_other_formats(start: bytes, total: int, where: str) -> None:
+def _refuse_other_formats(start: bytes, stream: IO[bytes], total: int, where: str) -> None:
     """Raise for files of another format, by their first bytes."""
     zipped, pickled, hdf5 = b"PK\x03\x04", b"\x80", b"\x89HDF"
     if start.startswith((zipped, pickled, hdf5)) and start[8:9] != b"{":
         what = "a pickle, .pt, .npz or .h5 file, which can run code when it is read; bpxp refuses it"
         raise CheckpointFormatError(where, what, code="E061", fix="net.params = …, with arrays that you trust")
     if total < 10 or start[8:9] != b"{":
+        name, fix = what_it_is(start + stream.read(LENGTH))
+        if name:
+            raise CheckpointFormatError(where, f"not a checkpoint, but {name}", code="E061", fix=fix)
         what = "not a checkpoint, or a damaged one"
         raise CheckpointCorruptError(where, what, code="E060", got=f"{total:,} bytes", expected="a safetensors file")
 

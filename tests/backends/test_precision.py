@@ -113,7 +113,7 @@ def gradient_errors(backend, which):
     grads = []
     for place, dtype in ((backend, "float32"), ("numpy", "float64")):
         net = bpxp.Network(layers, backend=place, dtype=dtype, seed=0, **shape)
-        _, found = net.loss_and_gradients(train.x[:64].reshape(64, *net.input_shape), train.y[:64])
+        _, found = net.loss_and_gradients(train.x[:64], train.y[:64])
         grads.append([net.backend.to_numpy(a).astype(float) for layer in found for a in layer])
     return [np.linalg.norm(a - exact) / np.linalg.norm(exact) for a, exact in zip(*grads, strict=True)]
 
@@ -143,7 +143,7 @@ def test_the_digits_are_learned_as_well_and_weights_stay_in_float32(narrow):
     assert net.evaluate(test)["accuracy"] > 0.93  # float32: 0.94
     before = backend.to_numpy(net.params[0].W)
     assert before.dtype == np.float32
-    net.gradient_descent((train.x[:32].reshape(32, 64), train.y[:32]), learning_rate=1e-5)
+    net.gradient_descent((train.x[:32], train.y[:32]), learning_rate=1e-5)
     changed = np.abs(backend.to_numpy(net.params[0].W) - before)
     assert 0.0 < changed.max() < u * np.abs(before).max()  # a step that 16 bits would not feel
 

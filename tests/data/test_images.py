@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import random
+import subprocess
+import sys
 import tracemalloc
 import warnings
 
@@ -68,6 +70,154 @@ def test_files_and_shapes(tmp_path):
     assert np.array_equal(as_is, stroke(28, 28, 4, 12, 20, 4).astype(np.uint8))
 
 
+# ---------------------------------------------------------------- the same digit, saved in other ways
+
+INK = stroke(140, 100, 20, 30, 100, 20) + stroke(140, 100, 20, 30, 20, 50)  # an upright angle: no symmetry
+INK = np.minimum(INK, 255.0).astype(np.uint8)
+
+
+def clear(ink, grey, paper=0):
+    """The digit as transparency: `grey` where it is inked, and `paper`, which nobody sees, elsewhere."""
+    inked = ink[..., None] > 0
+    return np.where(inked, np.uint8([grey, grey, grey, 255]), np.uint8([paper, paper, paper, 0]))
+
+
+def turned(ink, orientation, kind):
+    """A picture as a camera saves it that was held so: upright after what EXIF's tag says."""
+    turns = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE"}
+    turns |= {6: "ROTATE_90", 7: "TRANSVERSE", 8: "ROTATE_270"}  # the inverse of what makes it upright
+    exif = pillow.Exif()
+    exif[0x0112] = orientation
+    return pillow.fromarray(255 - ink).transpose(pillow.Transpose[turns[orientation]]), {"exif": exif, "format": kind}
+
+
+def palette(transparent):
+    picture = pillow.fromarray(np.where(INK > 0, 1, 0).astype(np.uint8), "L").convert("P")
+    picture.putpalette([255, 255, 255, 0, 0, 0] if not transparent else [0, 0, 0, 0, 0, 0])
+    return picture, {"format": "PNG", **({"transparency": 0} if transparent else {})}
+
+
+def of(array, kind="PNG", **options):
+    return lambda: (pillow.fromarray(array), {"format": kind, **options})
+
+
+SAVED = {
+    "black on white": of(255 - INK),
+    "white on black": of(INK),
+    "colours": of(np.stack([255 - INK] * 3, axis=-1)),
+    "black ink, transparent": of(clear(INK, 0)),
+    "black ink, transparent white": of(clear(INK, 0, 255)),
+    "white ink, transparent": of(clear(INK, 255)),
+    "white ink, transparent white": of(clear(INK, 255, 255)),
+    "grey and transparent": of(clear(INK, 0)[..., 2:]),
+    "paper with transparent corners": lambda: (corners(), {"format": "PNG"}),
+    "palette": lambda: palette(False),
+    "palette with a transparent colour": lambda: palette(True),
+    "one bit": lambda: (pillow.fromarray(255 - INK).convert("1"), {"format": "PNG"}),
+    "16 bits": of((255 - INK).astype(np.uint16) * 257),
+    "16 bits of a TIFF": of((255 - INK).astype(np.uint16) * 257, "TIFF"),
+    "16 bits as 32": of((255 - INK).astype(np.int32) * 257, "TIFF"),
+    "8 bits as 32": of((255 - INK).astype(np.int32), "TIFF"),
+    "floats to 1": of((1 - INK / 255).astype(np.float32), "TIFF"),
+    "floats to 255": of((255 - INK).astype(np.float32), "TIFF"),
+    "floats to 65535": of((255 - INK).astype(np.float32) * 257, "TIFF"),
+    "CMYK": lambda: (pillow.fromarray(255 - INK).convert("CMYK"), {"format": "TIFF"}),
+    **{f"orientation {n}": (lambda n=n: turned(INK, n, "PNG")) for n in range(2, 9)},
+    **{f"orientation {n} of a TIFF": (lambda n=n: turned(INK, n, "TIFF")) for n in (3, 6)},
+}
+
+
+def corners():
+    rgba = np.stack([255 - INK] * 3 + [np.full_like(INK, 255)], axis=-1)
+    rgba[:10, :10] = rgba[-10:, -10:] = 0
+    return pillow.fromarray(rgba)
+
+
+@pytest.mark.parametrize("way", SAVED)
+def test_a_digit_is_the_same_however_it_was_saved(way, tmp_path):
+    picture, options = SAVED[way]()
+    picture.save(tmp_path / "x", **options)
+    pillow.fromarray(INK).save(tmp_path / "plain", format="PNG")
+    right = load_digit(tmp_path / "plain", (28, 28, 1)).astype(int)
+    assert right.sum() > 10_000
+    assert np.abs(load_digit(tmp_path / "x", (28, 28, 1)) - right).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("picture", "text"),
+    [
+        (np.full((50, 50), 255, np.uint8), "an empty page.*greys from 255 to 255"),
+        (np.zeros((50, 50), np.uint8), "an empty page"),
+        (np.full((50, 50), 200, np.uint8) + (np.arange(2500).reshape(50, 50) % 7).astype(np.uint8), "an empty page"),
+        (np.zeros((50, 50, 4), np.uint8), "an empty page"),
+        (np.full((50, 50, 4), np.uint8([255, 255, 255, 0])), "an empty page"),
+        (
+            np.linspace(-1, 1, 2500, dtype=np.float32).reshape(50, 50),
+            r"no shades of grey: got -1 … 1, expected 0 … 1 or",
+        ),
+        (np.linspace(0, 1e6, 2500, dtype=np.float32).reshape(50, 50), "no shades of grey: got 0 … 1e[+]06"),
+        (np.full((50, 50), np.nan, np.float32), "no shades of grey: got NaN or inf"),
+        (np.arange(2500, dtype=np.int32).reshape(50, 50) - 7, "no shades of grey: got -7"),
+    ],
+    ids=["white", "black", "noise", "clear", "clear white", "negative", "no scale", "NaN", "negative integers"],
+)
+def test_pictures_without_a_digit_are_refused(picture, text, tmp_path):
+    pillow.fromarray(picture).save(tmp_path / "x.tiff")
+    with pytest.raises(DatasetFormatError, match=rf"{text}.*BPX-E075"):
+        load_digit(tmp_path / "x.tiff", (28, 28, 1))
+
+
+def test_pillows_limit_of_pixels_is_the_limit(tmp_path, monkeypatch):
+    pillow.fromarray(INK).save(tmp_path / "x.png")
+    for limit in (INK.size - 1, INK.size // 3):  # Pillow warns of the one, and refuses the other
+        monkeypatch.setattr(pillow, "MAX_IMAGE_PIXELS", limit)
+        with pytest.raises(DatasetFormatError, match="too many pixels.*BPX-E075"):
+            load_digit(tmp_path / "x.png", (28, 28, 1))
+    monkeypatch.setattr(pillow, "MAX_IMAGE_PIXELS", INK.size)
+    load_digit(tmp_path / "x.png", (28, 28, 1))
+
+
+@pytest.mark.parametrize("mode", ["1", "RGB", "RGBA", "P", "I;16", "F"])
+def test_the_memory_for_a_picture_is_bounded(mode, tmp_path):
+    # In a process of its own: Pillow's memory is not Python's.
+    n = 3000
+    ink = np.zeros((n, n), np.uint8)
+    ink[9:-9, 9 : n // 2] = 255
+    made = {"I;16": lambda: ink.astype(np.uint16) * 257, "F": lambda: ink.astype(np.float32)}
+    made["RGBA"] = lambda: np.stack([ink * 0, ink, ink, ink], axis=-1)
+    picture = pillow.fromarray(made[mode]()) if mode in made else pillow.fromarray(ink).convert(mode)
+    picture.save(tmp_path / "x", format="TIFF" if mode == "F" else "PNG")
+    program = f"""
+import resource
+from bpxp.data.images import load_digit
+from PIL import Image
+load_digit({str(tmp_path / "small")!r}, (28, 28, 1))  # what is imported
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+load_digit({str(tmp_path / "x")!r}, (28, 28, 1))
+print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / {n * n})
+"""
+    picture.resize((300, 300), pillow.Resampling.NEAREST).save(
+        tmp_path / "small", format="TIFF" if mode == "F" else "PNG"
+    )
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert float(printed) <= 8.0
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"<!DOCTYPE html><html>404</html>", r"a web page \(HTML\)"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer.*Fix: git lfs pull"),
+        (b"PK\x03\x04" + bytes(60), "a zip archive.*Fix: unzip it"),
+    ],
+)
+def test_what_is_no_picture_is_named(content, text, tmp_path):
+    for name in ("x.png", "x.npy"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DatasetFormatError, match=f"not a picture, but {text}"):
+            load_digit(tmp_path / name, (28, 28, 1))
+
+
 def test_networks_that_take_no_pictures():
     assert picture_size((64,)) == (8, 8)
     for shape in ((10,), (28, 28, 3), (2, 2, 2, 2)):
@@ -101,7 +251,7 @@ def test_arrays_that_are_none(tmp_path):
         path.write_bytes(content.getvalue())
         tracemalloc.start()
         try:
-            with pytest.raises(DatasetFormatError, match="not an array of numbers"):
+            with pytest.raises(DatasetFormatError, match="not an array of numbers|a zip archive|an empty"):
                 load_digit(path, (16,))
             assert tracemalloc.get_traced_memory()[1] < 1 << 20
         finally:

@@ -67,7 +67,8 @@ TEXTS = [str(i) for i in range(20)]
 
 bad("x", 28, "1-D", ones(784), ValueError, "E036", "must be 2-D (samples, features)", "got shape (784,), expected (n, 4)")
 bad("x", 28, "one sample", ones(4), ValueError, "E036", "got shape (4,)", "Fix: x[None, :], one sample")
-bad("x", 29, "images", ones(20, 2, 2), ValueError, "E036", "got shape (20, 2, 2)", "x.reshape(20, 4)", "nn.Flatten()")
+bad("x", 29, "images", ones(20, 2, 3), ValueError, "E036", "x has 6 numbers per sample, the network expects 4",
+    "got shape (20, 2, 3), expected (n, 4)")
 bad("x", 30, "None", lambda: None, TypeError, "E030", "x: is missing: got None")
 bad("x", 30, "a number", 3.0, TypeError, "E030", "x: a single number", "(n, 4)")
 bad("x", 30, "a dict", lambda: {"a": 1.0}, TypeError, "E030", "x: not an array: got dict")

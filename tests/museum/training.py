@@ -57,17 +57,15 @@ NETWORKS: dict[str, tuple[list[Any], dict[str, Any], Any]] = {
 
 
 @functools.cache
-def digits(images: bool) -> Any:
-    parts = bpxp.data.digits()
-    return parts if images else tuple(part.flatten() for part in parts)
+def digits() -> Any:
+    return bpxp.data.digits()
 
 
 def fit(name: str, factor: float, epochs: int) -> tuple[list[float], float]:
     """Return the loss of each epoch, and the accuracy on the digits for testing at the end."""
     layers, options, optimizer = NETWORKS[name]
-    images = isinstance(layers[0], nn.Conv2D)
-    train, test = digits(images)
-    shape = {"input_shape": (8, 8, 1)} if images else {}
+    train, test = digits()
+    shape = {"input_shape": (8, 8, 1)} if isinstance(layers[0], nn.Conv2D) else {}
     net = bpxp.Network(layers, **options, **shape, backend="numpy", seed=0)
     regression = net.loss.targets == "values"
     y = nn.one_hot(train.y, 10, dtype=net.xp.float32, xp=net.xp) if regression else train.y

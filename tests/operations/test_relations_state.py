@@ -95,6 +95,7 @@ def test_how_numbers_lie_in_memory_does_not_matter(given):
 @relation(given=networks("float64"), n=st.integers(1, 20))
 def test_bytes_are_pixels(given, n):
     net, _ = given
+    net.pixels = True
     x = np.arange(n * net.input_shape[0], dtype=np.uint8).reshape(n, -1) * 7
     close(net.logits(x), net.logits(x / 255.0), 1e-10)
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from bpxp.core.atomic import write_atomically
 from bpxp.core.checks import as_path
+from bpxp.core.content import LENGTH, what_it_is
 from bpxp.errors import DatasetChecksumError, DatasetFormatError, InvalidTypeError, InvalidValueError
 
 # The third byte of the magic number; the fourth is the number of dimensions.
@@ -169,7 +170,9 @@ def _header(
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in DTYPES or not 1 <= magic[3] <= MAX_DIMENSIONS:
         got = f"magic number {magic.hex(' ') or '(empty)'}"
         expected = "00 00, a dtype (08, 09, 0b, 0c, 0d, 0e), 1 to 32 dimensions; or gzip"
-        raise DatasetFormatError(where, "not an IDX file", code="E070", got=got, expected=expected)
+        name, fix = what_it_is(magic + body.read(LENGTH))
+        what = f"not an IDX file, but {name}" if name else "not an IDX file"
+        raise DatasetFormatError(where, what, code="E070", got=got, expected=expected, fix=fix)
     dimensions = body.read(4 * magic[3])
     if len(dimensions) < 4 * magic[3]:
         raise _damaged(where, "truncated within the header", f"{4 + len(dimensions)} bytes", f"{4 + 4 * magic[3]}")

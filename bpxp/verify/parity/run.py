@@ -57,7 +57,8 @@ def make_trial(net: Network, data: Any, *, batch_size: int, optimizer: Optimizer
     """
     size = positive_int(batch_size, f"{where}(batch_size=…)")
     given = samples(net, MADE * size) if data is None else data
-    prepared = prepare(net.spec, net.backend, given, None, where)
+    spec = net.spec.knows(pixels=False, range=None) if data is None else net.spec
+    prepared = prepare(spec, net.backend, given, None, where)
     x, y = (net.backend.to_numpy(a) for a in prepared[:2])
     weight = prepared[2]
     if weight is not None:

@@ -197,6 +197,22 @@ def test_bytes_are_pixels_whatever_holds_them(backend, oddity, tmp_path):
     assert results(SAMPLES[oddity](PIXELS, tmp_path), Y) == scaled
 
 
+@pytest.mark.parametrize("kind", ["bfloat16", "float8_e4m3fn", "float8_e5m2"])
+@pytest.mark.parametrize("library", ["torch", "jax", "ml_dtypes"])
+def test_narrow_floats_of_other_libraries_are_the_same_numbers(results, library, kind):
+    # Sixteenths up to 40/16 need six bits: they are rounded before, so that each format holds them.
+    x = (np.sign(X) * np.exp2(np.round(np.log2(np.abs(X) + 1 / 16)))).astype(np.float32)
+    if library == "torch":
+        given = of_torch(x).to(getattr(pytest.importorskip("torch"), kind))
+    else:
+        narrow = getattr(pytest.importorskip("ml_dtypes"), kind)
+        given = of_jax(x).astype(narrow) if library == "jax" else x.astype(narrow)
+    assert results(given, Y) == results(x, Y)
+    weight = np.exp2(np.arange(23) % 4).astype(np.float32)
+    narrow_weight = of_torch(weight).to(given.dtype) if library == "torch" else weight.astype(given.dtype)
+    assert results.net.evaluate(x, Y, weight=narrow_weight) == results.net.evaluate(x, Y, weight=weight)
+
+
 @pytest.mark.parametrize("rows", [slice(0, 1), slice(22, 23)])
 def test_one_sample(backend, rows):
     net = bpxp.Network([4, 3], backend=backend, seed=0)

@@ -68,10 +68,11 @@ class NamespaceOptions:
 class BackendOptions:
     """What a backend may have beside the members of `Backend`, and the defaults where it does not; see `option`.
 
-    All of it is about data sets larger than the device's memory.
-
     Attributes
     ----------
+    here : callable or None
+        ``here()`` is a context in which operators compute on the backend's device, see `bpxp.backends.device`. None:
+        they do anyway. The rest is about data sets larger than the device's memory.
     prefetch : callable or None
         ``prefetch(kinds, rows)`` returns a double buffer for samples, see `bpxp.backends.prefetch`. None: `asarray`
         copies each half.
@@ -81,6 +82,7 @@ class BackendOptions:
         Whether `asarray` takes an array of NumPy as it is, so that it needs no memory.
     """
 
+    here: Callable[[], Any] | None = None
     prefetch: Callable[..., Any] | None = None
     prefetch_bytes: int = 4 << 20
     shares_memory: bool = False

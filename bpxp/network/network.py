@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bpxp.backends import Backend
+from bpxp.backends.device import here, methods_on_its_device
 from bpxp.backends.dtypes import validate_dtype
 from bpxp.backends.precision import label
 from bpxp.core.checks import number
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from bpxp.saving.network import Stored
 
 
+@methods_on_its_device
 class Network:
     """A feed-forward network with gradients derived by hand.
 
@@ -166,7 +168,8 @@ class Network:
 
     @params.setter
     def params(self, new: Params) -> None:
-        self._params = parameters.validate(new, self._params, self.backend, self.dtype)
+        with here(self.backend):
+            self._params = parameters.validate(new, self._params, self.backend, self.dtype)
 
     @property
     def pixels(self) -> bool | str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bpxp.backends import Step
 from bpxp.backends.capture import prove_within
+from bpxp.backends.device import here
 from bpxp.core.checks import as_path
 from bpxp.core.text import say
 from bpxp.errors import DeviceMemoryError, FitInProgressError, InvalidValueError
@@ -175,7 +176,7 @@ class Trainer:
         one_of(on_divergence, ("locate", "raise"), "fit(on_divergence=…)")
         from bpxp.training import resume as saved_runs  # files are needed in a fit, not by `import bpxp`
 
-        with self._claimed():
+        with here(net.backend), self._claimed():
             self._raised = None
             path = self._source(resume)
             saved = None if path is None else saved_runs.read(path, net)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bpxp.backends import get_backend
+from bpxp.backends.device import on_its_device
 from bpxp.backends.dtypes import has_float64
 from bpxp.core.checks import positive_int
 from bpxp.core.random import DIRECTION, HostRandom
@@ -65,6 +66,7 @@ class GradientReport(NamedTuple):
         return table(rows)
 
 
+@on_its_device
 def check_gradients(
     net: Network,
     x: Any,

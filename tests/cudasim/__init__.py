@@ -169,7 +169,7 @@ def install() -> None:
     lib = ctypes.CDLL(str(DEVICE / "libcudasim.so"), mode=ctypes.RTLD_GLOBAL)
     lib.sim_counters.restype = ctypes.POINTER(ctypes.c_ulonglong)
     lib.sim_end_trace.restype = ctypes.c_char_p
-    lib.sim_set_memory.argtypes = [ctypes.c_ulonglong]
+    lib.sim_leave_memory.argtypes = [ctypes.c_ulonglong]
     _counters = lib.sim_counters()
     lib.sim_set_compiler(_compile)
     ctypes.CDLL(str(DEVICE / "libcuda.so.1"), mode=ctypes.RTLD_GLOBAL)
@@ -221,13 +221,13 @@ def order(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def memory(size: int) -> Iterator[None]:
-    """Have no more than so many bytes on each device."""
-    lib.sim_set_memory(size)
+def memory_left(size: int) -> Iterator[None]:
+    """Leave so many bytes of the current device's memory."""
+    lib.sim_leave_memory(size)
     try:
         yield
     finally:
-        lib.sim_set_memory(80 << 30)
+        lib.sim_leave_memory(80 << 30)
 
 
 def repair() -> None:

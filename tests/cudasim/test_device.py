@@ -30,6 +30,12 @@ cudaStreamWaitEvent
 """.split()
 
 
+@pytest.fixture(autouse=True)
+def lazy():
+    with cudasim.order("lazy"):
+        yield
+
+
 def test_the_wheel_has_what_is_replaced():
     runtime = cudasim.replacements(cudasim.site(RUNTIME))
     assert {name for name in CALLED if runtime.get(name) != name} == set()
@@ -132,7 +138,7 @@ def test_an_access_of_other_memory_breaks_the_device(which, capfd):
 
 
 def test_memory_has_an_end():
-    with cudasim.memory(cudasim.counters()["live_bytes"] + (1 << 20)):
+    with cudasim.memory_left(1 << 20):
         cupy.cuda.Memory(1 << 19)
         with pytest.raises(cupy.cuda.runtime.CUDARuntimeError, match="cudaErrorMemoryAllocation"):
             cupy.cuda.Memory(2 << 20)

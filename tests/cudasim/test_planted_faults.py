@@ -21,6 +21,12 @@ from bpxp.backends.prefetch import PinnedPrefetch
 from bpxp.core.tree import leaves
 
 
+@pytest.fixture(autouse=True)
+def lazy():
+    with cudasim.order("lazy"):
+        yield
+
+
 class Disturb(bpxp.callbacks.Callback):
     """Uses memory that is free, and gives it back."""
 

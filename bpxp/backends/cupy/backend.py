@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import array_api_compat.cupy as compat
 import cupy
 import numpy as np
 
-from bpxp.backends.base import CREATION, FUNCTIONS, Step, StepFunction, namespace, no_such_device
+from bpxp.backends.base import Step, StepFunction, namespace, no_such_device
 from bpxp.backends.cupy.cublas import Blas
 from bpxp.backends.cupy.cuda_graph import CupyGraph
 from bpxp.backends.cupy.joins import concat, stack
@@ -23,24 +22,13 @@ from bpxp.core.typing import Array
 NO_MEMORY = ("cudaErrorMemoryAllocation", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
-def _on(device: Any, function: Any) -> Any:
-    """Make a function compute on `device`: CuPy computes on its current device only."""
-
-    @functools.wraps(function)
-    def there(*args: Any, **kwargs: Any) -> Array:
-        with device:
-            return function(*args, **kwargs)
-
-    return there
-
-
 class CupyBackend:
     """CuPy arrays on one device.
 
     Notes
     -----
-    Operators such as ``x * 2.0`` compute on CuPy's current device. So a backend that was asked for by number makes its
-    device the current one of the thread; a step sets it for itself.
+    Functions and operators of CuPy compute on the current device of the thread. `here` makes the backend's device the
+    current one for a while; ``"cupy"`` is the first, whichever the user has made current.
     """
 
     matmul = "float32"
@@ -49,14 +37,12 @@ class CupyBackend:
     def __init__(self, device: str = "") -> None:
         self.name = f"cupy:{device}" if device else "cupy"
         self.device = cupy.cuda.Device(int(device or 0))
-        if device:
-            self.device.use()
         self._blas, self._no_blas = find_blas(self.device)
         own = {"matmul": self._matmul, "threefry": threefry, "concat": concat, "stack": stack}
-        names = {*CREATION, *(FUNCTIONS if device else ())}
-        there = {name: _on(self.device, getattr(compat, name)) for name in names if hasattr(compat, name)}
-        own = {name: _on(self.device, function) if device else function for name, function in own.items()}
-        self.xp = namespace(compat, None, memo={}, **{**there, **own})
+        self.xp = namespace(compat, None, memo={}, **own)
+
+    def here(self) -> Any:
+        return self.device
 
     def _matmul(self, a: Array, b: Array, /) -> Array:
         if self._blas is not None and self._blas.takes(a, b):

@@ -139,7 +139,7 @@ void run_guarded(const Operation& op) {
 
 // ---------------------------------------------------------------- the runtime's functions
 
-API void sim_set_memory(unsigned long long bytes) { limit = bytes; }
+API void sim_leave_memory(unsigned long long bytes) { LOCK; limit = used[current_device] + bytes; }
 
 API cudaError_t cudaMalloc(void** p, size_t n) { LOCK; return allocate(p, n, false); }
 API cudaError_t cudaMallocManaged(void** p, size_t n, unsigned) { LOCK; return allocate(p, n, false); }

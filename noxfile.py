@@ -55,6 +55,23 @@ def backend(session: nox.Session, backend: str) -> None:
 
 
 @nox.session(default=False)
+def cupy_cpu(session: nox.Session) -> None:
+    """Run the tests on the published CuPy wheel with a simulated CUDA device, tests/cudasim: Linux x86-64, g++."""
+    session.install("-e", ".", *group("test", "cupy-cpu"))
+    simulated = ["-p", "cudasim.plugin"]
+    plain = {"PYTHONPATH": "tests", "BPXP_TEST_ONLY_BACKENDS": "1", "CUDASIM_DEVICES": "2"}
+    captures = ["tests/backends", "tests/training/test_streaming.py", "tests/cudasim"]
+    if session.posargs:
+        pytest(session, "cupy", *simulated, **plain)
+        return
+    pytest(session, "cupy", *simulated, **plain)
+    pytest(session, "cupy", *simulated, *captures, **plain, CUDASIM_ORDER="random")
+    pytest(session, "cupy", *simulated, "tests/operations", **plain, CUDASIM_POOL="0")
+    pytest(session, "cupy", *simulated, "tests/operations/test_extremes.py", **plain, CUDASIM_FTZ="1")
+    session.run("python", "-m", "cudasim.nvrtc", env={"PYTHONPATH": "tests"})
+
+
+@nox.session(default=False)
 def lowest(session: nox.Session) -> None:
     """Run the tests with the oldest versions that the package says it works with."""
     bounds = [re.match(r"([\w-]+)>=([\d.]+)", line).groups() for line in PROJECT["project"]["dependencies"]]
@@ -92,10 +109,10 @@ def mutation(session: nox.Session) -> None:
     session.run("python", "tests/mutation/measure.py", *session.posargs)
 
 
-def pytest(session: nox.Session, backends: str, **environment: str) -> None:
+def pytest(session: nox.Session, backends: str, *arguments: str, **environment: str) -> None:
     # A process per core, and so one thread for each: the tests' matrices are small, and JAX compiles a lot.
     environment |= {"BPXP_TEST_BACKENDS": backends, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    session.run("pytest", "-n", "auto", *session.posargs, env=environment)
+    session.run("pytest", "-n", "auto", *arguments, *session.posargs, env=environment)
 
 
 @nox.session

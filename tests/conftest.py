@@ -68,7 +68,7 @@ def needs_a_library(item: Any) -> bool:
     """Return whether a test has a backend, is about backends, or skips without a library (the oracles do)."""
     return (
         "backend" in getattr(item, "fixturenames", ())
-        or item.path.parent.name == "backends"
+        or {"backends", "cudasim"} & set(item.path.parts)
         or any(hasattr(item.module, library) for library in ("cupy", "torch", "jax"))
         or "importorskip" in inspect.getsource(item.function)
     )

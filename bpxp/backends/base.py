@@ -70,6 +70,9 @@ class BackendOptions:
 
     Attributes
     ----------
+    here : callable or None
+        ``here()`` is a context in which operators compute on the backend's device, see `bpxp.backends.device`. None:
+        they do anyway. The rest is about data sets larger than the device's memory.
     prefetch : callable or None
         ``prefetch(kinds, rows)`` returns a double buffer for samples larger than the device's memory, see
         `bpxp.backends.prefetch`. None: `asarray` copies each half.
@@ -83,6 +86,7 @@ class BackendOptions:
         ``copied(a)`` returns a copy of an array on its device. None: ``xp.asarray(a, copy=True)``.
     """
 
+    here: Callable[[], Any] | None = None
     prefetch: Callable[..., Any] | None = None
     prefetch_bytes: int = 4 << 20
     shares_memory: bool = False

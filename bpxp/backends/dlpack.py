@@ -13,6 +13,7 @@ from bpxp.errors import DeviceMismatchError, InvalidTypeError
 
 # DLPack's numbers for the kinds of device, https://dmlc.github.io/dlpack/latest/c_api.html
 DLPACK_DEVICES = {1: "cpu", 2: "cuda", 3: "cpu (pinned)", 10: "rocm", 13: "cuda (managed)"}
+HOST = {1, 3}
 
 
 def device_name(a: Any) -> str:
@@ -26,6 +27,8 @@ def library_of(a: Any) -> str:
 
 
 def _device(a: Any) -> tuple[int, int]:
+    if not hasattr(a, "__dlpack_device__"):
+        return 2, 0  # an array of CUDA does not say of which device
     kind, index = a.__dlpack_device__()
     return int(kind), int(index)  # some libraries give members of an enum
 
@@ -40,14 +43,15 @@ def _backend_of(a: Any) -> str:
     library = library_of(a).removesuffix("lib")  # JAX's arrays are of jaxlib
     kind, index = _device(a)
     if kind == 1:
-        return library
-    family = {"torch": "torch:cuda", "jax": "jax:gpu"}.get(library, library)
+        return library if library in ("torch", "jax") else "numpy"
+    family = {"torch": "torch:cuda", "jax": "jax:gpu"}.get(library, "cupy")
     return f"{family}:{index}"
 
 
 def is_host_array(a: Any) -> bool:
     """Return whether NumPy can read `a`: anything but an array of another library."""
-    return isinstance(a, np.ndarray) or not hasattr(a, "__dlpack_device__")
+    there = hasattr(a, "__dlpack_device__") or hasattr(a, "__cuda_array_interface__")
+    return isinstance(a, np.ndarray) or not there
 
 
 def host_array(a: Any) -> np.ndarray:
@@ -57,12 +61,14 @@ def host_array(a: Any) -> np.ndarray:
 
 
 def import_array(a: Any, backend: Backend, from_dlpack: Callable[[Any], Array], own: tuple[int, int]) -> Array:
-    """Import an array by DLPack without a copy; `own` is DLPack's (kind, index) of the backend's device.
+    """Import an array by DLPack; `own` is DLPack's (kind, index) of the backend's device.
+
+    Arrays on the device are shared, arrays on the host are copied there, as those of NumPy are.
 
     Raises
     ------
     DeviceMismatchError
-        If the array is on another device: copies between devices are left to the caller.
+        If the array is on another GPU, or on one and the backend is not: such copies are left to the caller.
     InvalidTypeError
         If the array records gradients of another library's automatic differentiation.
     """
@@ -70,7 +76,10 @@ def import_array(a: Any, backend: Backend, from_dlpack: Callable[[Any], Array], 
     if getattr(a, "requires_grad", False):
         what, got = "the tensor records gradients, bpxp derives its own", "requires_grad=True"
         raise InvalidTypeError(where, what, code="E034", got=got, fix="pass x.detach()")
-    if _device(a) != own:
+    device = _device(a)
+    if device[0] in HOST and own[0] not in HOST:
+        return backend.asarray(np.from_dlpack(a))
+    if device != own:
         what, got, expected = "the array is on another device", device_name(a), _place(*own, backend.name)
         fix = f"net.to({_backend_of(a)!r}), or pass a NumPy array"
         raise DeviceMismatchError(where, what, code="E025", got=got, expected=expected, fix=fix)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from bpxp.backends.base import MEMBERS, Backend, missing_members
+from bpxp.backends.device import here
 from bpxp.backends.precision import parse_label, with_matmul
 from bpxp.core.aliases import meant
 from bpxp.errors import (
@@ -207,7 +208,8 @@ def _automatic() -> Backend:
 def _probe(backend: Backend) -> None:
     """Run a matrix product and an elementwise kernel: importing proves nothing about drivers and libraries."""
     xp = backend.xp
-    ones = xp.ones((2, 2), dtype=xp.float32)
-    result = backend.to_numpy(xp.sum(xp.exp(xp.matmul(ones, ones) - 2.0)))
+    with here(backend):
+        ones = xp.ones((2, 2), dtype=xp.float32)
+        result = backend.to_numpy(xp.sum(xp.exp(xp.matmul(ones, ones) - 2.0)))
     if float(result) != 4.0:
         raise RuntimeError(f"a 2 by 2 matrix product gave {float(result)} instead of 4.0")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bpxp.backends import Backend
+from bpxp.backends.device import here
 from bpxp.core.typing import Params
 from bpxp.errors import FixedAttributeError
 from bpxp.network import parameters
@@ -99,7 +100,8 @@ class Holder:
 
     def _replace(self, name: str, new: Any, field: str = "") -> None:
         where = f"Network.{name}"
-        checked = parameters.validate(new, getattr(self, name), self.backend, where)
+        with here(self.backend):
+            checked = parameters.validate(new, getattr(self, name), self.backend, where)
         self._held.replace(where, **{field or name: checked})
 
     def _learn(self, spec: Spec) -> None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bpxp.backends import Backend
+from bpxp.backends.device import methods_on_its_device
 from bpxp.backends.dtypes import validate_dtype
 from bpxp.backends.precision import label
 from bpxp.core.aliases import named_arguments
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from bpxp.saving.network import Stored
 
 
+@methods_on_its_device
 class Network(Holder):
     """A feed-forward network with gradients derived by hand.
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bpxp.backends import Step
 from bpxp.backends.capture import prove_within
+from bpxp.backends.device import here
 from bpxp.core.aliases import named_arguments
 from bpxp.core.checks import as_path, one_of
 from bpxp.core.text import say
@@ -190,7 +191,7 @@ class Trainer:
         net = self.net
         from bpxp.training import resume as saved_runs  # files are needed in a fit, not by `import bpxp`
 
-        with self._claimed():
+        with here(net.backend), self._claimed():
             validate_epochs(epochs)
             one_of(on_interrupt, ("raise", "return"), "fit(on_interrupt=…)")
             one_of(on_divergence, ("locate", "raise"), "fit(on_divergence=…)")

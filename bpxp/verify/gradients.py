@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bpxp.backends import get_backend
+from bpxp.backends.device import on_its_device
 from bpxp.backends.dtypes import has_float64
 from bpxp.core.checks import positive_int
 from bpxp.core.random import DIRECTION, HostRandom
@@ -97,6 +98,7 @@ class GradientReport(NamedTuple):
         return "\n".join([table(rows), *(f"at kinks: {kinks}" for kinks in self.kinks)])
 
 
+@on_its_device
 def check_gradients(
     net: Network,
     x: Any,

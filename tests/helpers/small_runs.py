@@ -15,6 +15,7 @@ NETWORKS = {
     "batch norm": ([12, nn.BatchNorm(), 7, nn.LayerNorm(), 3], (12,)),
     "residual": ([12, nn.Residual([nn.Dense(12), nn.Dropout(0.2)]), 3], (12,)),
     "images": ([*IMAGES, nn.AvgPool2D(1, 1), nn.Flatten(), 3], (7, 6, 4)),
+    "few channels": ([nn.Conv2D(3, 3, padding="same"), nn.MaxPool2D(3), nn.Flatten(), 3], (7, 6, 1)),
     "groups": ([nn.Conv2D(4, 3, groups=2), nn.GlobalAvgPool2D(), 3], (5, 6, 2)),
 }
 OPTIMIZERS = [

@@ -117,8 +117,8 @@ bad("x", 45, "requires_grad", lambda: Tensor((1, 0), True), TypeError, "E034", "
     "Fix: pass x.detach()")
 bad("x", 45, "a dtype of its own", lambda: Tensor((1, 0)), TypeError, "E031",
     "cannot take the array: got dtype float32")
-bad("x", 46, "on another device", lambda: CuPy((2, 0)), ValueError, "E025", "on another device: got cuda:0 (cupy)",
-    "Fix: net.to('cupy:0'), or pass a NumPy array")
+bad("x", 46, "on another device", lambda: CuPy((2, 7)), ValueError, "E025", "on another device: got cuda:7 (cupy)",
+    "Fix: net.to('cupy:7'), or pass a NumPy array")
 
 
 def _objects(value: Any) -> np.ndarray:

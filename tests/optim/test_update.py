@@ -284,7 +284,9 @@ def test_a_large_leaf_is_updated_some_rows_at_a_time_to_the_same_bits(backend, r
 
 
 def address(a):
-    return a.__array_interface__["data"][0] if isinstance(a, np.ndarray) else a.data_ptr()
+    if isinstance(a, np.ndarray):
+        return a.__array_interface__["data"][0]
+    return a.data_ptr() if hasattr(a, "data_ptr") else a.data.ptr
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -271,13 +271,13 @@ def test_bad_targets_are_found_wherever_they_are(backend, monkeypatch, tmp_path,
 
 def test_the_preflight_counts_two_pieces(backend):
     net = bpxp.Network([784, 30, 10], backend=backend, seed=0)
-    few, many = (bpxp.preflight(net, batch_size=64, samples=n, pixels=True, resident=False) for n in (10**5, 10**7 + 1))
-    whole = bpxp.preflight(net, batch_size=64, samples=10**5, pixels=True)
+    few, many = (bpxp.preflight(net, batch_size=64, samples=n, pixels=True, resident=False) for n in (10**6, 10**7 + 1))
+    whole = bpxp.preflight(net, batch_size=64, samples=10**6, pixels=True)
     assert abs(many.resident_bytes - few.resident_bytes) < 1000
     assert many.streamed
     assert "two pieces" in str(many)
     assert not whole.streamed
-    assert whole.resident_bytes - few.resident_bytes > 0.5 * 784 * 10**5
+    assert whole.resident_bytes - few.resident_bytes > 0.5 * 784 * 10**6
 
 
 # ---------------------------------------------------------------- files

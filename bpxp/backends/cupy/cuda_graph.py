@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import gc
-from collections.abc import Iterator
 from typing import Any
 
 import cupy
 
 from bpxp.backends.base import State, StepFunction
-from bpxp.backends.capture import NotRecordable, Play
-from bpxp.backends.cuda_graph import GraphReplay
+from bpxp.backends.cuda_graph import CapturedGraph, NotRecordable, Play
+from bpxp.backends.cupy.cublas import Blas, stream_key
 from bpxp.core.typing import Array, Namespace
 
+# One launch for each leaf, and one number to wait for: a reduction costs seconds of compilation in NVRTC.
+_compare = cupy.ElementwiseKernel("uint8 a, uint8 b", "raw int32 differ", "if (a != b) differ[0] = 1", "bpxp_compare")
 
-class CupyGraph(GraphReplay):
+
+class CupyGraph(CapturedGraph):
     """A step of CuPy, captured on a stream of its own and launched on the current one.
 
     Parameters
@@ -23,18 +24,14 @@ class CupyGraph(GraphReplay):
     step : callable
     xp : namespace
     device : cupy.cuda.Device
+    blas : Blas or None
+        Matrix products that can be captured.
     no_matmul : str
-        Why matrix products cannot be captured; empty if they can.
-
-    Notes
-    -----
-    A graph holds the addresses of its temporaries, and CuPy's pool would reuse their memory. So they come from a
-    private memory pool that lives as long as the graph.
+        Why there are none; empty if there are.
     """
 
-    def __init__(self, step: StepFunction, xp: Namespace, device: Any, no_matmul: str, /) -> None:
-        self.device, self.no_matmul = device, no_matmul
-        self.stream: Any = None  # one for all graphs of the step: cuBLAS has a workspace for each stream
+    def __init__(self, step: StepFunction, xp: Namespace, device: Any, blas: Blas | None, no_matmul: str, /) -> None:
+        self.device, self.blas, self.no_matmul = device, blas, no_matmul
         super().__init__(step, xp)
 
     def __call__(self, state: State, data: Any, /, *, count: int = 1) -> State:
@@ -53,21 +50,24 @@ class CupyGraph(GraphReplay):
     def place(self, a: Array) -> tuple[int, Any]:
         return int(a.data.mem.ptr), (int(a.data.ptr), a.strides)
 
-    def same(self, a: Array, b: Array) -> bool:
-        bits = [cupy.ascontiguousarray(x).reshape(-1).view(cupy.uint8) for x in (a, b)]
-        return bool((bits[0] == bits[1]).all())
+    def same(self, pairs: list[tuple[Array, Array]]) -> bool:
+        differ = cupy.zeros(1, dtype=cupy.int32)
+        for pair in pairs:
+            _compare(*(cupy.ascontiguousarray(a).reshape(-1).view(cupy.uint8) for a in pair), differ)
+        return not int(differ[0])
 
-    def wait(self) -> None:
-        with self.device:
-            self.device.synchronize()
+    def stream(self) -> Any:
+        return stream_key()
+
+    def _forget(self, given: list[Any]) -> None:
+        super()._forget(given)
+        self._memory: _Memory | None = None
 
     def capture(self, state: State, data: Any, size: int) -> Play:
-        self.stream = stream = self.stream or cupy.cuda.Stream(non_blocking=True)
-        pool = cupy.cuda.MemoryPool()
-        self.device.synchronize()  # the stream does not wait for others: the state has to be complete
-        with stream, cupy.cuda.using_allocator(pool.malloc), _no_collection():
-            self.warm_up(state, data)
-            stream.synchronize()
+        memory = self._memory = self._memory or _Memory()
+        stream = cupy.cuda.Stream(non_blocking=True)
+        lent = self.blas.lent(stream) if self.blas is not None else contextlib.nullcontext()
+        with lent, stream, cupy.cuda.using_allocator(memory.pool.malloc):
             stream.begin_capture()
             try:
                 self.work(state, data, size)
@@ -75,33 +75,41 @@ class CupyGraph(GraphReplay):
                 with contextlib.suppress(Exception):  # of a capture that is invalid by now
                     stream.end_capture()
                 if isinstance(error, NotImplementedError) and "cublas" in str(error).lower():
-                    raise NotRecordable(
-                        f"CuPy multiplies no matrices in a CUDA graph: {self.no_matmul or error}"
-                    ) from error
+                    why = f"{self.no_matmul or error}; xp.matmul can be captured, @ and cupy's own functions cannot"
+                    raise NotRecordable(f"CuPy multiplies no matrices in a CUDA graph: {why}") from error
                 raise
             graph = stream.end_capture()
-        return _Launch(graph, pool, stream)
+        return _Launch(graph, memory)
+
+
+class _Memory:
+    """The memory of a step's graphs: a pool that takes blocks from the current allocator, and gives them back.
+
+    A graph holds the addresses of its temporaries, which CuPy's pool would reuse. The blocks are those of the stream
+    that will launch the graph, so whatever used them before, or will use them next, is in the order of that stream.
+    """
+
+    def __init__(self) -> None:
+        allocate, home = cupy.cuda.get_allocator(), cupy.cuda.get_current_stream()
+
+        def malloc(size: int) -> Any:
+            with home:
+                return allocate(size)
+
+        self.pool = cupy.cuda.MemoryPool(malloc)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # when the interpreter exits
+            self.pool.free_all_blocks()  # CuPy keeps the memory of a pool that is gone
 
 
 class _Launch:
-    """A graph, and what has to live as long as it does."""
+    """A graph, and the memory that has to live as long as it does."""
 
-    def __init__(self, graph: Any, *kept: Any) -> None:
-        self.graph, self.kept = graph, kept
+    def __init__(self, graph: Any, memory: _Memory) -> None:
+        self.graph, self.memory = graph, memory
 
     def __call__(self, times: int) -> None:
         launch = self.graph.launch
         for _ in range(times):
             launch()
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Prevent the collector from freeing other arrays during the capture."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

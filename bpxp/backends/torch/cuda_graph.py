@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import torch
 
 from bpxp.backends.base import State, StepFunction
-from bpxp.backends.capture import Play
-from bpxp.backends.cuda_graph import GraphReplay
+from bpxp.backends.cuda_graph import CapturedGraph, Play
 from bpxp.core.typing import Array, Namespace
 
+_one_at_a_time = threading.Lock()
 
-class TorchGraph(GraphReplay):
+
+class TorchGraph(CapturedGraph):
     """A step of PyTorch, captured on a stream of its own and launched on the current one.
 
     Parameters
@@ -31,7 +33,7 @@ class TorchGraph(GraphReplay):
 
     def __init__(self, step: StepFunction, xp: Namespace, device: Any, /) -> None:
         self.device = device
-        self.stream: Any = None
+        self._side: Any = None  # the stream of the capture
         super().__init__(step, xp)
 
     def __call__(self, state: State, data: Any, /, *, count: int = 1) -> State:
@@ -50,23 +52,33 @@ class TorchGraph(GraphReplay):
     def place(self, a: Array) -> tuple[int, Any]:
         return a.untyped_storage().data_ptr(), (a.data_ptr(), a.stride())
 
-    def same(self, a: Array, b: Array) -> bool:
-        bits = [x.contiguous().reshape(-1).view(torch.uint8) for x in (a, b)]
-        return bool(torch.equal(*bits))
+    def same(self, pairs: list[tuple[Array, Array]]) -> bool:
+        bits = ([a.contiguous().reshape(-1).view(torch.uint8) for a in pair] for pair in pairs)
+        return all(torch.equal(*pair) for pair in bits)
 
-    def wait(self) -> None:
-        torch.cuda.synchronize(self.device)
+    def stream(self) -> Any:
+        return torch.cuda.current_stream(self.device).cuda_stream
+
+    def broken(self, error: Exception) -> bool:
+        return super().broken(error) or "previously invalidated" in str(error)
+
+    def _warm_up(self, state: State, data: Any) -> None:
+        self._side = self._side or torch.cuda.Stream(self.device)
+        current = torch.cuda.current_stream(self.device)
+        self._side.wait_stream(current)
+        with torch.cuda.stream(self._side):
+            super()._warm_up(state, data)
+        current.wait_stream(self._side)
 
     def capture(self, state: State, data: Any, size: int) -> Play:
-        self.stream = stream = self.stream or torch.cuda.Stream(self.device)
-        torch.cuda.synchronize(self.device)
-        with torch.cuda.stream(stream):
-            self.warm_up(state, data)
-        torch.cuda.synchronize(self.device)
+        with _one_at_a_time:  # torch.cuda.graph synchronises the device, which would break another capture
+            return self._capture(state, data, size)
+
+    def _capture(self, state: State, data: Any, size: int) -> Play:
         graph, failure = torch.cuda.CUDAGraph(), None
         try:
             # Threads that load data may allocate meanwhile.
-            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, stream=self._side, capture_error_mode="thread_local"):
                 try:
                     self.work(state, data, size)
                 except Exception as error:

@@ -54,6 +54,9 @@ def as_host(a: Any, where: str) -> np.ndarray:
         array = np.asarray(a)
     except ValueError as error:
         raise InvalidValueError(where, _ragged(a) or f"cannot be read as an array ({error})", code="E035") from error
+    except TypeError as error:  # arrays on a GPU refuse to become NumPy's
+        what, fix = f"cannot be read as an array ({error})", f"{name} = xp.stack({name}), with xp of their library"
+        raise InvalidTypeError(where, what, code="E030", got=type(a).__name__, fix=fix) from error
     if array.dtype.type.__module__ == "ml_dtypes":  # bfloat16 and float8 of JAX: float32 holds each of their numbers
         array = array.astype(np.float32)
     kind = array.dtype.kind

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from bpxp.backends.device import on_its_device
 from bpxp.backends.dtypes import has_float64
 from bpxp.core.random import HostRandom
 from bpxp.core.typing import Shape
@@ -24,6 +25,7 @@ from bpxp.verify.equations.small_inputs import small
 LARGE = 4096  # inputs times outputs, beyond which loops take too long
 
 
+@on_its_device
 def check_equations(
     thing: Any,
     x: Any = None,

@@ -13,6 +13,7 @@ import numpy as np
 
 from bpxp.backends import Backend, get_backend
 from bpxp.backends.base import FUNCTIONS
+from bpxp.backends.device import on_its_device
 from bpxp.backends.dtypes import validate_dtype
 from bpxp.core.checks import positive_int
 from bpxp.core.tree import named_leaves, tree_map
@@ -114,6 +115,7 @@ class Bisection:
         return "\n".join([*lines, *as_a_whole(self.opaque)])
 
 
+@on_its_device
 def bisect(
     net: Network,
     first: str | Backend,

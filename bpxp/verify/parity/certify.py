@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bpxp.backends import Backend, get_backend
+from bpxp.backends.device import on_its_device
 from bpxp.backends.dtypes import validate_dtype
 from bpxp.backends.names import backend_names, version_of
 from bpxp.backends.numpy.threads import blas_pools
@@ -38,6 +39,7 @@ from bpxp.verify.parity.run import Runner, Trial, forward_and_back, make_trial, 
 DTYPES = ("float32", "float64")
 
 
+@on_its_device
 def certify(
     net: Network,
     backends: str | Backend | Sequence[str | Backend] | None = None,

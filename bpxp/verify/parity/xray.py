@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bpxp.backends import Backend, get_backend
+from bpxp.backends.device import on_its_device
 from bpxp.core.atomic import write_atomically
 from bpxp.core.checks import as_path, positive_int
 from bpxp.core.text import table
@@ -94,6 +95,7 @@ class PrecisionReport:
         return "\n".join([title, table(rows), *as_a_whole(self.opaque)])
 
 
+@on_its_device
 def xray(
     net: Network,
     data: Any = None,

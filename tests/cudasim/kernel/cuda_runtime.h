@@ -1,0 +1,2 @@
+// NVRTC brings this along; for g++ it is in cuda.h.
+#pragma once

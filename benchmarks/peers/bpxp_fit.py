@@ -30,7 +30,8 @@ class Ask(bpxp.callbacks.Callback):
 
 class Bpxp:
     def __init__(self, work: Work, arguments: argparse.Namespace) -> None:
-        self.work, self.pixels, self.whole = work, arguments.pixels, arguments.whole
+        self.work, self.pixels = work, arguments.pixels
+        self.whole = getattr(arguments, "whole", False)
         self.net = self.network(arguments.backend, seed=0)
         x, y = work.pixels() if self.pixels else work.floats()
         if arguments.streamed:

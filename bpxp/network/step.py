@@ -272,13 +272,13 @@ def mass_and_share(
     epoch add up to that of the whole: a sample of weight 2 counts as two wherever it falls.
     """
     if weight is None:
-        return float(batch), None
+        return 1.0 * batch, None
     mass = xp.sum(weight)
     if weight.ndim == 2:
         mass /= weight.shape[1]
     if weight is present:
         return mass, None
-    return mass, mass / (float(batch) if present is None else xp.sum(present))
+    return mass, mass / (1.0 * batch if present is None else xp.sum(present))
 
 
 def training(model: Sequential, stats: Any, key: Any, present: Array | None) -> dict[str, Any]:

@@ -23,5 +23,5 @@ def survey(backend: str | None = None) -> Iterator[tuple[str, GradientReport]]:
 def check_model(net: Network) -> GradientReport:
     """Check a network on a batch of random inputs, and of targets that its loss takes."""
     other = net.to(net.backend)
-    other.spec = other.spec.knows(pixels=False, range=None)  # they are not like those of training
+    other._learn(other.spec.knows(pixels=False, range=None))  # they are not like those of training
     return check_gradients(other, *samples(net, BATCH))

@@ -38,6 +38,7 @@ def test_an_option_has_a_default(backend):
     bare = types.SimpleNamespace()
     assert [base.option(bare, name) for name in base.options(base.BackendOptions)] == [
         None,
+        None,
         4 << 20,
         False,
         False,

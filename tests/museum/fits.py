@@ -9,7 +9,7 @@ from museum.exhibit import Exhibit
 
 from bpxp.callbacks import EarlyStopping
 from bpxp.callbacks.early_stopping import Best
-from bpxp.network.network import Network
+from bpxp.network.holder import Holder
 from bpxp.network.step import TrainingStep
 from bpxp.nn import Conv2D, Embedding, pooling
 from bpxp.saving import network as model_file
@@ -141,7 +141,7 @@ EXHIBITS = [
         "",
         "Setting the parameters loses them.",
         "ddbourgin/numpy-ml 741954b (set_params)",
-        Network,
+        Holder,
         "params",
         set_nothing,
     ),

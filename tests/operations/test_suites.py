@@ -106,7 +106,7 @@ def test_a_wrong_activation(mistake, suite, says, on):
 def test_an_overflow(on, monkeypatch):
     monkeypatch.setitem(RECORDS, "Tanh", tanh("overflow"))
     with pytest.raises((RuntimeWarning, AssertionError)):
-        test_extremes.test_activations_of_every_size(RECORDS["Tanh"], "float64", NUMPY, on, False)
+        test_extremes.test_activations_of_every_size(RECORDS["Tanh"], "float64", NUMPY, on, {"float64": False})
 
 
 def test_a_gradient_of_another_shape():

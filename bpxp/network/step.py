@@ -112,7 +112,7 @@ class TrainingStep:
         xp = self.xp
         x, y, weight, present = self.batch(state, data)
         context = training(self.model, state.stats, state.key, present)
-        mass, share = mass_and_share(weight, present, x.shape[0], xp=xp)
+        mass, share = mass_and_share(x, weight, present, xp=xp)
         value, grads, caches = loss_and_gradients(
             self.model, self.loss, state.params, x, y, weight, context, share, xp=xp
         )
@@ -263,7 +263,7 @@ def loss_and_gradients(
 
 
 def mass_and_share(
-    weight: Array | None, present: Array | None, batch: int, /, *, xp: Namespace
+    x: Array, weight: Array | None, present: Array | None, /, *, xp: Namespace
 ) -> tuple[Array | float, Array | None]:
     """Return Σ w_n of a mini-batch, and the factor Σ w_n/N of its gradients, N samples without padding; None for 1.
 
@@ -272,13 +272,13 @@ def mass_and_share(
     epoch add up to that of the whole: a sample of weight 2 counts as two wherever it falls.
     """
     if weight is None:
-        return 1.0 * batch, None
+        return float(x.shape[0]), None
     mass = xp.sum(weight)
     if weight.ndim == 2:
         mass /= weight.shape[1]
     if weight is present:
         return mass, None
-    return mass, mass / (1.0 * batch if present is None else xp.sum(present))
+    return mass, mass / (float(x.shape[0]) if present is None else xp.sum(present))
 
 
 def training(model: Sequential, stats: Any, key: Any, present: Array | None) -> dict[str, Any]:

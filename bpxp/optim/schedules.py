@@ -21,11 +21,6 @@ ScheduleState = tuple[Any, ...]
 class Schedule:
     """Base of the schedules: pure functions of the step; a frozen dataclass of hyper-parameters."""
 
-    @property
-    def length(self) -> int | None:
-        """The number of steps after which the rate no longer changes; None where there is no such end."""
-        return None
-
     def init(self, like: Array, /, *, xp: Namespace) -> ScheduleState:
         """Return the state of the schedule: () for most. `like` gives the dtype."""
         return ()
@@ -136,10 +131,6 @@ class CosineDecay(Schedule):
 
     equations = Equations(rate="eta[t] = floor + (learning_rate - floor)*(1 + cos(pi*min(t/steps, 1)))/2")
 
-    @property
-    def length(self) -> int:
-        return self.steps
-
     def __post_init__(self) -> None:
         set_numbers(self, "learning_rate", low=0.0, low_open=True)
         set_counts(self, "steps")
@@ -192,10 +183,6 @@ class OneCycle(Schedule):
         down="v[t] = (1 + cos(pi*min((t - T)/(steps - 1 - T), 1)))/2",
         rate="eta[t] = (a + (learning_rate - a)*u[t])*[t < T] + (b + (learning_rate - b)*v[t])*[t >= T]",
     )
-
-    @property
-    def length(self) -> int:
-        return self.steps
 
     @property
     def linear(self) -> bool:
@@ -257,11 +244,6 @@ class WarmUp(Schedule):
     steps: int
 
     equations = Equations(rate="eta[t] = min(1, (t + 1)/(steps + 1))*schedule[max(0, t - steps)]")
-
-    @property
-    def length(self) -> int | None:
-        after = as_schedule(self.schedule).length
-        return None if after is None else self.steps + after
 
     def __post_init__(self) -> None:
         set_field(self, "schedule", as_schedule(self.schedule, "WarmUp(schedule=…)"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bpxp.backends import get_backend
 from bpxp.errors import warn
 from bpxp.optim import Optimizer
-from bpxp.optim.schedules import Constant, WarmUp, as_schedule
+from bpxp.optim.schedules import Constant, CosineDecay, OneCycle, WarmUp, as_schedule
 
 VANISHED = 1e-4  # of the first rate after a warm-up: nothing more is learned
 
@@ -20,9 +20,10 @@ def warn_early_end(optimizer: Optimizer, done: int, steps: int, batches: int) ->
     if steps < 2 or isinstance(inner, Constant):
         return
     middle = done + steps // 2
-    if schedule.length is not None:
-        if schedule.length <= middle:
-            what = f"the schedule ends with step {schedule.length}, the fit with step {done + steps}"
+    if isinstance(inner, (CosineDecay, OneCycle)):
+        length = before + inner.steps
+        if length <= middle:
+            what = f"the schedule ends with step {length}, the fit with step {done + steps}"
             fix = f"{type(inner).__name__}(…, steps={steps - before}), as many steps as the fit: an epoch has {batches}"
             warn("fit(epochs=…)", what, code="W011", fix=fix)
         return

@@ -114,7 +114,7 @@ class Tracer:
         self._lowest = (first,)
         self._look((), "x", batch.x)
         x, y, weight, present = batch
-        _, share = mass_and_share(weight, present, x.shape[0], xp=xp)
+        _, share = mass_and_share(x, weight, present, xp=xp)
         _, grads, caches = loss_and_gradients(model, loss, params, x, y, weight, context, share, xp=xp)
         if first == len(params):
             return self.seen

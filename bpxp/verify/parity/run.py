@@ -167,7 +167,7 @@ def forward_and_back(
     model, loss = observed(trial.model, trial.loss, observer)
     x = as_floats(x, getattr(xp, dtype), xp=xp)
     context = training(model, stats, key, None)
-    _, share = mass_and_share(weight, None, x.shape[0], xp=xp)
+    _, share = mass_and_share(x, weight, None, xp=xp)
     value, grads, caches = loss_and_gradients(model, loss, params, x, y, weight, context, share, xp=xp)
     if "stats" in model.uses:
         stats = model.advance(tree_map(lambda a: xp.astype(a, a.dtype, copy=True), stats), caches, xp=xp)

@@ -64,7 +64,7 @@ def test_pictures_are_like_mnist_and_the_floats_are_the_pixels():
 def test_the_textbook_takes_the_steps_of_bpxp(hidden):
     work = Work(net="784-12-10", batch=64, samples=64, hidden=hidden)
     book = Textbook(work, argparse.Namespace())
-    own = Bpxp(work, argparse.Namespace(backend="numpy", pixels=False, streamed=False))
+    own = Bpxp(work, argparse.Namespace(backend="numpy", pixels=False, streamed=False, whole=False))
     own.net.params = tuple(
         type(p)(W, b) for p, W, b in zip(own.net.params, book.net.weights, book.net.biases, strict=True)
     )

@@ -21,7 +21,7 @@ def work(rule: str, rate: float, **more) -> Work:
 
 def own(task: Work) -> tuple[list[np.ndarray], list[float]]:
     """Return bpxp's initial parameters, W and b in turn, and its losses."""
-    peer = Bpxp(task, argparse.Namespace(backend="numpy", pixels=False, streamed=False))
+    peer = Bpxp(task, argparse.Namespace(backend="numpy", pixels=False, streamed=False, whole=False))
     start = [np.array(a) for p in peer.net.params for a in p]
     return start, losses(peer)
 

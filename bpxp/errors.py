@@ -395,5 +395,6 @@ CODES = {
     "W009": "A captured step differed from the eager step.",
     "W010": "Numbers that differ become equal in the network's dtype.",
     "W011": "The learning rate reaches its end long before the fit.",
+    "W012": "A pickled network is on another backend.",
     "W020": "An input shape that looks channels-first.",
 }

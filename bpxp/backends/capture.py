@@ -115,7 +115,8 @@ class Replay:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Replay:
         # Another object has other arrays, and captures for itself.
-        other = copy.copy(self)
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
         other.reason, other._moving = "", set()
         other._forget([])
         return other

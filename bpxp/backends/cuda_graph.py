@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 from bpxp.backends.base import State, StepFunction
@@ -29,6 +30,9 @@ class GraphReplay(Replay):
     def __init__(self, step: StepFunction, xp: Namespace, /) -> None:
         self.xp = xp
         super().__init__(step)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # what is captured belongs to this process
+        return operator.methodcaller("compile", self.step), (self.xp.owner,)
 
     def warm_up(self, state: State, data: Any) -> None:
         """Run what will be captured on a copy of the state."""

@@ -10,6 +10,7 @@ import cupy
 import numpy as np
 
 from bpxp.backends.base import CREATION, FUNCTIONS, Step, StepFunction, namespace, no_such_device
+from bpxp.backends.by_name import ByName
 from bpxp.backends.cupy.cublas import Blas
 from bpxp.backends.cupy.cuda_graph import CupyGraph
 from bpxp.backends.cupy.prefetch import CupyCuda
@@ -33,7 +34,7 @@ def _on(device: Any, function: Any) -> Any:
     return there
 
 
-class CupyBackend:
+class CupyBackend(ByName):
     """CuPy arrays on one device.
 
     Attributes
@@ -63,7 +64,7 @@ class CupyBackend:
         names = {*CREATION, *(FUNCTIONS if device else ())}
         there = {name: _on(self.device, getattr(compat, name)) for name in names if hasattr(compat, name)}
         own = {name: _on(self.device, function) if device else function for name, function in own.items()}
-        self.xp = namespace(compat, None, memo={}, **{**there, **own})
+        self.xp = namespace(compat, None, self, memo={}, **{**there, **own})
 
     def _matmul(self, a: Array, b: Array, /) -> Array:
         if self.blas is not None and self.blas.takes(a, b):

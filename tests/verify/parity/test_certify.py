@@ -160,7 +160,7 @@ def test_the_table_shows_deviation_and_bound():
     row = found.runs[0].rows[0]
     i = row.step - 1
     assert f"{row.deviation[i]:.1e} of {row.bound[i]:.1e}" in str(found)
-    assert "12 → 7 → 4" in str(found)
+    assert "12 -> 7 -> 4" in str(found)
     assert "SGD(learning_rate=0.1)" in str(found) or "SGD()" in str(found)
 
 

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bpxp.core.aliases import meant
-from bpxp.errors import InvalidTypeError, InvalidValueError
+from bpxp.core.memory import host_memory
+from bpxp.errors import InvalidTypeError, InvalidValueError, ParameterMemoryError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,13 +71,6 @@ def _range(low: float, high: float, low_open: bool, high_open: bool) -> str:
     return f"a number in {'(' if low_open else '['}{low:g}, {high:g}{')' if high_open else ']'}"
 
 
-def one_of(value: Any, allowed: tuple[str, ...], where: str) -> None:
-    """Raise unless `value` is one of the words allowed."""
-    if value not in allowed:
-        expected = " or ".join(map(repr, allowed))
-        raise InvalidValueError(where, "unknown", code="E003", got=repr(value), expected=expected)
-
-
 def set_numbers(thing: Any, *names: str, **bounds: Any) -> None:
     """Validate fields of a frozen dataclass, and keep each as a Python float, which widens no array."""
     for name in names:
@@ -131,3 +125,20 @@ def resolve(value: Any, kind: type[Any], table: Mapping[str, T], where: str, *, 
         known, nearest = f"one of {', '.join(table)}", meant(value, table, kind.__name__)
         raise InvalidValueError(where, "unknown name", code="E003", got=repr(value), expected=known, first=nearest)
     return table[value]
+
+
+def one_of(value: Any, allowed: tuple[str, ...], where: str) -> None:
+    """Raise unless `value` is one of the words allowed."""
+    if value not in allowed:
+        expected = " or ".join(map(repr, allowed))
+        raise InvalidValueError(where, "unknown", code="E003", got=repr(value), expected=expected)
+
+
+def fits_in_memory(parameters: int, where: str) -> None:
+    """Raise before drawing more float64 parameters than this machine has free memory for."""
+    if 8 * parameters < PLENTY:  # asking the system takes longer than drawing so few
+        return
+    memory = host_memory()
+    if memory is not None and 8 * parameters > memory.free:
+        needed, free = (f"{(n + (1 << 29)) >> 30:,} GiB" for n in (8 * parameters, memory.free))
+        raise ParameterMemoryError(where, f"needs {needed} of parameters, {free} available", code="E011")

@@ -1,7 +1,6 @@
 """The command line: train, evaluate, predict, list the backends, verify gradients and equations, compare backends.
 
-Exit codes: 0 done, 1 failed (the reason is on standard error), 2 wrong usage, 130 interrupted by Ctrl-C, 143 by
-SIGTERM.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted by Ctrl-C, 143 by SIGTERM.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
         if getattr(options, "out", None) is not None:
             check_writable(options.out, 0)  # what would fail at the end fails before the work
-        code: int = options.run(options)
+        return int(options.run(options))
     except KeyboardInterrupt:
         say("interrupted", sys.stderr)
         return 130
@@ -64,7 +63,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     finally:
         drop_broken_pipe()
-    return code
 
 
 def show(text: object) -> None:
@@ -214,20 +212,19 @@ def train(options: argparse.Namespace) -> int:
         raise InvalidValueError("--checkpoint-steps", what, code="E005", fix=fix, after="")
     training, test = read_data(options.data)
     pixels = math.prod(training.x.shape[1:])
-    layers = options.layers or [pixels, 30 if pixels > 64 else 64, len(training.classes)]
+    layers = options.layers or [pixels, min(pixels, 100), len(training.classes)]
     net = network(options, layers)
     if options.out is not None:
         check_writable(options.out, 8 * net.size)
     if not options.quiet:
         show(net)
-    if options.out is None and path is None:
-        show("the network will not be saved: --out FILE saves it")
     callbacks = [bpxp.callbacks.Checkpoint(path, steps=options.checkpoint_steps)] if path else []
+    if options.out is None and not callbacks:
+        show("the network will not be saved: --out FILE saves it")
     trainer = bpxp.Trainer(net, optimizer(options), callbacks=callbacks, progress=not options.quiet)
     trainer.how_to_resume, trainer.how_to_save = lambda file: resuming(options.line, file), "--checkpoint run.bpxp"
     sizes = {"epochs": options.epochs, "batch_size": options.batch_size}
-    # The test set is seen once, at the end: what is watched while training is a part of the training set.
-    validation = SHARE if len(training) >= 1 / SHARE else None
+    validation = SHARE if len(training) >= 1 / SHARE else None  # the test set is seen once, at the end
     trainer.fit(training, **sizes, validation=validation, resume=options.resume or False)
     found = net.evaluate(test)
     if options.out is not None:
@@ -268,8 +265,7 @@ def evaluate(options: argparse.Namespace) -> int:
         for k, name in enumerate(names):
             precision, recall, f1 = (found["class"][f"{what}_{k}"] for what in ("precision", "recall", "f1"))
             show(f"{name:<{width}}  {precision:9.4f}  {recall:6.4f}  {f1:6.4f}")
-    show(f"test loss: {found['loss']:.4f}")
-    show(f"test accuracy: {found['accuracy']:.4f}")
+    show(f"test loss: {found['loss']:.4f}\ntest accuracy: {found['accuracy']:.4f}")
     return 0
 
 

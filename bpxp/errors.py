@@ -395,6 +395,7 @@ CODES = {
     "W009": "A captured step differed from the eager step.",
     "W010": "Numbers that differ become equal in the network's dtype.",
     "W011": "The learning rate reaches its end long before the fit.",
+    "W012": "A pickled network is on another backend.",
     "W016": "Samples far outside of the range of training.",
     "W017": "Integers that look like pixels are not scaled.",
     "W020": "An input shape that looks channels-first.",

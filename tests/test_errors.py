@@ -8,6 +8,7 @@ import builtins
 import copy
 import errno
 import functools
+import importlib
 import os
 import pickle
 import re
@@ -189,7 +190,7 @@ def failing_disk(patch, first, last):
 
 
 def a_data_set_and_no_place_for_it(c):
-    room = sys.modules["bpxp.data.sources.mnist"]
+    room = importlib.import_module("bpxp.data.sources.mnist")
     small = {file.name: np.zeros((3, 4, 4)[: 1 + 2 * ("images" in file.name)], np.uint8) for file in room.MNIST.files}
     c.patch.delenv("BPXP_DATA_DIR", raising=False)
     c.patch.setattr(room, "MNIST", room.MNIST._replace(system=()))
@@ -211,6 +212,11 @@ def made_without_gpu(c):
     fake_cupy(c, check_device)
 
 
+def pickled_on_cupy(c):
+    only_prepared(c, cupy_is_not_installed)
+    c.patch.setattr("bpxp.network.pickled.label", lambda backend: "cupy")
+
+
 def a_capture_that_differs_later(c):
     from bpxp.backends import captured
 
@@ -228,6 +234,7 @@ PREPARED = {
     "W007": a_data_set_and_no_place_for_it,
     "W008": a_device_that_others_use,
     "W009": a_capture_that_differs_later,
+    "W012": pickled_on_cupy,
 }
 
 

@@ -183,7 +183,20 @@ def option(backend: Backend, name: str) -> Any:
     return getattr(backend, name, getattr(BackendOptions, name))
 
 
-def namespace(library: Any, device: Any, **amended: Any) -> Namespace:
+class BackendNamespace(types.SimpleNamespace):
+    """The functions of a backend, its `owner`: pickled as an attribute of it."""
+
+    __slots__ = ("owner",)
+
+    def __init__(self, owner: Any, /, **functions: Any) -> None:
+        super().__init__(**functions)
+        self.owner = owner
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (self.owner, "xp")
+
+
+def namespace(library: Any, device: Any, owner: Any = None, /, **amended: Any) -> Namespace:
     """Collect the standard's names from `library` into a namespace that the backend owns.
 
     Parameters
@@ -192,6 +205,7 @@ def namespace(library: Any, device: Any, **amended: Any) -> Namespace:
         An Array API namespace.
     device : object or None
         The default device of its creation functions, since the mathematics names none. None leaves them as they are.
+    owner : Backend, optional
     **amended
         Functions that replace or add to those of the library: the one place to amend it.
     """
@@ -200,18 +214,18 @@ def namespace(library: Any, device: Any, **amended: Any) -> Namespace:
     created = {name: getattr(library, name) for name in CREATION}
     if device is not None:
         created = {name: functools.partial(function, device=device) for name, function in created.items()}
-    return types.SimpleNamespace(**{**found, **created, **amended})
+    return BackendNamespace(owner, **{**found, **created, **amended})
 
 
 def eager(step: StepFunction, /) -> Step:
     """Return a step that is run as it is, `count` times."""
+    return functools.partial(_repeated, step)
 
-    def run(state: State, data: Any, /, *, count: int = 1) -> State:
-        for _ in range(count):
-            state = step(state, data)
-        return state
 
-    return run
+def _repeated(step: StepFunction, state: State, data: Any, /, *, count: int = 1) -> State:
+    for _ in range(count):
+        state = step(state, data)
+    return state
 
 
 def no_such_device(library: str, asked: str, count: int, kind: str = "") -> InvalidValueError:

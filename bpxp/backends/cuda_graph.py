@@ -8,9 +8,9 @@ dropped.
 from __future__ import annotations
 
 import contextlib
-import copy
 import gc
 import math
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -67,10 +67,14 @@ class CapturedGraph:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CapturedGraph:
         # Another object has other arrays, and captures for itself.
-        other = copy.copy(self)
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
         other.reason, other._moving = initial_reason(), set()
         other._forget([])
         return other
+
+    def __reduce__(self) -> tuple[Any, ...]:  # what is captured belongs to this process
+        return operator.methodcaller("compile", self.step), (self.xp.owner,)
 
     # ---------------------------------------------------------------- what a library defines
 

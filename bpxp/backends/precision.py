@@ -9,10 +9,9 @@ from __future__ import annotations
 import copy
 import importlib
 import importlib.util
-import types
 from collections.abc import Callable
 
-from bpxp.backends.base import Backend
+from bpxp.backends.base import Backend, BackendNamespace
 from bpxp.core.typing import Array, Namespace
 from bpxp.errors import InvalidValueError, suggestion
 
@@ -57,7 +56,7 @@ def with_matmul(backend: Backend, precision: str, where: str = "matmul") -> Back
     def matmul(a: Array, b: Array, /) -> Array:
         return product(a, b) if a.dtype == float32 and b.dtype == float32 else plain(a, b)
 
-    own.xp = types.SimpleNamespace(**{**vars(backend.xp), "matmul": matmul})
+    own.xp = BackendNamespace(own, **{**vars(backend.xp), "matmul": matmul})
     return own
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -56,6 +57,12 @@ def say(text: object, *streams: Any) -> None:
     stream.write(f"{line}\n")
     if hasattr(stream, "flush"):
         stream.flush()
+
+
+def report(text: object, *streams: Any) -> None:
+    """Print lines as `say` does; a closed pipe, a full disk or a lost terminal is no reason to end the work."""
+    with contextlib.suppress(OSError, ValueError):
+        say(text, *streams)
 
 
 def is_terminal(stream: Any) -> bool:

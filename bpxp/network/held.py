@@ -65,9 +65,6 @@ class Held:
         self.fit: Live | None = None
         self._thread = self._readers = 0
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Held, (self.backend, self.lend(whole=True))
-
     # ---------------------------------------------------------------- reading
 
     def lend(self, *, whole: bool = False) -> Numbers:
@@ -96,10 +93,6 @@ class Held:
     def _look(self, whole: bool = False) -> None:
         if self.fit is not None and self._thread == threading.get_ident():
             self.fit.show(whole=whole)
-
-    def copy(self) -> Held:
-        """Return the same arrays for another network."""
-        return Held(self.backend, self.lend(whole=True), lent=True)
 
     # ---------------------------------------------------------------- writing
 

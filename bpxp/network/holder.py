@@ -8,7 +8,7 @@ from bpxp.backends import Backend
 from bpxp.backends.device import here
 from bpxp.core.typing import Params
 from bpxp.errors import FixedAttributeError
-from bpxp.network import parameters
+from bpxp.network import parameters, pickled
 from bpxp.network.compiled import CompiledSteps
 from bpxp.network.held import Held
 from bpxp.nn.spec import Spec
@@ -114,15 +114,7 @@ class Holder:
             raise FixedAttributeError(f"Network.{name}", what, code="E058", fix=FIXED[name])
         object.__setattr__(self, name, value)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy of the network has; it is not being fitted, also if it was made in a callback."""
-        own = vars(self) | {"_held": self._held.copy(), "training": False}
-        own["_compiled"] = CompiledSteps(capture=self._compiled.capture)
-        del own["xp"]  # functions of a library cannot be pickled
-        return own
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, xp=state["backend"].xp)
+    __getstate__, __setstate__ = pickled.state_of, pickled.restore  # of pickle, joblib and copy
 
 
 def steps_of(key: Any, backend: Backend) -> int:

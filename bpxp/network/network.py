@@ -18,13 +18,14 @@ from bpxp.backends.dtypes import validate_dtype
 from bpxp.backends.precision import label
 from bpxp.core.aliases import named_arguments
 from bpxp.core.checks import number
+from bpxp.core.floating_point import never_raising
 from bpxp.core.random import INIT, HostRandom, Seed, make_key, normalize_seed
 from bpxp.core.threefry import Key
 from bpxp.core.tree import leaves, tree_map
 from bpxp.core.typing import Array, Params, Shape
 from bpxp.errors import InvalidTypeError, nothing_changed
 from bpxp.metrics import Metric
-from bpxp.network import parameters
+from bpxp.network import parameters, prepare
 from bpxp.network.backend_choice import BackendReport, choose
 from bpxp.network.compiled import CompiledSteps
 from bpxp.network.evaluation import as_feed, evaluate
@@ -32,7 +33,6 @@ from bpxp.network.held import Held, Numbers
 from bpxp.network.holder import Holder, steps_of
 from bpxp.network.inference_batch import in_pieces, samples_at_a_time
 from bpxp.network.pixels import learned
-from bpxp.network.prepare import Batch, HostSamples, as_metrics, count, inputs_or_rows, prepare, prepare_or_stream
 from bpxp.network.step import DescentStep, EvaluationStep, ForwardStep, GradientStep
 from bpxp.nn import Layer, Loss
 from bpxp.nn.spec import Spec, specify
@@ -185,13 +185,15 @@ class Network(Holder):
 
     # ---------------------------------------------------------------- mathematics on arrays
 
-    def loss_and_gradients(self, x: Any, y: Any, weight: Any = None) -> tuple[Array, Params]:
+    @never_raising
+    def loss_and_gradients(self, x: Any, y: Any = None, weight: Any = None) -> tuple[Array, Params]:
         r"""Return the mean loss over a batch (a 0-d array) and its gradients, in the structure of `params`.
 
         Parameters
         ----------
-        x : array_like, (batch, \*input_shape)
-        y : array_like, (batch, …) or (batch, …, n_out)
+        x : array_like, (batch, \*input_shape), pair of array_like, or Dataset
+        y : array_like, (batch, …) or (batch, …, n_out), optional
+            Targets; left out if x is a pair (x, y) or a Dataset.
         weight : array_like, (batch,), optional
             Weight of each sample: Σ w_n J_n/Σ w_n over this batch, which need not know of others as a fit does.
 
@@ -200,7 +202,7 @@ class Network(Holder):
         Layers behave as in training: with the masks of the next step and the statistics of this batch. Nothing is
         changed: the same call gives the same result again.
         """
-        batch = prepare(self.spec, self.backend, (x, y), weight, "loss_and_gradients")
+        batch = prepare.prepare(self.spec, self.backend, prepare.together(x, y), weight, "loss_and_gradients")
         run = self._compiled.recent("gradients")
         run = run or self._compile(GradientStep(self.model, self.loss, self.dtype, xp=self.xp), "gradients")
         with self._held as now:
@@ -208,20 +210,22 @@ class Network(Holder):
         return self.xp.reshape(value, ()), grads
 
     @nothing_changed()
-    def gradient_descent(self, batch: tuple[Any, Any], learning_rate: float, weight: Any = None) -> None:
+    @never_raising
+    def gradient_descent(self, batch: Any, y: Any = None, learning_rate: Any = None, weight: Any = None) -> None:
         """Take one step against the gradient of the mean loss over one mini-batch: p ← p − η ∂J/∂p.
 
         Parameters
         ----------
-        batch : pair of array_like
-            (x, y), as in `loss_and_gradients`.
+        batch, y : array_like, pair of array_like, or Dataset
+            As in `loss_and_gradients`: ``((x, y), learning_rate)`` or ``(x, y, learning_rate)``.
         learning_rate : float
             η > 0.
         weight : array_like, (batch,), optional
             Weight of each sample: the mean is Σ w_n J_n/Σ w_n over this batch alone.
         """
+        batch, learning_rate, weight = prepare.descent_arguments(batch, y, learning_rate, weight)
         rate = number(learning_rate, "gradient_descent(learning_rate=…)", low=0.0, low_open=True)
-        arrays = prepare(self.spec, self.backend, batch, weight, "gradient_descent")
+        arrays = prepare.prepare(self.spec, self.backend, batch, weight, "gradient_descent")
         self._learn(learned(self.spec, batch, arrays[0], self.backend))
         with self._held.lock:
             now = self._held.own("gradient_descent")
@@ -232,16 +236,19 @@ class Network(Holder):
                 params, self._plain, stats, key = after
                 self._held.put(Numbers(params, stats, key, now.optimizer, now.opt))
 
-    def logits(self, x: Any) -> Array:
-        """Return the outputs of the last layer, (n, …, n_out): what the loss takes."""
+    @never_raising
+    def logits(self, x: Any, y: Any = None) -> Array:
+        """Return the outputs of the last layer, (n, …, n_out): what the loss takes. See `predict` for x."""
         return self._forward(x, "logits")
 
-    def predict_proba(self, x: Any) -> Array:
-        """Return the outputs as the loss reads them, (n, …, n_out): probabilities, rates or values."""
+    @never_raising
+    def predict_proba(self, x: Any, y: Any = None) -> Array:
+        """Return the outputs as the loss reads them, (n, …, n_out): probabilities, rates or values. See `predict`."""
         return self.loss.activate(self._forward(x, "predict_proba"), xp=self.xp)
 
-    def predict(self, x: Any) -> Array:
-        """Return the prediction for each sample.
+    @never_raising
+    def predict(self, x: Any, y: Any = None) -> Array:
+        """Return the prediction for each sample of an array, a pair (x, y) or a Dataset; targets are not looked at.
 
         Class indices (n, …) for a categorical loss; 0 or 1 per label (n, …, n_out) for a multi-label loss; values
         (n, …, n_out) otherwise. Outputs (n, time, n_out), say, have an answer at each time.
@@ -253,6 +260,7 @@ class Network(Holder):
             return xp.astype(logits > 0.0, xp.int32)
         return self.loss.activate(logits, xp=xp)
 
+    @never_raising
     def evaluate(
         self, x: Any, y: Any = None, *, weight: Any = None, metrics: Sequence[str | Metric] | None = None
     ) -> dict[str, Any]:
@@ -260,20 +268,25 @@ class Network(Holder):
 
         Parameters
         ----------
-        x : array_like or Dataset
+        x : array_like, pair of array_like, or Dataset
         y : array_like, optional
-            Targets; left out if x is a Dataset.
+            Targets; left out if x is a pair (x, y) or a Dataset.
         weight : array_like, optional
         metrics : sequence of str or Metric, optional
             Default: accuracy for a categorical loss, see `bpxp.metrics`.
         """
-        data = x if y is None else (x, y)
-        batch = prepare_or_stream(self.spec, self.backend, data, weight, "evaluate")
+        batch = prepare.prepare_or_stream(self.spec, self.backend, prepare.together(x, y), weight, "evaluate")
         with self._held as now:
-            return self._evaluate(batch, now.params, now.stats, as_metrics(metrics, self.loss))
+            return self._evaluate(batch, now.params, now.stats, prepare.as_metrics(metrics, self.loss))
 
+    @never_raising
     def _evaluate(
-        self, batch: Batch | HostSamples, params: Params, stats: Any, metrics: tuple[Metric, ...], which: str = ""
+        self,
+        batch: prepare.Batch | prepare.HostSamples,
+        params: Params,
+        stats: Any,
+        metrics: tuple[Metric, ...],
+        which: str = "",
     ) -> dict[str, Any]:
         """Evaluate validated samples with the arrays given; otherwise like `evaluate`.
 
@@ -283,7 +296,7 @@ class Network(Holder):
         step = EvaluationStep(self.model, self.loss, metrics, feed.samples, xp=self.xp)
         run = self._compile(step, (step, which))
         with self._held.lock if self._held.reused else nullcontext():  # one call at a time has the graph's buffers
-            return evaluate(step, run, self.spec, self.backend, params, stats, feed, count(batch))
+            return evaluate(step, run, self.spec, self.backend, params, stats, feed, prepare.count(batch))
 
     # ---------------------------------------------------------------- other places
 
@@ -349,7 +362,7 @@ class Network(Holder):
         return samples_at_a_time(self.spec, *self._held.now[:2], self.xp)
 
     def _forward(self, x: Any, where: str) -> Array:
-        x = inputs_or_rows(self.spec, self.backend, x, where)
+        x = prepare.inputs_or_rows(self.spec, self.backend, x, where)
         run = self._compiled.recent("forward")
         run = run or self._compile(ForwardStep(self.model, self.dtype, xp=self.xp), "forward")
         with self._held as now:

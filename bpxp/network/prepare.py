@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -121,8 +122,30 @@ def prepare_training(
     return batch, with_range(learned(spec, data, x, backend), x, backend, f"{where}: x")
 
 
+def together(x: Any, y: Any) -> Any:
+    """Return samples and targets as a pair, or `x`, a pair or a Dataset itself."""
+    return x if y is None else (x, y)
+
+
+def descent_arguments(batch: Any, y: Any, rate: Any, weight: Any) -> tuple[Any, Any, Any]:
+    """Return (data, rate, weight), given ``(x, y, rate, weight)`` or ``((x, y), rate, weight)``."""
+    if y is None or isinstance(y, (tuple, list)) or getattr(y, "shape", None):
+        return together(batch, y), rate, weight
+    return (batch, y, weight) if rate is None else (batch, y, rate)
+
+
+def without_targets(spec: Spec, x: Any) -> Any:
+    """Return the samples of a pair (x, y); other samples, also two of them in a tuple, as they are."""
+    if isinstance(x, tuple) and len(x) == 2:
+        shape = tuple(getattr(x[0], "shape", None) or np.shape(x[0]))
+        if shape and shape != spec.input_shape and math.prod(shape[1:]) == math.prod(spec.input_shape):
+            return x[0]
+    return x
+
+
 def inputs_or_rows(spec: Spec, backend: Backend, x: Any, where: str) -> Array | Rows:
     """Return inputs alone, as `prepare_or_stream` does: an array of the backend, or rows on the host."""
+    x = without_targets(spec, x)
     data, x = x, x.x if isinstance(x, Dataset) else x
     return _inputs(spec, backend, data, x, f"{where}: x", stay=stays(spec, backend, data, x))
 

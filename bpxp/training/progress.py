@@ -6,7 +6,7 @@ import sys
 from contextlib import suppress
 from typing import Any, TextIO
 
-from bpxp.core.text import is_terminal, say
+from bpxp.core.text import is_terminal, report
 from bpxp.errors import printable
 from bpxp.training.callback import Callback, Fit
 
@@ -63,11 +63,11 @@ class Progress(Callback):
             self._write(f"stopped: {printable(trainer.stop)}")
 
     def _write(self, line: str) -> None:
-        with suppress(*GONE):
-            if self._bar is not None:
+        if self._bar is None:
+            report(line, sys.stdout if self.file is None else self.file)
+        else:
+            with suppress(*GONE):
                 self._bar.console.print(printable(line), markup=False, emoji=False, highlight=False, soft_wrap=True)
-            else:
-                say(line, sys.stdout if self.file is None else self.file)
 
 
 def describe(row: dict[str, Any], last_epoch: int) -> str:

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from bpxp.backends import Step
@@ -17,11 +17,11 @@ from bpxp.backends.capture import prove_within
 from bpxp.backends.device import here
 from bpxp.core.aliases import named_arguments
 from bpxp.core.checks import as_path, one_of
-from bpxp.core.text import say
+from bpxp.core.text import report
 from bpxp.errors import NOTHING_CHANGED, BpxpError, DeviceMemoryError, FitInProgressError, InvalidValueError
 from bpxp.metrics import Metric
 from bpxp.network.network import Network, validate_network
-from bpxp.network.prepare import as_metrics
+from bpxp.network.prepare import as_metrics, together
 from bpxp.network.step import TrainingStep
 from bpxp.optim import Optimizer, OptState, get_optimizer
 from bpxp.training.callback import SAVING, Callback, validate_callbacks, watches
@@ -73,6 +73,8 @@ class Trainer:
     ['epoch', 'loss', 'validation_loss', 'validation_accuracy', 'learning_rate', 'seconds']
     """
 
+    _raised: Exception | None = None  # by a callback
+
     @named_arguments
     def __init__(
         self,
@@ -92,7 +94,6 @@ class Trainer:
         self.history = History()
         self.run: FitProgress  # of the current fit, or the last one
         self.resumed_from = ""
-        self._raised: Exception | None = None  # by a callback
         self._make_step: Callable[..., TrainingStep] = TrainingStep  # data-parallel runs have another
         self.how_to_resume: Callable[[str], str] = "trainer.fit(…, resume={!r})".format  # printed after an interrupt
         self.how_to_save = SAVING
@@ -109,6 +110,7 @@ class Trainer:
     def fit(
         self,
         data: Any,
+        y: Any = None,
         *,
         epochs: int,
         batch_size: int | None = None,
@@ -127,7 +129,7 @@ class Trainer:
 
         Parameters
         ----------
-        data : Dataset or pair of array_like
+        data, y : Dataset, pair of array_like, or two array_like
             Samples and targets.
         epochs : int
             How many more epochs; with 0 the fit returns at once. With `resume` the total, those that are done included.
@@ -203,7 +205,7 @@ class Trainer:
                     net,
                     self.optimizer,
                     self.metrics,
-                    data,
+                    together(data, y),
                     batch_size=saved.batch_size if batch_size is None and saved else batch_size,
                     validation=validation,
                     weight=weight,
@@ -234,6 +236,9 @@ class Trainer:
             if callback.failure is not None:
                 raise callback.failure
         return self.history
+
+    def __getstate__(self) -> dict[str, Any]:  # without the fit that runs or ran last: the network has its arrays
+        return {name: value for name, value in vars(self).items() if name not in ("run", "_memory", "_raised")}
 
     @property
     def where(self) -> str:
@@ -310,8 +315,7 @@ class Trainer:
         files = [str(c.saved) for c in self._savers if c.saved]
         unsaved, self.stop = f"nothing is saved, which {self.how_to_save} would do", by
         how = f"to go on: {self.how_to_resume(files[-1])}" if files else unsaved
-        with suppress(OSError, ValueError):  # a terminal that is gone
-            say(f"{by} in {self.where}; {how}", sys.stderr)
+        report(f"{by} in {self.where}; {how}", sys.stderr)
 
     def _out_of_memory(self, monitor: DivergenceMonitor, cause: BaseException) -> DeviceMemoryError:
         """Go back to the last complete state, and return the error that says what was needed."""

@@ -9,7 +9,7 @@ import cupy
 import numpy as np
 
 from bpxp.backends.base import Step, StepFunction, namespace, no_such_device
-from bpxp.backends.copying import Named
+from bpxp.backends.by_name import ByName
 from bpxp.backends.cupy.cublas import Blas
 from bpxp.backends.cupy.cuda_graph import CupyGraph
 from bpxp.backends.cupy.joins import concat, stack
@@ -23,7 +23,7 @@ from bpxp.core.typing import Array
 NO_MEMORY = ("cudaErrorMemoryAllocation", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
-class CupyBackend(Named):
+class CupyBackend(ByName):
     """CuPy arrays on one device.
 
     Notes
@@ -41,7 +41,7 @@ class CupyBackend(Named):
         self.device = cupy.cuda.Device(int(device or 0))
         self._blas, self._no_blas = find_blas(self.device)
         own = {"matmul": self._matmul, "threefry": threefry, "concat": concat, "stack": stack}
-        self.xp = namespace(compat, None, memo={}, **own)
+        self.xp = namespace(compat, None, self, memo={}, **own)
 
     def here(self) -> Any:
         return self.device

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bpxp.backends.base import State, Step, StepFunction, namespace, no_such_device
-from bpxp.backends.copying import Named
+from bpxp.backends.by_name import ByName
 from bpxp.backends.dlpack import DLPACK_DEVICES, host_array, import_array, is_host_array
 from bpxp.backends.prefetch import DEVICE_BYTES
 from bpxp.core.memory import Memory, host_memory
@@ -22,7 +22,7 @@ ALIGNMENT = 64  # bytes: JAX aliases host memory only at such addresses
 NO_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "Out of memory")  # XLA raises one type for every failure
 
 
-class JaxBackend(Named):
+class JaxBackend(ByName):
     """JAX arrays on one device; float64 needs ``jax.config.update("jax_enable_x64", True)``."""
 
     matmul = "float32"
@@ -37,7 +37,7 @@ class JaxBackend(Named):
         # Made within the trace, index tables would be computed again for each number gathered through them; made by JAX
         # outside of it, each of their operations would be compiled.
         own = {"memo": {}, "tables": np, "fuses": True}
-        self.xp = namespace(jnp, self.device, from_dlpack=jnp.from_dlpack, matmul=matmul, **own)
+        self.xp = namespace(jnp, self.device, self, from_dlpack=jnp.from_dlpack, matmul=matmul, **own)
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
         if is_host_array(a):
@@ -71,20 +71,7 @@ class JaxBackend(Named):
         return np.array(a)
 
     def compile(self, step: StepFunction, /) -> Step:
-        once = jax.jit(step, donate_argnums=0)
-
-        def repeat(state: State, data: Any, count: Array) -> State:
-            return jax.lax.fori_loop(0, count, lambda _, current: step(current, data), state)
-
-        # The count is an argument of the compiled loop, so that another count does not recompile. A count of 1 runs the
-        # loop too: the compiler may round differently outside of it, and the bits must not depend on how steps are
-        # divided among calls.
-        many = jax.jit(repeat, donate_argnums=0)
-
-        def run(state: State, data: Any, /, *, count: int | None = None) -> State:
-            return once(state, data) if count is None else many(state, data, np.int32(count))
-
-        return run
+        return JaxStep(step, self)
 
     def memory(self) -> Memory | None:
         stats = self.device.memory_stats()
@@ -98,6 +85,27 @@ class JaxBackend(Named):
             return True
         text = str(error)
         return isinstance(error, jax.errors.JaxRuntimeError) and any(said in text for said in NO_MEMORY)
+
+
+class JaxStep:
+    """A step compiled by XLA, with its state donated."""
+
+    def __init__(self, step: StepFunction, backend: JaxBackend, /) -> None:
+        def repeat(state: State, data: Any, count: Array) -> State:
+            return jax.lax.fori_loop(0, count, lambda _, current: step(current, data), state)
+
+        self.step, self.backend = step, backend
+        self._once = jax.jit(step, donate_argnums=0)
+        # The count is an argument of the compiled loop, so that another count does not recompile. A count of 1 runs the
+        # loop too: the compiler may round differently outside of it, and the bits must not depend on how steps are
+        # divided among calls.
+        self._many = jax.jit(repeat, donate_argnums=0)
+
+    def __call__(self, state: State, data: Any, /, *, count: int | None = None) -> State:
+        return self._once(state, data) if count is None else self._many(state, data, np.int32(count))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return JaxStep, (self.step, self.backend)
 
 
 def _from_dlpack(a: Any) -> Array:

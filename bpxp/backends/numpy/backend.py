@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from bpxp.backends.base import CACHE, Step, StepFunction, namespace
+from bpxp.backends.by_name import ByName
 from bpxp.backends.captured import CapturedStep
-from bpxp.backends.copying import Named
 from bpxp.backends.dlpack import host_array, import_array, is_host_array
 from bpxp.backends.numpy.capture import NumpyLibrary
 from bpxp.backends.numpy.threads import LimitedStep
@@ -76,7 +76,7 @@ LEAN = {"astype": _astype, "expand_dims": _expand_dims, "matrix_transpose": _mat
 LEAN |= {"max": _max, "sum": _sum, "take": _take}
 
 
-class NumpyBackend(Named):
+class NumpyBackend(ByName):
     """NumPy arrays; updates are in place, and a small step is captured and replayed."""
 
     name = "numpy"
@@ -85,7 +85,8 @@ class NumpyBackend(Named):
     shares_memory = True
 
     def __init__(self, device: str = "") -> None:
-        self.xp = namespace(np, None, argsort=_argsort, sort=_sort, threefry=threefry, memo={}, workspace=CACHE, **LEAN)
+        own = {"argsort": _argsort, "sort": _sort, "threefry": threefry, "memo": {}, "workspace": CACHE}
+        self.xp = namespace(np, None, self, **own, **LEAN)
         keep_freed_memory()
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:

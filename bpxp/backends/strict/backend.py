@@ -12,7 +12,7 @@ import array_api_strict as strict
 import numpy as np
 
 from bpxp.backends.base import Step, StepFunction, eager, namespace
-from bpxp.backends.copying import Named
+from bpxp.backends.by_name import ByName
 from bpxp.backends.dlpack import host_array, import_array, is_host_array
 from bpxp.core.memory import Memory, host_memory
 from bpxp.core.typing import Array
@@ -21,7 +21,7 @@ from bpxp.errors import DeviceMismatchError, InvalidValueError
 HOST = strict.Device("CPU_DEVICE")
 
 
-class StrictBackend(Named):
+class StrictBackend(ByName):
     """Arrays of array-api-strict on one of its devices."""
 
     matmul = "float32"
@@ -29,7 +29,7 @@ class StrictBackend(Named):
     def __init__(self, device: str = "") -> None:
         self.name = f"strict:{device}" if device else "strict"
         self.device = strict.Device(device or "CPU_DEVICE")
-        self.xp = namespace(strict, self.device)
+        self.xp = namespace(strict, self.device, self)
 
     def asarray(self, a: Any, /, *, dtype: Any = None) -> Array:
         if isinstance(a, type(self.xp.zeros(1))):

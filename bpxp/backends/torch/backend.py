@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from bpxp.backends.base import CACHE, Step, StepFunction, namespace, no_such_device
+from bpxp.backends.by_name import ByName
 from bpxp.backends.captured import CapturedStep
-from bpxp.backends.copying import Named
 from bpxp.backends.dlpack import host_array, import_array, is_host_array
 from bpxp.backends.numpy.backend import keep_freed_memory
 from bpxp.backends.numpy.threefry import threefry
@@ -80,7 +80,7 @@ NATIVE = {
 }
 
 
-class TorchBackend(Named):
+class TorchBackend(ByName):
     """Torch tensors on one device."""
 
     matmul = "float32"
@@ -94,7 +94,7 @@ class TorchBackend(Named):
         if self.device.type == "cpu":
             own = {"threefry": _threefry, "take": _take_of_rows, "workspace": 8 * CACHE}
             keep_freed_memory()  # tensors use the same allocator
-        self.xp = namespace(compat, self.device, memo={}, **(NATIVE | own))
+        self.xp = namespace(compat, self.device, self, memo={}, **(NATIVE | own))
         self.shares_memory = self.device.type == "cpu"
         if self.device.type == "cuda":
             self.prefetch_bytes, self.reuses_state = DEVICE_BYTES, True  # in the buffers of a CUDA graph

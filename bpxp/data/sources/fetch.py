@@ -6,13 +6,13 @@ import hashlib
 import io
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from bpxp.core.text import is_terminal, say
+from bpxp.core.text import is_terminal, report
 from bpxp.data.sources.idx import read_idx
 from bpxp.errors import DatasetChecksumError, DatasetFormatError
 
@@ -112,8 +112,7 @@ class _Bounded(io.BytesIO):
 def _progress(title: str, url: str) -> Iterator[_Bar | bool]:
     """Give pooch's progress bar: a bar on a terminal, elsewhere False after one line on stderr."""
     if not is_terminal(sys.stderr):
-        with suppress(OSError, ValueError):  # a report, no more
-            say(f"bpxp: downloading {title} from {url}", sys.stderr)
+        report(f"bpxp: downloading {title} from {url}", sys.stderr)
         yield False
         return
     from rich.console import Console

@@ -71,6 +71,15 @@ class Case:
         y, _, dx, grads = self.both_ways(params, x, dy, context, xp)
         return y, dx, *leaves(grads)
 
+    def on_host(self, backend: Backend, results: Any) -> list[np.ndarray]:
+        """Return results as NumPy arrays; one that is no array of the backend raises."""
+        kind = type(backend.xp.zeros((1,), dtype=backend.xp.float32))
+        for name, a in zip(self.names, results, strict=True):
+            if not isinstance(a, (kind, np.generic)):
+                what = f"{type(a).__module__}.{type(a).__name__}"
+                raise TypeError(f"{name} is of {what}, no array of the backend: NumPy instead of xp?")
+        return [backend.to_numpy(a) for a in results]
+
     def given(self, backend: Backend, dtype: str, x: np.ndarray) -> tuple[Any, Any, Any, Any]:
         """Return parameters, x, dy and context on a backend."""
 

@@ -319,6 +319,10 @@ CODES = {
     "E015": "A batch has too few values to normalize by.",
     "E016": "Parameters with another structure or shape.",
     "E017": "An array has the wrong shape.",
+    "E018": "A metric does not fit the loss and the outputs.",
+    "E019": "A loss or a metric ignores the weights of samples.",
+    "E028": "The outputs are not numbers.",
+    "E029": "An id that the table of an embedding does not have.",
     # backends
     "E020": "There is no array library of this name.",
     "E021": "A library is not installed.",
@@ -359,6 +363,7 @@ CODES = {
     "E056": "Invalid transform.",
     "E057": "Layers are nested too deeply.",
     "E058": "What a network is made of cannot be replaced.",
+    "E059": "It is not known which way a column gets better.",
     # files of networks and runs
     "E060": "The file is damaged.",
     "E061": "The file has another format.",

@@ -32,7 +32,8 @@ from bpxp.network.held import Held, Numbers
 from bpxp.network.holder import Holder, steps_of
 from bpxp.network.inference_batch import in_pieces, samples_at_a_time
 from bpxp.network.pixels import learned
-from bpxp.network.prepare import Batch, HostSamples, as_metrics, count, inputs_or_rows, prepare, prepare_or_stream
+from bpxp.network.prediction import predicted
+from bpxp.network.prepare import Batch, HostSamples, count, inputs_or_rows, prepare, prepare_or_stream, weighed_metrics
 from bpxp.network.step import DescentStep, EvaluationStep, ForwardStep, GradientStep
 from bpxp.nn import Layer, Loss
 from bpxp.nn.spec import Spec, specify
@@ -244,14 +245,10 @@ class Network(Holder):
         """Return the prediction for each sample.
 
         Class indices (n, …) for a categorical loss; 0 or 1 per label (n, …, n_out) for a multi-label loss; values
-        (n, …, n_out) otherwise. Outputs (n, time, n_out), say, have an answer at each time.
+        (n, …, n_out) otherwise. Outputs (n, time, n_out), say, have an answer at each time. Outputs that are NaN decide
+        nothing: InvalidValueError.
         """
-        xp, logits = self.xp, self._forward(x, "predict")
-        if self.loss.targets == "classes":
-            return xp.argmax(logits, axis=-1)
-        if self.loss.targets == "labels":
-            return xp.astype(logits > 0.0, xp.int32)
-        return self.loss.activate(logits, xp=xp)
+        return predicted(self._forward(x, "predict"), self.loss, self.backend)
 
     def evaluate(
         self, x: Any, y: Any = None, *, weight: Any = None, metrics: Sequence[str | Metric] | None = None
@@ -269,8 +266,9 @@ class Network(Holder):
         """
         data = x if y is None else (x, y)
         batch = prepare_or_stream(self.spec, self.backend, data, weight, "evaluate")
+        found = weighed_metrics(metrics, self.spec, self.backend, batch, self._chunk)
         with self._held as now:
-            return self._evaluate(batch, now.params, now.stats, as_metrics(metrics, self.loss))
+            return self._evaluate(batch, now.params, now.stats, found)
 
     def _evaluate(
         self, batch: Batch | HostSamples, params: Params, stats: Any, metrics: tuple[Metric, ...], which: str = ""

@@ -264,10 +264,14 @@ class DerivationError(BpxpError, AssertionError):
     """The code computes something else than its equation says."""
 
 
-class LayerCheckError(BpxpError, AssertionError):
-    """A layer breaks rules that the layers of bpxp keep; `report` is a `bpxp.verify.LayerReport`."""
+class RuleCheckError(BpxpError, AssertionError):
+    """A loss, a metric or an optimizer breaks rules that those of bpxp keep; `report` is a `bpxp.verify.RuleReport`."""
 
     report: Any = None
+
+
+class LayerCheckError(RuleCheckError):
+    """A layer breaks rules that the layers of bpxp keep; `report` is a `bpxp.verify.LayerReport`."""
 
 
 NOTHING_CHANGED = "Nothing was changed"
@@ -388,6 +392,7 @@ CODES = {
     "E083": "An equation cannot be evaluated.",
     "E084": "There are no equations to check.",
     "E085": "A layer breaks a rule.",
+    "E086": "A loss, a metric or an optimizer breaks a rule.",
     # accepted, with a warning
     "W001": "A column of labels is read as a vector.",
     "W002": "All labels are the same class.",

@@ -64,7 +64,8 @@ def no_such_column(
     where: str, monitor: str, columns: list[str], after: str = "Nothing was changed"
 ) -> InvalidValueError:
     """Return the error for a column that is not there, with the one that is meant if there is one."""
-    first = meant(monitor, columns, "column")
+    evaluated = next((name for name in (f"validation_{monitor}", f"train_{monitor}") if name in columns), "")
+    first = f"Did you mean {evaluated!r}?" if evaluated else meant(monitor, columns, "column")
     lacking = monitor.startswith("val") and not any(name.startswith("validation_") for name in columns)
     fix = "fit(…, validation=0.1) for the validation columns" if lacking else ""
     first = first if any(repr(name) in first for name in columns) and not lacking else ""

@@ -141,6 +141,6 @@ def test_weights_that_vanish_in_the_dtype(weight):
     x, y, w = np.ones((64, 5)), np.arange(64) % 3, np.full(64, weight)
     net = bpxp.Network([5, 3], backend="numpy", seed=0)
     for call in (lambda w: net.evaluate(x, y, weight=w)["loss"], lambda w: float(net.loss_and_gradients(x, y, w)[0])):
-        with pytest.raises(InvalidValueError, match="Fix: weight / weight.mean()"):
+        with pytest.raises(InvalidValueError, match=r"Fix: .* / np\.mean\(weight\)"):
             call(w)
         assert call(w / w.mean()) == pytest.approx(call(None), rel=1e-5)

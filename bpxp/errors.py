@@ -264,10 +264,14 @@ class DerivationError(BpxpError, AssertionError):
     """The code computes something else than its equation says."""
 
 
-class LayerCheckError(BpxpError, AssertionError):
-    """A layer breaks rules that the layers of bpxp keep; `report` is a `bpxp.verify.LayerReport`."""
+class RuleCheckError(BpxpError, AssertionError):
+    """A loss, a metric or an optimizer breaks rules that those of bpxp keep; `report` is a `bpxp.verify.RuleReport`."""
 
     report: Any = None
+
+
+class LayerCheckError(RuleCheckError):
+    """A layer breaks rules that the layers of bpxp keep; `report` is a `bpxp.verify.LayerReport`."""
 
 
 NOTHING_CHANGED = "Nothing was changed"
@@ -319,6 +323,10 @@ CODES = {
     "E015": "A batch has too few values to normalize by.",
     "E016": "Parameters with another structure or shape.",
     "E017": "An array has the wrong shape.",
+    "E018": "A metric does not fit the loss and the outputs.",
+    "E019": "A loss or a metric ignores the weights of samples.",
+    "E028": "The outputs are not numbers.",
+    "E029": "An id that the table of an embedding does not have.",
     # backends
     "E020": "There is no array library of this name.",
     "E021": "A library is not installed.",
@@ -359,6 +367,7 @@ CODES = {
     "E056": "Invalid transform.",
     "E057": "Layers are nested too deeply.",
     "E058": "What a network is made of cannot be replaced.",
+    "E059": "It is not known which way a column gets better.",
     # files of networks and runs
     "E060": "The file is damaged.",
     "E061": "The file has another format.",
@@ -383,6 +392,7 @@ CODES = {
     "E083": "An equation cannot be evaluated.",
     "E084": "There are no equations to check.",
     "E085": "A layer breaks a rule.",
+    "E086": "A loss, a metric or an optimizer breaks a rule.",
     # accepted, with a warning
     "W001": "A column of labels is read as a vector.",
     "W002": "All labels are the same class.",

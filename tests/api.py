@@ -16,8 +16,8 @@ from typing import Any
 from bpxp.errors import BpxpError
 
 FILE = Path(__file__).with_name("api.txt")
-ROOMS = ["bpxp", "bpxp.backends", "bpxp.callbacks", "bpxp.data", "bpxp.nn", "bpxp.optim", "bpxp.verify"]
-MODULES = ["bpxp.errors", "bpxp.metrics"]  # public, without a list of names of their own
+ROOMS = ["bpxp", "bpxp.backends", "bpxp.callbacks", "bpxp.data", "bpxp.metrics", "bpxp.nn", "bpxp.optim", "bpxp.verify"]
+MODULES = ["bpxp.errors"]  # public, without a list of names of their own
 SIMPLE = (bool, int, float, str, type(None))
 
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from bpxp.callbacks.early_stopping import Best
+from bpxp.callbacks.monitor import Best, sign_of, validate_mode
 from bpxp.core.aliases import named_arguments
 from bpxp.core.atomic import check_writable
 from bpxp.core.checks import as_path, positive_int
@@ -59,7 +59,7 @@ class Checkpoint(Callback):
         mode: str | None = None,
     ) -> None:
         path = as_path(path, "Checkpoint(path=…)")
-        self.path, self.monitor, self.mode = str(path), monitor, mode
+        self.path, self.monitor, self.mode = str(path), monitor, validate_mode(mode, "Checkpoint")
         self.steps = None if steps is None else positive_int(steps, "Checkpoint(steps=…)")
         self.keep = None if keep is None else positive_int(keep, "Checkpoint(keep=…)")
         if steps is not None and monitor is not None:
@@ -71,9 +71,14 @@ class Checkpoint(Callback):
         self.saves = "run" if monitor is None else "network"
         self._written: list[Path] = []
 
+    def on_setup(self, trainer: Fit) -> None:
+        resume.check_network(trainer)
+        self._best = None
+        if self.monitor is not None:
+            self._best = Best(self.monitor, sign_of(trainer, self, self.monitor, self.mode), 0.0)
+
     def on_fit_begin(self, trainer: Fit) -> None:
         self.failure, self.saved = None, None
-        self._best = None if self.monitor is None else Best(self.monitor, self.mode, 0.0)
         # Of a run that is resumed, what was written before its place; not what an older run left behind.
         found = self._found() if trainer.resumed_from else []
         self._written = [path for place, path in found if place <= self._place(trainer)]

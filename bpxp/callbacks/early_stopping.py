@@ -2,48 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-from bpxp.core.aliases import meant, named_arguments
+from bpxp.callbacks.monitor import Best, sign_of, validate_mode
+from bpxp.core.aliases import named_arguments
 from bpxp.core.checks import number, positive_int
 from bpxp.core.tree import tree_map
-from bpxp.errors import InvalidValueError
 from bpxp.network.parameters import own
 from bpxp.saving.network import adopt, tensors_of
 from bpxp.training.callback import Callback, Fit
-
-
-class Best:
-    """Whether a watched column has improved: what is not finite never does."""
-
-    def __init__(self, monitor: str, mode: str | None, min_delta: float) -> None:
-        self.monitor = monitor
-        if mode not in (None, "min", "max"):
-            raise InvalidValueError("mode", "unknown", code="E003", got=repr(mode), expected="'min' or 'max'")
-        self.sign = -1.0 if (mode or ("min" if "loss" in monitor else "max")) == "max" else 1.0
-        self.min_delta = min_delta
-        self.value = math.inf
-
-    def improved(self, row: dict[str, Any]) -> bool:
-        if self.monitor not in row:
-            got, expected = repr(self.monitor), f"one of {', '.join(row)}"
-            fix, after = "fit(…, validation=…) for the validation columns", "The network is as it was after this epoch"
-            first = meant(self.monitor, row, "column")
-            raise InvalidValueError(
-                "monitor", "no such column", code="E054", got=got, expected=expected, first=first, fix=fix, after=after
-            )
-        value = self.sign * float(row[self.monitor])
-        if not math.isfinite(value) or not value < self.value - self.min_delta:
-            return False
-        self.value = value
-        return True
-
-    def state(self) -> dict[str, Any]:
-        return {"best": self.value if math.isfinite(self.value) else None}
-
-    def resume(self, state: dict[str, Any]) -> None:
-        self.value = math.inf if state["best"] is None else float(state["best"])
 
 
 class EarlyStopping(Callback):
@@ -58,7 +25,7 @@ class EarlyStopping(Callback):
     min_delta : float, optional
         What counts as an improvement.
     mode : {"min", "max"}, optional
-        By default ``"min"`` for a loss, ``"max"`` otherwise.
+        Whether less or more is better. Default: as the metric says, see `bpxp.metrics.Metric`.
     restore_best : bool, optional
         Put the parameters of the best epoch, and its running statistics, into the network at the end.
 
@@ -78,14 +45,18 @@ class EarlyStopping(Callback):
         mode: str | None = None,
         restore_best: bool = True,
     ) -> None:
-        self.monitor, self.mode, self.restore_best = monitor, mode, restore_best
+        self.monitor, self.restore_best = monitor, restore_best
+        self.mode = validate_mode(mode, "EarlyStopping")
         self.patience = positive_int(patience, "EarlyStopping(patience=…)")
         self.min_delta = number(min_delta, "EarlyStopping(min_delta=…)", low=0.0)
         self.best_epoch: int | None = None
         self._kept: Any = None
 
+    def on_setup(self, trainer: Fit) -> None:
+        self._best = Best(self.monitor, sign_of(trainer, self, self.monitor, self.mode), self.min_delta)
+
     def on_fit_begin(self, trainer: Fit) -> None:
-        self._best, self._waited, self._kept = Best(self.monitor, self.mode, self.min_delta), 0, None
+        self._waited, self._kept = 0, None
         self.best_epoch = None
 
     def on_epoch_end(self, trainer: Fit, row: dict[str, Any]) -> None:

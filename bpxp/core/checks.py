@@ -117,6 +117,12 @@ def resolve(value: Any, kind: type[Any], table: Mapping[str, T], where: str, *, 
     """
     if isinstance(value, kind) and not isinstance(value, type):
         found: T = value
+        try:
+            hash(found)
+        except TypeError as error:
+            what, got = "hyper-parameters that can change", f"{type(value).__name__} ({error})"
+            fix = f"@dataclass(frozen=True) for {type(value).__name__}, with numbers, strings and tuples as fields"
+            raise InvalidTypeError(where, what, code="E004", got=got, fix=fix) from None
         return found
     if not isinstance(value, str):
         what = f"neither a name nor {'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}"

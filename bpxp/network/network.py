@@ -33,6 +33,7 @@ from bpxp.network.held import Held, Numbers
 from bpxp.network.holder import Holder, steps_of
 from bpxp.network.inference_batch import in_pieces, samples_at_a_time
 from bpxp.network.pixels import learned
+from bpxp.network.prediction import predicted
 from bpxp.network.step import DescentStep, EvaluationStep, ForwardStep, GradientStep
 from bpxp.nn import Layer, Loss
 from bpxp.nn.spec import Spec, specify
@@ -251,14 +252,10 @@ class Network(Holder):
         """Return the prediction for each sample of an array, a pair (x, y) or a Dataset; targets are not looked at.
 
         Class indices (n, …) for a categorical loss; 0 or 1 per label (n, …, n_out) for a multi-label loss; values
-        (n, …, n_out) otherwise. Outputs (n, time, n_out), say, have an answer at each time.
+        (n, …, n_out) otherwise. Outputs (n, time, n_out), say, have an answer at each time. Outputs that are NaN decide
+        nothing: InvalidValueError.
         """
-        xp, logits = self.xp, self._forward(x, "predict")
-        if self.loss.targets == "classes":
-            return xp.argmax(logits, axis=-1)
-        if self.loss.targets == "labels":
-            return xp.astype(logits > 0.0, xp.int32)
-        return self.loss.activate(logits, xp=xp)
+        return predicted(self._forward(x, "predict"), self.loss, self.backend)
 
     @never_raising
     def evaluate(
@@ -276,8 +273,9 @@ class Network(Holder):
             Default: accuracy for a categorical loss, see `bpxp.metrics`.
         """
         batch = prepare.prepare_or_stream(self.spec, self.backend, prepare.together(x, y), weight, "evaluate")
+        found = prepare.weighed_metrics(metrics, self.spec, self.backend, batch, self._chunk)
         with self._held as now:
-            return self._evaluate(batch, now.params, now.stats, prepare.as_metrics(metrics, self.loss))
+            return self._evaluate(batch, now.params, now.stats, found)
 
     @never_raising
     def _evaluate(

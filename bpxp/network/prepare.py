@@ -17,12 +17,14 @@ from bpxp.data.dataset import Dataset, as_vectors
 from bpxp.data.rows import Rows
 from bpxp.data.validation import class_weights, inputs, targets
 from bpxp.data.validation.columns import order_of
+from bpxp.data.validation.ids import check_ids
 from bpxp.data.validation.resolution import warn_collapsed
 from bpxp.errors import InvalidTypeError, InvalidValueError
-from bpxp.metrics import Metric, default_metrics, get_metric
+from bpxp.metrics import Metric, Outputs, default_metrics, get_metric
 from bpxp.network.feed import Stream
 from bpxp.network.pixels import are_pixels, check, features_of, learned, like_inputs, with_range
-from bpxp.nn import BinaryCrossEntropy, Loss
+from bpxp.network.weighting import ROWS, check_weighting
+from bpxp.nn import BinaryCrossEntropy
 from bpxp.nn.spec import Spec
 
 Batch = tuple[Array, Array, Array | None]
@@ -69,7 +71,10 @@ def prepare(spec: Spec, backend: Backend, data: Any, weight: Any, where: str, *,
     y = like_inputs(spec, x, y, backend, f"{where}: y")
     n, kind = int(x.shape[0]), spec.loss.targets
     y = targets.as_targets(y, kind, n, spec.output_shape, backend, spec.dtype, f"{where}: y")
-    return x, y, targets.as_weights(weight, n, backend, spec.dtype, f"{where}: weight")
+    weights = targets.as_weights(weight, n, backend, spec.dtype, f"{where}: weight")
+    if weights is not None:
+        check_weighting(spec, backend, y, (), where)
+    return x, y, weights
 
 
 def prepare_or_stream(
@@ -82,7 +87,7 @@ def prepare_or_stream(
         return prepare(spec, backend, data, weight, where, fit=fit)
     x = _inputs(spec, backend, data, x, f"{where}: x", fit=fit, stay=True)
     y = like_inputs(spec, x, y, backend, f"{where}: y")
-    host = targets.host_targets(y, spec.loss.targets, len(x), spec.output_shape, backend, f"{where}: y")
+    host = targets.host_targets(y, spec.loss.targets, len(x), spec.output_shape, backend, spec.dtype, f"{where}: y")
     labels = Rows(host, np.dtype(np.int32 if host.ndim == len(spec.output_shape) else spec.dtype))
     if weight is not None and not is_host_array(weight):
         weight = backend.to_numpy(inputs.adopt(weight, backend, f"{where}: weight"))
@@ -143,6 +148,24 @@ def without_targets(spec: Spec, x: Any) -> Any:
     return x
 
 
+def check_padding(
+    spec: Spec,
+    backend: Backend,
+    batch: Batch | HostSamples,
+    size: int,
+    metrics: tuple[Metric, ...],
+    where: str,
+    *,
+    weighted: bool = False,
+) -> None:
+    """Raise if samples are going to have weights, as padding at least, that the loss or a metric ignores."""
+    weight = batch.weight if isinstance(batch, HostSamples) else batch[2]
+    if weighted or weight is not None or count(batch) % min(size, count(batch)):
+        few = min(ROWS, count(batch))
+        y = backend.asarray(batch.y.read(0, few)) if isinstance(batch, HostSamples) else batch[1][:few, ...]
+        check_weighting(spec, backend, y, metrics, where)
+
+
 def inputs_or_rows(spec: Spec, backend: Backend, x: Any, where: str) -> Array | Rows:
     """Return inputs alone, as `prepare_or_stream` does: an array of the backend, or rows on the host."""
     x = without_targets(spec, x)
@@ -171,6 +194,8 @@ def _inputs(
     else:
         raw = raw if tuple(raw.shape[1:]) == spec.input_shape else as_vectors(raw, place)
         found = inputs.as_inputs(raw, backend, spec.dtype, where, pixels=pixels)
+    if spec.ids:
+        check_ids(found, spec.ids, backend, where)
     if not (fit and spec.inputs.range is None):
         check(spec, found, backend, where, integers=integers)
     return found
@@ -212,14 +237,46 @@ def _parts(data: Any, weight: Any, where: str) -> tuple[Any, Any, Any]:
     raise InvalidTypeError(where, "not a data set", code="E030", got=got, expected=expected, fix="pass (x, y)")
 
 
-def as_metrics(metrics: Sequence[str | Metric] | None, loss: Loss) -> tuple[Metric, ...]:
-    """Return metrics by name or object; None means those that go with the loss."""
+def as_metrics(metrics: Sequence[str | Metric] | None, spec: Spec) -> tuple[Metric, ...]:
+    """Return metrics by name or object, fitted to the outputs; None means those that go with the loss."""
     if metrics is None:
-        return default_metrics(loss)
+        metrics = default_metrics(spec.loss)
     if isinstance(metrics, str) or not isinstance(metrics, Sequence):
         what, got = "not a list of metrics", f"{type(metrics).__name__} {metrics!r}"
         raise InvalidTypeError("metrics", what, code="E004", got=got, fix="metrics=['accuracy']")
-    return tuple(get_metric(metric) for metric in metrics)
+    outputs = outputs_of(spec)
+    found = tuple(fitted(get_metric(metric), outputs) for metric in metrics)
+    if wrong := next((metric for metric in found if not isinstance(metric.name, str)), None):
+        what = f"the name of {type(wrong).__name__} is no string"
+        raise InvalidTypeError("metrics", what, code="E004", got=repr(wrong.name), fix='name = "error", in its class')
+    names = ["loss", *(metric.name for metric in found)]
+    if twice := next((name for i, name in enumerate(names) if name in names[:i]), ""):
+        what = "two columns of the same name"
+        raise InvalidValueError("metrics", what, code="E005", got=", ".join(names), first=f"{twice!r} twice")
+    return found
+
+
+def weighed_metrics(
+    metrics: Sequence[str | Metric] | None, spec: Spec, backend: Backend, batch: Batch | HostSamples, size: int
+) -> tuple[Metric, ...]:
+    """Return the metrics of an evaluation, which take the weights of its samples into account, as the loss does."""
+    found = as_metrics(metrics, spec)
+    check_padding(spec, backend, batch, size, found, "evaluate")
+    return found
+
+
+def outputs_of(spec: Spec) -> Outputs:
+    """Return what the outputs mean to a metric: a sigmoid's are labels to it, also if the loss takes real numbers."""
+    targets = spec.loss.targets
+    half = 0.5 if targets == "values" and spec.probabilities else 0.0
+    kind = "labels" if half else targets if targets in ("classes", "labels") else "values"
+    return Outputs(kind, spec.n_out, half, type(spec.loss).__name__)
+
+
+def fitted(metric: Metric, outputs: Outputs) -> Metric:
+    """Return a metric for what the outputs mean, or raise; one that does not say what it fits is taken as it is."""
+    fit = getattr(metric, "fitted", None)
+    return metric if fit is None else fit(outputs)
 
 
 def transforms(augment: Any, in_shape: Shape, where: str) -> tuple[Any, ...]:

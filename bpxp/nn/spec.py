@@ -11,11 +11,14 @@ from bpxp.core.random import HostRandom
 from bpxp.core.tree import leaves
 from bpxp.core.typing import Params, Shape
 from bpxp.errors import InvalidTypeError, InvalidValueError, printable, suggestion
+from bpxp.nn.activations import Activation, HardSigmoid, Identity, Sigmoid
 from bpxp.nn.architecture import build_model, check_loss_fits
+from bpxp.nn.dropout import Dropout
 from bpxp.nn.embedding import Embedding
 from bpxp.nn.layer import Layer
 from bpxp.nn.losses import Loss, get_loss
 from bpxp.nn.observe import walk
+from bpxp.nn.reshaping import Flatten, Reshape
 from bpxp.nn.sequential import Sequential
 
 PIXELS = ("auto", "uint8")  # beside True and False
@@ -78,6 +81,16 @@ class Spec:
         return self.model.uses
 
     @functools.cached_property
+    def ids(self) -> int:
+        """How many ids there are, if samples are looked up in the table of an embedding; else 0."""
+        return table_size(self.model)
+
+    @functools.cached_property
+    def probabilities(self) -> bool:
+        """Whether the outputs are those of a sigmoid: probabilities, where the loss would else take logits."""
+        return isinstance(output_activation(self.model), (Sigmoid, HardSigmoid))
+
+    @functools.cached_property
     def takes_ids(self) -> bool:
         """Whether the inputs are ids of an `Embedding`: integers that are never pixels, and have no scale."""
         try:
@@ -131,3 +144,28 @@ def specify(
     check_loss_fits(model, out_shape, known)
     spec = Spec(model, known, in_shape, out_shape, dtype)
     return spec.with_pixels(pixels, "Network(pixels=…)"), params
+
+
+def output_activation(model: Sequential) -> Any:
+    """Return the activation whose values are the outputs, or None: only their shape may change after it."""
+    for layer in reversed(model.layers):
+        if isinstance(layer, Sequential) and layer.layers:
+            return output_activation(layer)
+        applied = layer if isinstance(layer, Activation) else getattr(layer, "activation", None)
+        if applied is not None and not isinstance(applied, Identity):
+            return applied
+        if not isinstance(layer, (Activation, Flatten, Reshape, Dropout)):
+            return None
+    return None
+
+
+def table_size(model: Sequential) -> int:
+    """Return the number of ids of the embedding that looks the samples up, or 0 if there is none."""
+    for layer in model.layers:
+        if isinstance(layer, Sequential) and layer.layers:
+            return table_size(layer)
+        if isinstance(layer, Embedding):
+            return layer.count
+        if not isinstance(layer, (Flatten, Identity, Reshape)):
+            return 0
+    return 0

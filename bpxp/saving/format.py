@@ -43,8 +43,8 @@ def write(path: str | Path, tensors: Tensors, description: Description) -> None:
     The description is JSON, under keys other than ``format``, ``sha256`` and ``seal``.
     """
     path = as_path(path, "save(path)")
-    plain = {name: _plain(name, tensors[name]) for name in sorted(tensors)}
-    tensors = {name: a for kind in NAMES for name, a in plain.items() if a.dtype.str == kind}
+    ordered = {name: plain(name, tensors[name]) for name in sorted(tensors)}
+    tensors = {name: a for kind in NAMES for name, a in ordered.items() if a.dtype.str == kind}
     small = sum(a.nbytes for a in tensors.values()) < LARGE
     sums = {name: digest(a) if small else "0" * 64 for name, a in tensors.items()}
     start = header.make(tensors, description, sums)
@@ -92,7 +92,7 @@ def _start_writeback(stream: BinaryIO, count: int) -> None:
         os.posix_fadvise(stream.fileno(), stream.tell() - count, count, os.POSIX_FADV_DONTNEED)
 
 
-def _plain(name: str, a: np.ndarray) -> np.ndarray:
+def plain(name: str, a: np.ndarray) -> np.ndarray:
     """Return an array in the layout of the file: C order, little-endian."""
     a = np.ascontiguousarray(a, dtype=a.dtype.newbyteorder("<"))
     if a.dtype.str not in NAMES:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from bpxp.core.checks import positive_int
-from bpxp.errors import InvalidTypeError
+from bpxp.errors import InvalidTypeError, InvalidValueError
 from bpxp.network.network import Network
+from bpxp.training.columns import Columns
 from bpxp.training.history import History
 from bpxp.training.run import FitProgress
 
@@ -32,6 +34,8 @@ class Fit(Protocol):
         Why the fit ends before its last epoch; a callback sets it to the reason.
     last_epoch : int
         The number of epochs after which the fit ends.
+    columns : Columns
+        The columns that the history will have, and which way each gets better.
     resumed_from : str
         The file that the fit goes on from; empty for a new one.
     where : str
@@ -44,6 +48,7 @@ class Fit(Protocol):
     callbacks: list[Callback]
     stop: str
     last_epoch: int
+    columns: Columns
     resumed_from: str
 
     @property
@@ -73,6 +78,10 @@ class Callback(Protocol):
     failure: Exception | None = None
     saves: str = ""
     saved: Path | None = None
+
+    def on_setup(self, trainer: Any) -> None:
+        """Before anything begins: raise an error to refuse the fit. A callback without this base may lack it."""
+        return
 
     def on_fit_begin(self, trainer: Any) -> None:
         """Before the first epoch."""
@@ -119,9 +128,10 @@ class Callback(Protocol):
         return None
 
 
-def watches(callback: Callback) -> bool:
-    """Return whether a callback has an `on_batches` of its own."""
-    return getattr(callback.on_batches, "__func__", callback.on_batches) is not Callback.on_batches
+def overrides(callback: Callback, moment: str) -> bool:
+    """Return whether a callback has a method of its own for a moment."""
+    method = getattr(callback, moment)
+    return getattr(method, "__func__", method) is not getattr(Callback, moment)
 
 
 def validate_callbacks(callbacks: Iterable[Callback]) -> list[Callback]:
@@ -142,9 +152,47 @@ def validate_callbacks(callbacks: Iterable[Callback]) -> list[Callback]:
             what = "not a list of callbacks" if len(lacking) == len(MEMBERS) else f"it lacks {', '.join(lacking)}"
             got, fix = type(callback).__name__, f"class {type(callback).__name__}(bpxp.callbacks.Callback), or {fix}"
             raise InvalidTypeError(where, what, code="E004", got=got, fix=fix)
+        for name in MOMENTS:
+            _check_signature(callback, name)
+        if unknown := sorted(name for name in dir(callback) if name.startswith("on_") and name not in MOMENTS):
+            raise _no_such_moment(type(callback).__name__, unknown[0])
         if callback.steps is not None:
             positive_int(callback.steps, f"Trainer(callbacks=…): steps of {type(callback).__name__}")
     return found
 
 
+def _check_signature(callback: Any, moment: str) -> None:
+    """Raise unless a method takes what a callback is called with at this moment."""
+    method = getattr(callback, moment, None)
+    given = list(inspect.signature(getattr(Callback, moment)).parameters)[1:]
+    try:
+        signature = inspect.signature(method) if callable(method) else None
+    except (TypeError, ValueError):  # of a function that is not written in Python
+        return
+    try:
+        if signature is not None:
+            signature.bind(*given)
+    except TypeError as error:
+        where, fix = f"{type(callback).__name__}.{moment}", f"def {moment}(self, {', '.join(given)})"
+        raise InvalidTypeError(
+            where, f"it cannot be called ({error})", code="E004", got=str(signature), fix=fix
+        ) from None
+
+
+def _no_such_moment(kind: str, name: str) -> InvalidValueError:
+    """Return the error for a method that would never be called, with the moment that other libraries call so."""
+    meant = ELSEWHERE.get(name, "")
+    fix = f"def {meant}(self, …)" if meant else f"name it _{name} if it is a method of your own"
+    what, expected = f"no moment of a fit is called {name}", f"one of {', '.join(MOMENTS)}"
+    return InvalidValueError(f"Trainer(callbacks=…): {kind}", what, code="E003", expected=expected, fix=fix)
+
+
+MOMENTS = [name for name in vars(Callback) if name.startswith("on_")]
 MEMBERS = sorted({*Callback.__annotations__, *(name for name in vars(Callback) if not name.startswith("_"))})
+MEMBERS.remove("on_setup")
+ELSEWHERE = {  # what other libraries call these moments
+    **dict.fromkeys(("on_train_begin", "on_train_start", "on_fit_start"), "on_fit_begin"),
+    **dict.fromkeys(("on_train_end", "on_fit_finish", "on_fit_stop"), "on_fit_end"),
+    **dict.fromkeys(("on_batch_end", "on_train_batch_end", "on_step_end", "on_batch"), "on_batches"),
+    **dict.fromkeys(("on_train_epoch_end", "on_validation_end", "on_validation_epoch_end"), "on_epoch_end"),
+}

@@ -15,12 +15,19 @@ import numpy as np
 from bpxp.backends import Array
 from bpxp.backends.precision import parse_label
 from bpxp.core.tree import leaves, named_leaves, tree_map
-from bpxp.errors import CheckpointCorruptError, CheckpointFormatError, CheckpointMismatchError, printable, warn
+from bpxp.errors import (
+    CheckpointCorruptError,
+    CheckpointFormatError,
+    CheckpointMismatchError,
+    InvalidTypeError,
+    printable,
+    warn,
+)
 from bpxp.network.network import Network
 from bpxp.network.parameters import moved
 from bpxp.network.step import restarted
 from bpxp.nn.spec import Inputs, Spec
-from bpxp.saving import format
+from bpxp.saving import format, header
 from bpxp.saving.network import MISFITS, adopt, describe, known_inputs, on_host, tensors_of, written
 from bpxp.training.callback import Callback, Fit
 from bpxp.training.history import History
@@ -77,6 +84,35 @@ def save(trainer: Fit, path: Path, *, whole: bool = True) -> bool:
         description["run"] = {**place, "plan": run.plan(), "callbacks": callbacks}
     format.write(path, tensors, description)
     return True
+
+
+def check_network(trainer: Fit) -> None:
+    """Raise before the first step if a file cannot hold the network: a layer, or a loss, say."""
+    describe(trainer.net._stored())
+
+
+def check_callbacks(trainer: Fit) -> None:
+    """Raise before the first step if a file cannot hold the state of a callback."""
+    after = "The network is that of the file" if trainer.resumed_from else "Nothing was changed"
+    for callback in trainer.callbacks:
+        try:
+            state = callback.state(trainer)
+        except Exception:  # it may have none before the first epoch
+            continue
+        where, expected = f"{type(callback).__name__}.state", "a dict of JSON values and NumPy arrays, by name"
+        if not isinstance(state, dict):
+            raise InvalidTypeError(
+                where, "no dict", code="E065", got=type(state).__name__, expected=expected, after=after
+            )
+        for name, value in state.items():
+            try:
+                if isinstance(value, np.ndarray):
+                    format.plain(f"callbacks/{name}", value)
+                else:
+                    header.canonical({name: value})
+            except (TypeError, ValueError) as error:
+                what = f"{name!r} cannot be written to a file ({getattr(error, 'brief', error)})"
+                raise InvalidTypeError(where, what, code="E065", expected=expected, after=after) from error
 
 
 def size(run: FitProgress) -> int:

@@ -23,6 +23,7 @@ from bpxp.network.prepare import (
     Batch,
     HostSamples,
     check_class_weight,
+    check_padding,
     count,
     prepare_or_stream,
     prepare_training,
@@ -90,6 +91,10 @@ class FitSetup:
         warn_single_class(train.y.a if isinstance(train, HostSamples) else net.backend.to_numpy(train[1]), "fit: y")
         n = count(train)
         size = min(32, n) if batch_size is None else usable_batch_size(batch_size, n, "fit(batch_size=…)")
+        check_padding(net.spec, net.backend, train, size, (), "fit", weighted=class_weight is not None)
+        for part in (train if evaluate_train else None, held_out):
+            if part is not None:
+                check_padding(net.spec, net.backend, part, net._chunk, metrics, "fit")
         chain = transforms(augment, net.input_shape, "fit(augment=…)")
         weights = training_weights(net.spec, net.backend, train, class_weight, "fit")
         feed = training_feed(net, chain, train, weights, size)
@@ -112,6 +117,12 @@ class FitSetup:
         return FitSetup(
             step, feed, train, weights, held_out, rows, size, batches, bool(shuffle), bool(evaluate_train), spec, plan
         )
+
+    @property
+    def evaluated(self) -> list[str]:
+        """What the names of the columns begin with that an evaluation writes."""
+        parts = {"train_": self.evaluate_train, "validation_": self.held_out is not None}
+        return [begin for begin, is_evaluated in parts.items() if is_evaluated]
 
     def order(self, seed: int, epoch: int) -> np.ndarray:
         """Return the order of the samples in an epoch."""

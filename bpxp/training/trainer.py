@@ -24,7 +24,8 @@ from bpxp.network.network import Network, validate_network
 from bpxp.network.prepare import as_metrics, together
 from bpxp.network.step import TrainingStep
 from bpxp.optim import Optimizer, OptState, get_optimizer
-from bpxp.training.callback import SAVING, Callback, validate_callbacks, watches
+from bpxp.training.callback import SAVING, Callback, overrides, validate_callbacks
+from bpxp.training.columns import Columns
 from bpxp.training.divergence.monitor import DivergenceMonitor
 from bpxp.training.history import History, flat
 from bpxp.training.interrupts import NAMES, Interrupts
@@ -87,7 +88,7 @@ class Trainer:
     ) -> None:
         self.net = validate_network(net, "Trainer(net=…)")
         self.optimizer: Optimizer = get_optimizer(optimizer)
-        self.metrics = as_metrics(metrics, net.loss)
+        self.metrics = as_metrics(metrics, net.spec)
         self.callbacks = [*([Progress()] if progress else []), *validate_callbacks(callbacks)]
         self.stop = ""  # a callback sets it to the reason
         self.last_epoch = 0
@@ -217,6 +218,8 @@ class Trainer:
                     spec=dataclasses.replace(net.spec, inputs=saved.inputs) if saved else net.spec,
                     make_step=self._make_step,
                 )
+            self.columns = Columns(net.spec, net.backend, self.metrics, setup.evaluated)
+            self._call("on_setup")
             self._memory = MemoryEstimate(net, setup, keeps=on_divergence == "locate")
             self._memory.check()
             self.run = setup.begin(net) if saved is None else saved_runs.restore(saved, net, setup)
@@ -262,7 +265,7 @@ class Trainer:
 
     def _epochs(self, setup: FitSetup, step: Step, monitor: DivergenceMonitor, interrupts: Interrupts) -> None:
         net, run, pace = self.net, self.run, Pace()
-        marks = MARKS if any(watches(c) for c in self.callbacks) else 1
+        marks = MARKS if any(overrides(c, "on_batches") for c in self.callbacks) else 1
         while net.epoch < self.last_epoch and not self.stop and not interrupts.heard:
             begun = time.perf_counter() - run.seconds
             run.begin_epoch(setup.order(net.seed, net.epoch), setup.feed)
@@ -398,6 +401,10 @@ class Trainer:
                 from bpxp.training.resume import resume_callbacks
 
                 resume_callbacks(saved, self)
+            if self._savers:
+                from bpxp.training.resume import check_callbacks
+
+                check_callbacks(self)
             yield
         finally:
             self._call("on_fit_end")
@@ -407,7 +414,7 @@ class Trainer:
         already = self._raised is not None
         for callback in self.callbacks:
             try:
-                getattr(callback, moment)(self, *args)
+                getattr(callback, moment, _nothing)(self, *args)
             except Exception as error:
                 where = f"in the callback {type(callback).__name__}.{moment}, epoch {self.net.epoch}"
                 error.add_note(where)
@@ -415,10 +422,10 @@ class Trainer:
                     self._raised.add_note(f"and {where}: {error!r}")
                     continue
                 self._raised = error
-                if moment == "on_fit_begin":
+                if moment in ("on_setup", "on_fit_begin"):
                     break
         if self._raised is not None and not already:
-            if moment not in ("on_fit_begin", "on_fit_end"):
+            if moment not in ("on_setup", "on_fit_begin", "on_fit_end"):
                 self._save_for(self._raised)
             raise self._raised
 
@@ -433,3 +440,7 @@ class Trainer:
             if saver.saved is not None:
                 error.add_note(f"the run is saved; to go on: {self.how_to_resume(str(saver.saved))}")
             saver.saved = saver.saved or before
+
+
+def _nothing(*_: Any) -> None:
+    """Stand in for `on_setup`, which a callback may lack."""

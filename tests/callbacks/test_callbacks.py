@@ -48,7 +48,7 @@ def run(net, data, values, **options):
         ([3.0, 2.0, 2.0, 1.0], {"mode": "min", "patience": 1}, 3, 2),
         ([3.0, 2.0, 2.0, 2.0, 0.0], {"mode": "min", "patience": 2}, 4, 2),
         ([3.0, 2.0, 2.5, 1.0, 2.0, 2.0, 0.0], {"mode": "min", "patience": 2}, 6, 4),
-        ([1.0, 2.0, 1.0, 0.0], {"patience": 2}, 4, 2),  # "score" is no loss: larger is better
+        ([1.0, 2.0, 1.0, 0.0], {"mode": "max", "patience": 2}, 4, 2),
         ([3.0, 2.9, 2.8, 2.7], {"mode": "min", "patience": 2, "min_delta": 0.5}, 3, 1),
         ([float("nan"), float("nan"), 1.0], {"mode": "min", "patience": 2}, 2, None),
         ([1.0, float("nan"), 0.5, 2.0], {"mode": "min", "patience": 2}, 4, 3),
@@ -74,7 +74,7 @@ def test_early_stopping_brings_the_statistics_back_too(backend, data):
 
 
 def test_infinity_is_no_improvement(net, data):
-    _, history, _, stopping = run(net, data, [1.0, float("inf"), 0.5, 0.4], patience=3)
+    _, history, _, stopping = run(net, data, [1.0, float("inf"), 0.5, 0.4], mode="max", patience=3)
     assert (len(history), stopping.best_epoch) == (4, 1)
 
 
@@ -88,6 +88,7 @@ def test_unknown_column_is_named(net, data):
     trainer = bpxp.Trainer(net, SGD(0.1), callbacks=[EarlyStopping()], progress=False)
     with pytest.raises(InvalidValueError, match=r"'validation_loss'.*one of epoch, loss.*validation="):
         trainer.fit(data, epochs=1, batch_size=4)
+    assert net.epoch == 0
 
 
 @pytest.mark.parametrize(
@@ -98,12 +99,18 @@ def test_bad_options(options, error):
     with pytest.raises(error):
         EarlyStopping(**options)
     with pytest.raises(ValueError, match="'min' or 'max'"):
-        EarlyStopping(mode="low").on_fit_begin(None)
+        EarlyStopping(mode="low")
+    with pytest.raises(ValueError, match="'min' or 'max'"):
+        Checkpoint("run.bpxp", monitor="loss", mode="maximum")
 
 
 def test_checkpoint_each_epoch_and_the_best(net, data, tmp_path):
     script = Script(1.0, 3.0, 2.0)
-    callbacks = [script, Checkpoint(tmp_path / "e{epoch}.bpxp"), Checkpoint(tmp_path / "best.bpxp", monitor="score")]
+    callbacks = [
+        script,
+        Checkpoint(tmp_path / "e{epoch}.bpxp"),
+        Checkpoint(tmp_path / "best.bpxp", monitor="score", mode="max"),
+    ]
     bpxp.Trainer(net, SGD(0.1), callbacks=callbacks, progress=False).fit(data, epochs=3, batch_size=4)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.bpxp", "e1.bpxp", "e2.bpxp", "e3.bpxp"]
     for name, epoch in (("e1", 1), ("e3", 3), ("best", 2)):

@@ -243,7 +243,7 @@ _fit(59, ValueError, "E047", "weight: 20 samples", "got shape (19,)", "expected 
 _fit(59, ValueError, "E047", "weights are finite and >= 0. weight[3] = -1, 5 in all", weight=[1.0, 1.0, 1.0, -1.0] * 5)
 _fit(59, ValueError, "E047", "weight[0] = nan, 1 in all", weight=[NAN] + [1.0] * 19)
 _fit(59, ValueError, "E047", "all weights are zero", "at least one > 0", weight=[0.0] * 20)
-_fit(59, ValueError, "E047", "the sum of the weights has to be a number > 0 in float32: got 2e+301", weight=[1e300] * 20)
+_fit(59, ValueError, "E047", "the sum of the weights has to be a normal number in float32: got 2e+301", weight=[1e300] * 20)
 _fit(59, ValueError, "E047", "the mean of the weights of the training data has to be a number > 0: got 0",
     class_weight=[0.0] * 3)
 _fit(59, ValueError, "E048", "one finite weight >= 0 for each of 3 classes", class_weight=[1.0, 2.0])

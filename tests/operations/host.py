@@ -324,7 +324,7 @@ def right_samples(z, y):
 
 
 METRICS = [
-    metric("Accuracy", metrics.Accuracy(), of_classes, top(1), names=("Metric", "METRICS")),
+    metric("Accuracy", metrics.Accuracy(), of_classes, top(1), names=("Metric", "METRICS", "Outputs", "Counts")),
     metric("TopK", metrics.TopK(3), of_classes, top(3), options={"k": (1, 2)}, bad={"k": COUNTS}),
     metric("PrecisionRecallF1", metrics.PrecisionRecallF1(), of_classes, of_each_class, options={"per_class": (True,)}),
     metric("BinaryAccuracy", metrics.BinaryAccuracy(), of_labels, right_labels),

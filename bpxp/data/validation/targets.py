@@ -26,12 +26,12 @@ def as_targets(y: Any, kind: str, samples: int, out: Shape, backend: Backend, dt
     `kind` is what the loss takes: ``"classes"``, ``"labels"``, ``"values"`` or ``"counts"``; see `bpxp.nn.Loss`. `out`
     is the shape of the network's output for a sample: (n_out,), or (…, n_out) at several positions.
     """
-    host = host_targets(y, kind, samples, out, backend, where)
+    host = host_targets(y, kind, samples, out, backend, dtype, where)
     return backend.asarray(host if host.ndim == len(out) else host.astype(dtype))
 
 
-def host_targets(y: Any, kind: str, samples: int, out: Shape, backend: Backend, where: str) -> np.ndarray:
-    """Return validated y on the host: int32 class indices (n, …), or (n, …, n_out) as given."""
+def host_targets(y: Any, kind: str, samples: int, out: Shape, backend: Backend, dtype: str, where: str) -> np.ndarray:
+    """Return validated y on the host: int32 class indices (n, …), or (n, …, n_out) as given, in the dtype's range."""
     name = called(y, "y")
     if not is_host_array(y):
         y = backend.to_numpy(adopt(y, backend, where))
@@ -46,7 +46,7 @@ def host_targets(y: Any, kind: str, samples: int, out: Shape, backend: Backend, 
     column = (*out[:-1], 1)
     if kind == "classes" and host.shape[1:] in (out[:-1], column) and out != column:
         return _class_indices(host, out[-1], len(out), where, name)
-    return _rows(host, kind, out, where, name)
+    return _rows(host, kind, out, dtype, where, name)
 
 
 def _is_text(y: Any) -> bool:
@@ -79,20 +79,21 @@ def _class_indices(host: np.ndarray, classes: int, axes: int, where: str, name: 
     return host.astype(np.int32)
 
 
-def _rows(host: np.ndarray, kind: str, out: Shape, where: str, name: str) -> np.ndarray:
+def _rows(host: np.ndarray, kind: str, out: Shape, dtype: str, where: str, name: str) -> np.ndarray:
     """Check targets with as many numbers per sample as the network has outputs."""
     if host.shape[1:] != out:
         raise _misshapen(host, kind, out, where, name)
+    largest = float(np.finfo(dtype).max)
     found: dict[str, tuple[int, list[int]]] = {}  # count and first index of each kind
     for begin in range(0, len(host), rows := max(1, BLOCK // math.prod(out))):
-        for what, bad in _mistakes(host[begin : begin + rows].astype(np.float64), kind):
+        for what, bad in _mistakes(host[begin : begin + rows].astype(np.float64), kind, largest):
             if bad.any():
                 row, *column = (int(i) for i in np.argwhere(bad)[0])
                 count, first = found.get(what, (0, [begin + row, *column]))
                 found[what] = count + int(bad.sum()), first
     if found:
         what = min(found, key=MISTAKES.index)
-        raise _mistaken(host, what, *found[what], where)
+        raise _mistaken(host, what, *found[what], dtype, where)
     return host
 
 
@@ -117,14 +118,22 @@ def _misshapen(host: np.ndarray, kind: str, out: Shape, where: str, name: str) -
     return InvalidValueError(where, what, code="E044", expected=expected, fix=fix)
 
 
-MISTAKES = NAN, INFINITE, OUTSIDE, NEGATIVE, SUM = "NaN", "infinite", "outside [0, 1]", "negative", "sum"
+MISTAKES = NAN, INFINITE, OUTSIDE, NEGATIVE, SUM, LARGE = (
+    "NaN",
+    "infinite",
+    "outside [0, 1]",
+    "negative",
+    "sum",
+    "large",
+)
 
 
-def _mistakes(values: np.ndarray, kind: str) -> Iterator[tuple[str, np.ndarray]]:
+def _mistakes(values: np.ndarray, kind: str, largest: float) -> Iterator[tuple[str, np.ndarray]]:
     """Yield, for each kind of mistake, where the targets are invalid for a loss of this kind."""
     if kind != "labels":  # for labels NaN means missing
         yield NAN, np.isnan(values)
     yield INFINITE, np.isinf(values)
+    yield LARGE, np.isfinite(values) & (np.abs(values) > largest)
     if kind in ("classes", "labels"):
         yield OUTSIDE, (values < 0.0) | (values > 1.0)
     if kind == "counts":
@@ -134,12 +143,16 @@ def _mistakes(values: np.ndarray, kind: str) -> Iterator[tuple[str, np.ndarray]]
             yield SUM, np.abs(values.sum(axis=-1) - 1.0) > 1e-3
 
 
-def _mistaken(host: np.ndarray, what: str, count: int, first: list[int], where: str) -> InvalidValueError:
+def _mistaken(host: np.ndarray, what: str, count: int, first: list[int], dtype: str, where: str) -> InvalidValueError:
     if what == SUM:
         what = f"row {', '.join(map(str, first))} sums to {host[tuple(first)].astype(np.float64).sum():g}"
         expected, fix = "one-hot or soft rows that sum to 1", "for independent labels use loss='binary_cross_entropy'"
         return InvalidValueError(where, what, code="E046", expected=expected, first=f"{count} such rows", fix=fix)
     value = float(host[tuple(first)])
+    if what == LARGE:
+        what = f"{value:g} exceeds the {dtype} maximum {np.finfo(dtype).max:.2g}"
+        fix = "scale y, or Network(…, dtype='float64')"
+        return InvalidValueError(where, what, code="E039", first=f"First at {first}, {count} in all", fix=fix)
     code = "E045" if what in (NAN, INFINITE) else "E046"
     return InvalidValueError(where, f"{count} values are {what}", code=code, first=f"First at {first}: {value:g}")
 
@@ -175,12 +188,12 @@ def _sample_weights(weight: Any, n: int, backend: Backend, where: str) -> np.nda
 
 
 def _in_dtype(weights: np.ndarray, dtype: str, where: str, name: str) -> np.ndarray:
-    """Return weights in the network's dtype; their sum, by which the loss is divided, must be finite and > 0."""
+    """Return weights in the network's dtype; their sum, by which the loss is divided, must be a normal number."""
     with np.errstate(over="ignore", under="ignore"):
         cast = weights.astype(dtype)
         whole = float(cast.sum(dtype=dtype))
-    if not 0.0 < whole < np.inf:
-        what = f"the sum of the weights has to be a number > 0 in {dtype}"
+    if not np.finfo(dtype).smallest_normal <= whole < np.inf:
+        what = f"the sum of the weights has to be a normal number in {dtype}"
         fix = f"{name} / np.mean(weight)" if weights.any() else "a class weight > 0 for a class of the data"
         raise InvalidValueError(where, what, code="E047", got=f"{float(weights.sum()):g}", fix=fix)
     return cast

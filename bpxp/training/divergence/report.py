@@ -13,6 +13,7 @@ from bpxp.network.summary import layer_name
 from bpxp.nn.sequential import Sequential
 from bpxp.training.divergence.trace import AFTER, Quantity, first_bad, layer_and_field, layer_at
 
+EXPONENT = 80.0  # e to this power is finite in float32
 LARGE = 1e3  # numbers of a network in good health are smaller
 SHOWN = 5  # samples that a message names
 
@@ -112,6 +113,8 @@ def advice(model: Sequential, bad: Quantity, seen: Sequence[Quantity]) -> str:
         return f"scale the data, x = (x - mean)/std: its numbers go up to {data:.3g}"
     if weights > LARGE:
         return f"a smaller learning rate, or clip_norm=1.0 in the optimizer: parameters have grown to {weights:.3g}"
+    if bad.name == "loss" and all(q.largest < EXPONENT for q in before if q.layer):
+        return "scale the targets, y = (y - y.mean())/y.std(): the outputs are no large numbers"
     layer: Any = layer_at(model, bad.layer) if bad.layer else None
     if layer is not None and not _ours(layer):
         which = "backward" if bad.name[:1] == "d" else "forward"

@@ -254,9 +254,8 @@ class Plan:
                     if self.kind[number] != library.kind(a):
                         raise NotCapturable(f"{op.name} has another layout in a buffer")
                 if any(v in local for v in values(op.inputs)):
-                    names = [local.setdefault(number, f"a{number}") for number in numbers]
-                    several = ", ".join(names) + ("," if len(names) > 1 else "")
-                    code.before.append(f"{several} = {code.call(function, op.inputs, op.static, real, local)}")
+                    names = ", ".join(local.setdefault(number, f"a{number}") for number in numbers)
+                    code.before.append(f"{names} = {code.call(function, op.inputs, op.static, real, local)}")
             elif view:
                 continue
             elif op.into is None and self._of_constants(op, self.constant):

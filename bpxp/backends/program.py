@@ -58,7 +58,7 @@ class Offsets:
 
 def rounded(size: int) -> int:
     """Return a number of bytes that whole lines of a cache hold."""
-    return -(-max(1, size) // ALIGNED) * ALIGNED
+    return max(ALIGNED, -(-size // ALIGNED) * ALIGNED)
 
 
 class Code:

@@ -256,10 +256,12 @@ def test_dead_operations_are_dropped(lab):
         view = also[:2]
         view *= 3.0
         xp.sort(view)
+        xp.reshape(state.w[:2], (2, 1))
         return State(state.w + data, state.total)
 
     planned = Planned(lab, step, lab.start(), lab.quarters)
     assert len(planned.during) == 2
+    assert planned.before == []
     assert planned.plan.bytes == 64
     check(planned, step, lab)
 
@@ -324,6 +326,19 @@ def test_a_constant_that_is_written_begins_anew_in_every_step(lab):
     assert planned.during[0].startswith(copy)
     assert len(planned.plan.constant) == 1
     check(planned, step, lab)
+
+
+def test_a_constant_that_a_function_writes_begins_anew_in_every_call(lab):
+    def function(state, data, xp):
+        total = xp.zeros((4,), dtype=xp.float64)
+        total += data
+        return xp.sum(total, keepdims=True), 1.0 * total[:1]
+
+    planned = Planned(lab, function, (), lab.quarters)
+    assert planned.plan.constant == set()
+    for _ in range(3):
+        found, first = planned.plan.play(1, lab.quarters)
+        assert (lab.host(found)[0], lab.host(first)[0]) == (1.0, 0.25)
 
 
 def test_zeros_like_reads_only_a_shape(lab):
@@ -402,6 +417,30 @@ def test_a_kernel_with_two_results(numpy):
     planned.plan.play(2, state, *data)
     one, two = xp.threefry(*data)
     np.testing.assert_array_equal(state, 1 + 2 * (one + two))
+
+
+def test_an_array_may_be_a_keyword(numpy):
+    def step(state, data, xp):
+        shift = xp.astype(xp.exp(data[:1]), xp.int64)
+        return State(state.w + xp.roll(xp.tanh(data), shift=shift), state.total)
+
+    planned = Planned(numpy, step, numpy.start(), numpy.quarters)
+    assert sum("shift=" in line for line in planned.during) == 1
+    state, data = numpy.start(), np.arange(4.0)
+    for _ in range(2):
+        planned.plan.play(1, *state, data)
+    np.testing.assert_array_equal(state.w, np.arange(4) + 2 * np.roll(np.tanh(data), 1))
+
+
+def test_a_constant_array_may_be_a_keyword(numpy):
+    def step(state, data, xp):
+        shift = xp.full((1,), 3, dtype=xp.int64)
+        ramp = xp.arange(4, dtype=xp.float64)
+        return State(state.w + xp.roll(ramp, shift=shift) + xp.roll(data, shift=shift), state.total)
+
+    planned = Planned(numpy, step, numpy.start(), numpy.quarters)
+    assert sum("shift=" in line for line in planned.during) == 1
+    check(planned, step, numpy)
 
 
 def test_a_cast_to_the_same_dtype_without_a_copy_is_its_operand(lab):
@@ -509,7 +548,7 @@ def test_a_function_that_returns_a_view_and_a_new_array(numpy):
     xp = numpy.xp
 
     def step(state, data, xp):
-        one, two = xp.threefry(*data)
+        one, two = xp.threefry(*data[:3], data[3] + 1)
         return (state[0] + one + two,)
 
     words = tuple(np.arange(4, dtype=np.int32) for _ in range(4))

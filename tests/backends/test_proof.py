@@ -20,7 +20,7 @@ def traced(state, data, xp):
     a = xp.exp(data * 2.0)
     ones = xp.ones((4,), dtype=kind)
     w, total = state
-    w += a * ones
+    w += a[:] * ones
     part = xp.sum(a, keepdims=True)
     total += part
     return State(w, total * 0.5)
@@ -120,6 +120,17 @@ def test_what_is_written_later_was_heard_before(lab):
     planned = Planned(lab, step, lab.start(), lab.quarters)
     arguments = [*lab.start(), lab.quarters]
     found = first_difference(Written(step, xp=lab.xp), planned.plan, lab.start(), lab.quarters, arguments)
+    assert found == "an operator after the last function of xp"
+
+
+def test_an_array_may_be_a_keyword():
+    lab = Lab("numpy")
+
+    def step(state, data, xp):
+        return State(state.w + xp.roll(data, shift=xp.ones((1,), dtype=xp.int64)), state.total)
+
+    planned = Planned(lab, step, lab.start(), lab.quarters)
+    found = first_difference(Written(step, xp=lab.xp), planned.plan, *[lab.start(), lab.quarters], [*lab.start(), lab.quarters])
     assert found == "an operator after the last function of xp"
 
 

@@ -68,7 +68,7 @@ def test_the_same_kinds_match(lab):
 def test_any_difference_of_the_kinds_does_not_match(lab):
     state, data, xp = trees(lab)
     match = matcher(state, data, lab.library)
-    w, (x, _) = state
+    x = data[0]
     others = [
         (tuple(state), data),
         (Pair(*state), data),

@@ -8,9 +8,6 @@ import pickle
 import sys
 import threading
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
 
 import numpy as np
 import pytest

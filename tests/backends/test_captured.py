@@ -24,7 +24,7 @@ def lab(request, monkeypatch):
     monkeypatch.setattr(captured, "Constants", Plain)
     monkeypatch.setattr(CapturedStep, "WORTH", 3)
     monkeypatch.setattr(captured, "PROOFS", (5, 5))
-    Plain.value, Plain.differs = 0, []
+    Plain.value = 0
     return Lab(request.param)
 
 
@@ -32,7 +32,6 @@ class Plain:
     """Constants that are the same until `value` changes: so steps may count their calls."""
 
     value = 0
-    differs: list = []
 
     def __init__(self, step):
         self.mine, self.places = Plain.value, [step]
@@ -348,7 +347,9 @@ def test_a_later_proof_that_fails(lab):
     spoiled(step, how)
     entry.left = 0
     expected = step.function(State(*(lab.library.own(a) for a in state)), lab.quarters, lab.xp)
-    with pytest.warns(bpxp.errors.BpxpWarning, match="a captured step: it differs from the eager step: an op") as caught:
+    with pytest.warns(
+        bpxp.errors.BpxpWarning, match="a captured step: it differs from the eager step: an op"
+    ) as caught:
         state = step.run(state, lab.quarters)
     assert len(caught) == 1
     assert caught[0].message.code == "BPX-W009"

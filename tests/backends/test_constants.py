@@ -13,7 +13,6 @@ import numpy as np
 import numpy.linalg
 import pytest
 
-import bpxp
 from bpxp import nn, optim
 from bpxp.backends import constants
 from bpxp.backends.abstract.trace import NotCapturable
@@ -437,7 +436,9 @@ def test_methods_and_their_objects():
     assert differs(loss.value, lambda: setattr(loss, "scale", 2.0)) == "part.scale changes between steps"
     assert {"part.weight", "part.value"} <= set(names_of(type("Free", (), {"weight": 2.0, "value": reads_nothing})))
     assert refused(type("Looks", (), {"__getattr__": lambda self, name: 1})()) == "Looks looks its attributes up itself"
-    assert refused(type("Looks", (), {"__getattribute__": lambda self, name: 1})) == "part looks its attributes up itself"
+    assert (
+        refused(type("Looks", (), {"__getattribute__": lambda self, name: 1})) == "part looks its attributes up itself"
+    )
 
 
 def test_what_is_looked_at_only_where_code_names_it():

@@ -55,7 +55,9 @@ def recomputed(lab, call, real, like):
 ANGLES = "acos asin atanh cos sin tan".split()
 UNARY = "abs acosh asinh atan ceil cosh exp expm1 floor log log10 log1p log2 negative reciprocal round sign".split()
 UNARY += "signbit sinh sqrt square tanh trunc logical_not".split() + ANGLES
-BINARY = "add atan2 copysign divide floor_divide hypot logaddexp maximum minimum multiply nextafter pow remainder".split()
+BINARY = (
+    "add atan2 copysign divide floor_divide hypot logaddexp maximum minimum multiply nextafter pow remainder".split()
+)
 BINARY += "subtract equal greater greater_equal less less_equal not_equal logical_and logical_or logical_xor".split()
 INTEGERS = "bitwise_and bitwise_left_shift bitwise_or bitwise_right_shift bitwise_xor".split()
 TORCH = {"bitwise_invert": "bitwise_not", "divide": "div", "equal": "eq", "greater": "gt", "greater_equal": "ge"}
@@ -232,7 +234,13 @@ def check_reduction(lab, name, way, x):
     assert lab.host(out).dtype == lab.host(result).dtype
 
 
-CASTS = [("float64", "float32"), ("float32", "float64"), ("float32", "int32"), ("int32", "float32"), ("bool", "float32")]
+CASTS = [
+    ("float64", "float32"),
+    ("float32", "float64"),
+    ("float32", "int32"),
+    ("int32", "float32"),
+    ("bool", "float32"),
+]
 
 
 @pytest.mark.parametrize(("of", "to"), [*CASTS, ("float32", "bool"), ("uint8", "int64")])

@@ -109,7 +109,9 @@ def test_a_program_names_each_object_once_and_writes_small_plain_values():
     code = Code(copy)
     into, other = [0], [5]
     real, local = {0: into, 1: other}, {2: "a0"}
-    line = code.call(function, (Value(0), Value(2), None, True, 3, 2.5, (1, 2), [Value(1), 4]), {"k": Value(1)}, real, local)
+    line = code.call(
+        function, (Value(0), Value(2), None, True, 3, 2.5, (1, 2), [Value(1), 4]), {"k": Value(1)}, real, local
+    )
     assert line == "c4(c0, a0, None, True, 3, c1, c2, (c3, 4,), k=c3)"
     assert code.objects == {"c0": into, "c1": 2.5, "c2": (1, 2), "c3": other, "c4": function}
     code.copy(real, local, 0, Value(1))
@@ -412,7 +414,14 @@ def test_a_kernel_with_two_results(numpy):
     word = np.arange(4, dtype=np.int32)
     data = (word[0:1].copy(), word[1:2].copy(), word.copy(), word.copy())
     planned = Planned(numpy, step, (np.zeros(4, np.int32),), data)
-    assert [line.split("(")[0].split(" ")[0] for line in planned.during] == ["t", "copyto", "copyto", "add", "add", "copyto"]
+    assert [line.split("(")[0].split(" ")[0] for line in planned.during] == [
+        "t",
+        "copyto",
+        "copyto",
+        "add",
+        "add",
+        "copyto",
+    ]
     state = np.ones(4, np.int32)
     planned.plan.play(2, state, *data)
     one, two = xp.threefry(*data)
@@ -492,7 +501,10 @@ REFUSED = {
     "two of one": (lambda s, d, xp: State((a := s.w * 2.0), a[:1]), "two parts of its state are one array"),
     "the data are written": (lambda s, d, xp: State(s.w + raised(d), s.total), "it writes into what is not its own"),
     "a view is written": (lambda s, d, xp: State(s.w + raised(d[:]), s.total), "it writes into what is not its own"),
-    "a number": (lambda s, d, xp: State(s.w + raised(xp.sum(d)), s.total), "it writes into a number, not into an array"),
+    "a number": (
+        lambda s, d, xp: State(s.w + raised(xp.sum(d)), s.total),
+        "it writes into a number, not into an array",
+    ),
 }
 
 
@@ -574,7 +586,9 @@ def test_a_view_that_a_buffer_does_not_have(numpy):
         return a.reshape(shape) if len(calls) < 2 else np.ascontiguousarray(a.reshape(shape)[:, ::-1])[:, ::-1]
 
     def step(state, data, xp):
-        return State(state.w + xp.reshape(xp.matmul(xp.reshape(xp.exp(data), (2, 2)), xp.ones((2, 2))), (4,)), state.total)
+        return State(
+            state.w + xp.reshape(xp.matmul(xp.reshape(xp.exp(data), (2, 2)), xp.ones((2, 2))), (4,)), state.total
+        )
 
     def two(state, data, xp):
         return State(state.w, state.total + xp.sum(xp.reshape(xp.exp(data), (2, 2))))

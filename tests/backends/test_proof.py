@@ -130,7 +130,9 @@ def test_an_array_may_be_a_keyword():
         return State(state.w + xp.roll(data, shift=xp.ones((1,), dtype=xp.int64)), state.total)
 
     planned = Planned(lab, step, lab.start(), lab.quarters)
-    found = first_difference(Written(step, xp=lab.xp), planned.plan, *[lab.start(), lab.quarters], [*lab.start(), lab.quarters])
+    found = first_difference(
+        Written(step, xp=lab.xp), planned.plan, *[lab.start(), lab.quarters], [*lab.start(), lab.quarters]
+    )
     assert found == "an operator after the last function of xp"
 
 

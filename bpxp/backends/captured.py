@@ -208,12 +208,9 @@ class CapturedStep:
         if plan.stateful:
             expected = [a for a in expected if type(a) is kind]
         return len(expected) == len(made) and all(
-            type(a) is type(b) and (self._same(a, b) if type(a) is kind else a == b)
+            type(a) is type(b) and (self.library.same(a, b) if type(a) is kind else a == b)
             for a, b in zip(expected, made, strict=True)
         )
-
-    def _same(self, a: Array, b: Array) -> bool:
-        return self.library.kind(a)[:2] == self.library.kind(b)[:2] and self.library.same(a, b)
 
     def _unflatten(self, tree: Any, arrays: list[Array]) -> Any:
         """Return a tree with other arrays."""

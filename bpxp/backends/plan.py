@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 from bpxp.backends.abstract.array import ARITHMETIC, COMPARISONS, UNARY
 from bpxp.backends.abstract.trace import NotCapturable, Operation, Trace, Value
-from bpxp.backends.program import OUT, Call, Code, Offsets, filled, values
+from bpxp.backends.program import OUT, Call, Code, Offsets, filled, several, values
 from bpxp.core.tree import leaves
 from bpxp.core.typing import Array, Namespace
 
@@ -47,7 +47,7 @@ class Library(Protocol):
         """Return whether two arrays share memory."""
 
     def same(self, a: Any, b: Any) -> bool:
-        """Return whether two arrays of the same shape and dtype hold the same bits."""
+        """Return whether two arrays have the same shape, dtype and bits."""
 
     def agrees(self, a: Any, shape: Any, kind: Any) -> bool:
         """Return whether an array has the shape and dtype of a trace."""
@@ -114,7 +114,8 @@ class Plan:
         self.root = list(range(self.given))  # of each value the one whose memory it is
         self.kind = [library.kind(a) for a in arguments]
         self.done = self._interpreted(arguments)
-        self._check_outputs()
+        if stateful:
+            self._check_outputs()
         kept = self._needed()
         self.constant = self._constants(kept)
         self.play, self.bytes = self._written(kept, arguments)
@@ -137,8 +138,7 @@ class Plan:
                 done.append(Done(op, function, library.call_in_place(op, inputs), False))
             else:
                 function = INFIX[op.name] if op.infix else getattr(self.xp, op.name)
-                made = function(*inputs, **keywords)
-                results = made if isinstance(made, (tuple, list)) else (made,)
+                results = several(function(*inputs, **keywords))
                 views = [self._noted(v.number, a, real, op) for v, a in zip(op.outputs, results, strict=True)]
                 if any(views) and not all(views):
                     raise NotCapturable(f"{op.name} returns both views and new arrays")
@@ -186,8 +186,6 @@ class Plan:
         """Raise where the state that the step returns could not be the next one in the same arrays."""
         seen = set()
         for i, value in enumerate(self.outputs):
-            if not self.stateful or not isinstance(value, Value):
-                continue
             root, kind = self.root[value.number], self.kind[value.number]
             if root < self.given and (root != i or kind != self.kind[i]):
                 raise NotCapturable("its state trades places")
@@ -256,9 +254,8 @@ class Plan:
                     if self.kind[number] != library.kind(a):
                         raise NotCapturable(f"{op.name} has another layout in a buffer")
                 if any(v in local for v in values(op.inputs)):
-                    names = [local.setdefault(number, f"a{number}") for number in numbers]
-                    several = ", ".join(names) + ("," if len(names) > 1 else "")
-                    code.before.append(f"{several} = {code.call(function, op.inputs, op.static, real, local)}")
+                    names = ", ".join(local.setdefault(number, f"a{number}") for number in numbers)
+                    code.before.append(f"{names} = {code.call(function, op.inputs, op.static, real, local)}")
             elif view:
                 continue
             elif op.into is None and self._of_constants(op, self.constant):
@@ -282,8 +279,7 @@ class Plan:
     def _called(self, op: Operation, function: Callable[..., Any], real: dict[int, Any]) -> Any:
         if op.name in SHAPE_ONLY:
             real = {v: self.library.fresh(self.kind[v])() for v in values((op.inputs, op.static))}
-        result = function(*filled(op.inputs, real), **filled(op.static, real))
-        return result if isinstance(result, (tuple, list)) else (result,)
+        return several(function(*filled(op.inputs, real), **filled(op.static, real)))
 
     def _planned(self, kept: list[Done], made: set[int]) -> tuple[dict[int, int], int]:
         """Return the offset of each buffer in the plan's memory, and its size."""

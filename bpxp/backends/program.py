@@ -30,19 +30,19 @@ class Offsets:
     """Places in memory that are taken and given back."""
 
     def __init__(self) -> None:
-        self.size, self.free = 0, list[tuple[int, int]]()  # (offset, size), in order
+        self.size, self.free = 0, list[tuple[int, int]]()  # (offset, size)
 
     def take(self, size: int) -> int:
         """Return the offset of so many bytes: of the smallest gap that holds them, or at the end."""
         size = rounded(size)
         fits = [gap for gap in self.free if gap[1] >= size]
-        if fits:
-            offset, room = min(fits, key=lambda gap: gap[1])
-            self.free.remove((offset, room))
-            if room > size:
-                self.free = sorted([*self.free, (offset + size, room - size)])
-            return offset
-        offset, self.size = self.size, self.size + size
+        if not fits:
+            self.size += size
+            return self.size - size
+        offset, room = min(fits, key=lambda gap: gap[1])
+        self.free.remove((offset, room))
+        if room > size:
+            self.free.append((offset + size, room - size))
         return offset
 
     def give(self, offset: int, size: int) -> None:
@@ -58,7 +58,7 @@ class Offsets:
 
 def rounded(size: int) -> int:
     """Return a number of bytes that whole lines of a cache hold."""
-    return -(-max(1, size) // ALIGNED) * ALIGNED
+    return max(ALIGNED, -(-size // ALIGNED) * ALIGNED)
 
 
 class Code:
@@ -97,12 +97,12 @@ class Code:
 
     def again(self, function: Any, op: Operation, real: dict[int, Any], local: dict[int, str]) -> None:
         """Write a call whose results are copied."""
-        call = self.call(function, op.inputs, op.static, real, local)
+        result = self.call(function, op.inputs, op.static, real, local)
         if len(op.outputs) > 1:
-            self.during.append(f"t = {call}")
+            self.during.append(f"t = {result}")
         for k, value in enumerate(op.outputs):
-            result = call if len(op.outputs) == 1 else f"t[{k}]"
-            self.during.append(f"{self.constant(self._copy)}({self.shown(value, real, local)}, {result})")
+            part = result if len(op.outputs) == 1 else f"t[{k}]"
+            self.during.append(f"{self.constant(self._copy)}({self.shown(value, real, local)}, {part})")
 
     def program(self, given: int, returned: str) -> Callable[..., Any]:
         """Return the function ``play(count, a0, a1, …)``."""
@@ -120,6 +120,27 @@ def values(tree: Any) -> Iterator[int]:
             yield from values(part)
     elif isinstance(tree, Mapping):
         yield from values(tuple(tree.values()))
+
+
+def several(result: Any) -> Any:
+    """Return the results of a function."""
+    return result if isinstance(result, (tuple, list)) else (result,)
+
+
+def with_arrays(inputs: tuple[Any, ...], arguments: tuple[Any, ...], make: Any, iinfo: Any) -> tuple[Any, ...]:
+    """Return Python's numbers as arrays of the dtype that they take beside an array: else every call converts them."""
+    dtypes = {a.dtype for a in arguments if hasattr(a, "dtype")}
+    if len(dtypes) != 1:
+        return inputs
+    (dtype,) = dtypes
+    integers = iinfo(dtype) if "int" in str(dtype) else None
+
+    def number(a: Any) -> Any:
+        if type(a) is float or (type(a) is int and (integers is None or integers.min <= a <= integers.max)):
+            return make(a, dtype)
+        return a
+
+    return tuple(map(number, inputs))
 
 
 def filled(tree: Any, real: dict[int, Any]) -> Any:

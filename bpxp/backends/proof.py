@@ -8,7 +8,7 @@ from typing import Any
 
 from bpxp.backends.base import CREATION, FUNCTIONS
 from bpxp.backends.plan import IN_PLACE, INFIX, Plan
-from bpxp.backends.program import OUT, filled
+from bpxp.backends.program import OUT, filled, several
 from bpxp.core.typing import Array
 
 UNTRACED = {"can_cast", "finfo", "iinfo", "isdtype", "result_type"}
@@ -33,7 +33,7 @@ def first_difference(step: Any, plan: Plan, state: Any, data: Any, arguments: li
     def watched(name: str, function: Any) -> Any:
         def call(*inputs: Any, **static: Any) -> Any:
             result = function(*inputs, **static)
-            heard.append((name, [library.own(a) for a in _several(result)]))
+            heard.append((name, [library.own(a) for a in several(result)]))
             return result
 
         return call
@@ -49,7 +49,7 @@ def first_difference(step: Any, plan: Plan, state: Any, data: Any, arguments: li
             IN_PLACE[op.name](*inputs)
             continue
         result = (INFIX[op.name] if op.infix else getattr(xp, op.name))(*inputs, **static)
-        real.update(zip((v.number for v in op.outputs), _several(result), strict=True))
+        real.update(zip((v.number for v in op.outputs), several(result), strict=True))
         if call is not None:
             out = library.fresh(library.kind(result))()
             again = real | {OUT.number: out}
@@ -61,11 +61,7 @@ def first_difference(step: Any, plan: Plan, state: Any, data: Any, arguments: li
         name, own = next(rest, ("nothing", []))
         if name != op.name:
             return f"xp.{name} where xp.{op.name} was traced"
-        for a, b in zip(_several(result), own, strict=True):
-            if library.kind(a)[:2] != library.kind(b)[:2] or not library.same(a, b):
+        for a, b in zip(several(result), own, strict=True):
+            if not library.same(a, b):
                 return f"the result of xp.{name}, or of the operators before it"
     return "an operator after the last function of xp"
-
-
-def _several(result: Any) -> Any:
-    return result if isinstance(result, (tuple, list)) else (result,)

@@ -8,12 +8,10 @@ import pickle
 import sys
 import threading
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from helpers.captured_steps import Lab, State, Written
 from helpers.small_runs import NETWORKS, OPTIMIZERS
 
 import bpxp
@@ -94,58 +92,6 @@ def test_every_loss_is_the_same_bits(loss, name, monkeypatch):
 
 
 # ---------------------------------------------------------------- steps written for the purpose
-
-
-class State(NamedTuple):
-    w: Any
-    total: Any
-
-
-@dataclass(frozen=True)
-class Written:
-    """A step that is a function of the state, the data and the namespace."""
-
-    function: Callable[..., Any]
-    xp: Any = field(kw_only=True, compare=False, repr=False)
-
-    def __call__(self, state, data, /):
-        return self.function(state, data, self.xp)
-
-
-class Lab:
-    """A backend on which steps are tried, captured and eagerly."""
-
-    def __init__(self, name):
-        backend = bpxp.get_backend(name)
-        self.xp, self.array, self.host = backend.xp, backend.asarray, backend.to_numpy
-        self.library = library_of(name)
-        self.quarters = self.array(np.full(4, 0.25))
-
-    def start(self):
-        return State(self.array(np.arange(4.0)), self.array(np.zeros(1)))
-
-    def compile(self, function):
-        return CapturedStep(Written(function, xp=self.xp), self.library)
-
-    def agree(self, function, data=None, counts=(9, 1, 1, 3, 20), start=None):
-        """Run a step both ways, and return the captured one."""
-        data = self.quarters if data is None else data
-        run, plain = self.compile(function), eager(Written(function, xp=self.xp))
-        a, b = (start or self.start)(), (start or self.start)()
-        for count in counts:
-            a, b = run(a, data, count=count), plain(b, data, count=count)
-            for own, other in zip(leaves(a), leaves(b), strict=True):
-                assert type(own) is type(leaves(data)[0])
-                np.testing.assert_array_equal(self.host(own), self.host(other), strict=True)
-        return run
-
-
-def library_of(name):
-    if name == "numpy":
-        return NumpyLibrary()
-    from bpxp.backends.torch.capture import TorchLibrary
-
-    return TorchLibrary()
 
 
 @pytest.fixture

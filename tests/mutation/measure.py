@@ -48,7 +48,8 @@ DRAWN = "tests/operations/test_values.py::test_initialisers_have_the_deviation_o
 VALUES = [f"tests/operations/test_{name}.py" for name in ("bad_inputs", "extremes", "kinks", "values", "gradients")]
 AUGMENTED = ["test_training_is_augmented_and_evaluation_is_not", "test_a_function_of_ones_own_may_be_a_transform"]
 STREAMED = ["test_a_streamed_fit_has_the_bits_of_a_resident_one", "test_what_is_predicted_and_evaluated_is_the_same"]
-CAPTURED = [f"tests/backends/test_capture{name}.py" for name in ("", "_impure", "_random")]
+ABSTRACT = [f"tests/backends/abstract/test_{name}.py" for name in ("trace", "rules", "namespace")]
+NUMBERS = ["test_with_arrays_makes_each_number_once", "test_numbers_that_do_not_fit_stay_numbers"]
 ROOMS = {
     "optim": Room(
         ["bpxp/optim/*"],
@@ -103,19 +104,19 @@ ROOMS = {
             "tests/operations/test_gradients.py::test_layers",
         ],
     ),
-    "capture": Room(
-        [
-            *(f"bpxp/backends/{name}.py" for name in ("arguments", "captured", "plan", "program", "proof")),
-            *(f"bpxp/backends/{library}/capture.py" for library in ("numpy", "torch")),
-            "bpxp/backends/abstract/trace.py",
-        ],
-        CAPTURED,
+    "tracer": Room(["bpxp/backends/abstract/*"], ABSTRACT),
+    "plans": Room(
+        ["bpxp/backends/plan.py", "bpxp/backends/program.py"],
+        ["tests/backends/test_plan.py", *(f"tests/backends/test_libraries.py::{name}" for name in NUMBERS)],
     ),
-    "constants": Room(["bpxp/backends/constants.py"], CAPTURED),
-    "abstract": Room(
-        ["bpxp/backends/abstract/array.py", "bpxp/backends/abstract/namespace.py"],
-        ["tests/backends/abstract", *CAPTURED, "tests/network/test_preflight.py", "tests/network/test_summary.py"],
+    "executors": Room(
+        ["bpxp/backends/numpy/capture.py", "bpxp/backends/torch/capture.py"], ["tests/backends/test_libraries.py"]
     ),
+    "captured steps": Room(
+        [f"bpxp/backends/{name}.py" for name in ("arguments", "captured", "proof")],
+        [f"tests/backends/test_{name}.py" for name in ("arguments", "captured", "proof")],
+    ),
+    "constants": Room(["bpxp/backends/constants.py"], ["tests/backends/test_constants.py"]),
     "initializers": Room(
         ["bpxp/nn/initializers.py", "bpxp/core/checks.py"],
         ["tests/nn/test_initializers.py", "tests/core/test_checks.py", DRAWN],

@@ -88,7 +88,7 @@ class Tracer(Meter):
 
     def __init__(self, xp: Any, example: Any) -> None:
         super().__init__()
-        self.array_type = type(example)
+        self.array_type, self.plain = type(example), (*PLAIN, type(example.dtype))
         if not isinstance(example.dtype, np.dtype):
             self.dtypes = {np.dtype(name): getattr(xp, name) for name in DTYPES if hasattr(xp, name)}
         self.operations: list[Operation] = []
@@ -116,7 +116,7 @@ class Tracer(Meter):
             return Value(a.number)
         if isinstance(a, (tuple, list)):
             return tuple(map(self.encoded, a))
-        if not isinstance(a, PLAIN) and a not in self.dtypes.values():
+        if not isinstance(a, self.plain):
             got = type(a).__name__
             raise InvalidTypeError("a trace", "neither an array of the step nor a Python number", code="E027", got=got)
         return a

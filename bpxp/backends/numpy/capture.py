@@ -10,7 +10,7 @@ import numpy as np
 
 from bpxp.backends.abstract.trace import Operation, Value
 from bpxp.backends.plan import IN_PLACE
-from bpxp.backends.program import OUT, Call
+from bpxp.backends.program import OUT, Call, with_arrays
 from bpxp.core.typing import Array
 
 COPIED = 64 << 10  # bytes that are sooner copied twice than their indices looked through
@@ -30,7 +30,7 @@ class NumpyLibrary:
         return a.shape, a.dtype, a.strides
 
     def own(self, a: Any) -> Array:
-        return np.array(a, order="K")
+        return np.array(a)  # in the same memory order
 
     def writable(self, a: Array) -> bool:
         return bool(a.flags.writeable)
@@ -45,7 +45,7 @@ class NumpyLibrary:
         return np.may_share_memory(a, b)  # where the bounds of contiguous memory overlap, so do the arrays
 
     def same(self, a: Any, b: Any) -> bool:
-        return bool(a.tobytes() == b.tobytes())
+        return a.shape == b.shape and a.dtype == b.dtype and bool(a.tobytes() == b.tobytes())
 
     def agrees(self, a: Any, shape: Any, kind: Any) -> bool:
         return type(a) in (np.ndarray, kind.type) and a.shape == shape and a.dtype == kind
@@ -58,7 +58,7 @@ class NumpyLibrary:
 
     def fresh(self, kind: tuple[Any, ...]) -> Callable[[], Array]:
         make: Any = np.ndarray
-        return functools.partial(make, kind[0], kind[1], None, 0, kind[2])
+        return functools.partial(make, kind[0], kind[1], strides=kind[2])
 
     def memory(self, size: int) -> Array:
         return np.empty(size + 64, np.uint8)
@@ -73,7 +73,7 @@ class NumpyLibrary:
             return None  # x ** 0.5 is a square root
         ufunc = function if isinstance(function, np.ufunc) else getattr(np, name, None) if op.infix else None
         if isinstance(ufunc, np.ufunc) and not op.static:
-            inputs = with_arrays(op.inputs, arguments)
+            inputs = numbers(op.inputs, arguments)
             if ufunc in (np.maximum, np.minimum):  # for these two NumPy wants the keyword
                 return Call(ufunc, inputs, {"out": OUT}, True)
             return Call(ufunc, (*inputs, OUT), elementwise=ufunc.signature is None)
@@ -83,11 +83,8 @@ class NumpyLibrary:
         if name == "astype":
             return Call(np.copyto, (OUT, op.inputs[0], "unsafe"))
         if name == "take":
-            rows = arguments[1]
-            axis = op.static.get("axis")
-            if rows.size and result.nbytes > COPIED:
-                return Call(_gather, (*op.inputs, axis, OUT))
-            return Call(np.ndarray.take, (*op.inputs, axis, OUT))
+            gather = _gather if result.nbytes > COPIED else np.ndarray.take
+            return Call(gather, (*op.inputs, op.static.get("axis"), OUT))
         if name in FILLING:
             return Call(FILLING[name], op.inputs, {**op.static, "out": OUT})
         return None
@@ -95,22 +92,10 @@ class NumpyLibrary:
     def call_in_place(self, op: Operation, arguments: tuple[Any, ...]) -> Call:
         if op.name == "pow":
             return Call(IN_PLACE[op.name], op.inputs)
-        return Call(getattr(np, op.name), (*with_arrays(op.inputs, arguments), op.inputs[0]))
+        return Call(getattr(np, op.name), (*numbers(op.inputs, arguments), op.inputs[0]))
 
 
-def with_arrays(inputs: tuple[Any, ...], arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return Python's numbers in the dtype that they take beside an array: else NumPy converts them in every call."""
-    dtypes = {a.dtype for a in arguments if isinstance(a, (np.ndarray, np.generic))}
-    if len(dtypes) != 1:
-        return inputs
-    (dtype,) = dtypes
-    kinds = {"f": (float, int), "i": (int,), "u": (int,)}.get(dtype.kind, ())
-    fits = [not isinstance(a, Value) and type(a) in kinds and _fits(a, dtype) for a in inputs]
-    return tuple(np.array(a, dtype) if fit else a for a, fit in zip(inputs, fits, strict=True))
-
-
-def _fits(a: float, dtype: Any) -> bool:
-    return dtype.kind == "f" or bool(np.iinfo(dtype).min <= a <= np.iinfo(dtype).max)
+numbers = functools.partial(with_arrays, make=np.array, iinfo=np.iinfo)
 
 
 def _gather(x: np.ndarray, rows: np.ndarray, axis: int | None, into: np.ndarray) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from bpxp.backends.abstract.trace import Operation, Value
 from bpxp.backends.plan import IN_PLACE as EAGER_IN_PLACE
-from bpxp.backends.program import OUT, Call
+from bpxp.backends.program import OUT, Call, with_arrays
 from bpxp.core.typing import Array
 
 # Functions of the Array API whose counterpart in PyTorch writes where `out` says what it returns without it.
@@ -35,11 +35,11 @@ ELEMENTWISE = {
 WITH_OUT = ELEMENTWISE | {"concat": torch.cat, "matmul": torch.matmul, "stack": torch.stack}
 REDUCED = {"max": torch.amax, "min": torch.amin, "sum": torch.sum}
 IN_PLACE = {
-    name: getattr(torch.Tensor, f"{short or name}_")
-    for name, short in {
-        **{"add": "add", "subtract": "sub", "multiply": "mul", "divide": "div"},
-        **dict.fromkeys(f"bitwise_{word}" for word in ("and", "or", "xor", "left_shift", "right_shift")),
-    }.items()
+    name: getattr(torch.Tensor, f"{name}_")
+    for name in "add subtract multiply divide bitwise_and bitwise_or bitwise_xor".split()
+} | {
+    "bitwise_left_shift": torch.Tensor.bitwise_left_shift_,
+    "bitwise_right_shift": torch.Tensor.bitwise_right_shift_,
 }
 
 # A number of Python beside an array costs PyTorch 5 µs in each of these, an array without dimensions nothing.
@@ -72,7 +72,7 @@ class TorchLibrary:
 
     def same(self, a: Any, b: Any) -> bool:
         bits = [x.contiguous().reshape(-1).view(torch.uint8) for x in (a, b)]
-        return bool(torch.equal(*bits))
+        return a.shape == b.shape and a.dtype == b.dtype and torch.equal(*bits)
 
     def agrees(self, a: Any, shape: Any, kind: Any) -> bool:
         return type(a) is torch.Tensor and tuple(a.shape) == shape and str(a.dtype) == f"torch.{kind}"
@@ -90,24 +90,18 @@ class TorchLibrary:
         return torch.empty(size, dtype=torch.uint8)  # PyTorch aligns it to whole lines of the cache
 
     def placed(self, memory: Array, offset: int, kind: tuple[Any, ...]) -> Array:
-        if 0 in kind[0]:
-            return self.fresh(kind)()
-        whole = memory[offset : offset + self.extent(kind)].view(kind[1])
-        return whole.as_strided(kind[0], kind[2])
+        return memory[offset:].view(kind[1]).as_strided(kind[0], kind[2])
 
     def call(self, op: Operation, function: Any, arguments: tuple[Any, ...], result: Any) -> Call | None:
         name = op.name
         if name == "divide" and not isinstance(op.inputs[0], Value):
             return Call(_quotient, (*op.inputs, OUT), {}, True)
         if name in WITH_OUT:
-            inputs = with_arrays(op.inputs, arguments) if name in WITH_NUMBERS else op.inputs
-            more = tuple(op.static.values()) if name in ("concat", "stack") else ()
-            return Call(WITH_OUT[name], (*inputs, *more), {"out": OUT}, name in ELEMENTWISE)
+            inputs = numbers(op.inputs, arguments) if name in WITH_NUMBERS else op.inputs
+            return Call(WITH_OUT[name], (*inputs, *op.static.values()), {"out": OUT}, name in ELEMENTWISE)
         if name in REDUCED:
             axis, keepdims = op.static.get("axis"), op.static.get("keepdims", False)
-            axis = () if axis is None and name != "sum" else axis
-            kind = {"dtype": op.static["dtype"]} if op.static.get("dtype") is not None else {}
-            return Call(REDUCED[name], (*op.inputs, axis, keepdims), {**kind, "out": OUT})
+            return Call(REDUCED[name], (*op.inputs, axis, keepdims), {"out": OUT})
         if name == "astype":
             if arguments[0].dtype is torch.bool:
                 return Call(_from_bool, (OUT, op.inputs[0]))
@@ -123,23 +117,15 @@ class TorchLibrary:
     def call_in_place(self, op: Operation, arguments: tuple[Any, ...]) -> Call:
         if op.name not in IN_PLACE:
             return Call(EAGER_IN_PLACE[op.name], op.inputs)
-        inputs = with_arrays(op.inputs, arguments) if op.name in WITH_NUMBERS else op.inputs
+        inputs = numbers(op.inputs, arguments) if op.name in WITH_NUMBERS else op.inputs
         return Call(IN_PLACE[op.name], inputs)
 
 
-def with_arrays(inputs: tuple[Any, ...], arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return Python's numbers in the dtype that they take beside an array."""
-    dtypes = {a.dtype for a in arguments if isinstance(a, torch.Tensor)}
-    if len(dtypes) != 1:
-        return inputs
-    (dtype,) = dtypes
-    kinds = (float, int) if dtype.is_floating_point else (int,)
-    fits = [not isinstance(a, Value) and type(a) in kinds and _fits(a, dtype) for a in inputs]
-    return tuple(torch.tensor(a, dtype=dtype) if fit else a for a, fit in zip(inputs, fits, strict=True))
+def _number(a: float, dtype: Any) -> Array:
+    return torch.tensor(a, dtype=dtype)
 
 
-def _fits(a: float, dtype: Any) -> bool:
-    return dtype.is_floating_point or bool(torch.iinfo(dtype).min <= a <= torch.iinfo(dtype).max)
+numbers = functools.partial(with_arrays, make=_number, iinfo=torch.iinfo)
 
 
 def _quotient(number: float, x: Array, into: Array) -> None:
@@ -154,5 +140,5 @@ def _from_bool(into: Array, x: Array) -> None:
 def _take_rows(x: Array, indices: Array, into: Array) -> None:
     """Take of a batch of matrices: PyTorch picks rows of one matrix with all its threads."""
     batch, n, c = x.shape
-    rows = torch.arange(0, batch * n, n, dtype=indices.dtype).unsqueeze(1) + indices
+    rows = torch.arange(0, batch * n, n).unsqueeze(1) + indices
     torch.index_select(x.view(-1, c), 0, rows.view(-1), out=into.view(-1, c))

@@ -211,6 +211,13 @@ def made_without_gpu(c):
     fake_cupy(c, check_device)
 
 
+def a_gpu_without_headers(c):
+    def check_device(device):
+        raise RuntimeError("cannot open source file vector_types.h")
+
+    fake_cupy(c, check_device)
+
+
 def a_capture_that_differs_later(c):
     from bpxp.backends import captured
 
@@ -228,6 +235,7 @@ PREPARED = {
     "W007": a_data_set_and_no_place_for_it,
     "W008": a_device_that_others_use,
     "W009": a_capture_that_differs_later,
+    "W018": a_gpu_without_headers,
 }
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from bpxp.backends import Backend
 from bpxp.backends.base import option
-from bpxp.core.tree import leaves, unflatten
+from bpxp.backends.device import here
+from bpxp.core.tree import leaves, tree_map, unflatten
 from bpxp.core.typing import Params
 from bpxp.errors import FitInProgressError
 from bpxp.optim import Optimizer, OptState
@@ -66,7 +68,8 @@ class Held:
         self._thread = self._readers = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Held, (self.backend, self.lend(whole=True))
+        # By way of the host: a library may restore its arrays on another device.
+        return _restored, (self.backend, _mapped(self.backend.to_numpy, self.lend(whole=True)))
 
     # ---------------------------------------------------------------- reading
 
@@ -152,4 +155,14 @@ class Held:
 def copies(tree: T, backend: Backend) -> T:
     """Return a tree with copies of its arrays, on the device."""
     copied = option(backend, "copied") or functools.partial(backend.xp.asarray, copy=True)
-    return unflatten(tree, map(copied, leaves(tree)))
+    with here(backend):
+        return unflatten(tree, map(copied, leaves(tree)))
+
+
+def _mapped(convert: Callable[[Any], Any], now: Numbers) -> Numbers:
+    params, stats, key, opt = tree_map(convert, (now.params, now.stats, now.key, now.opt or ()))
+    return Numbers(params, stats, key, now.optimizer, opt or None)
+
+
+def _restored(backend: Backend, now: Numbers) -> Held:
+    return Held(backend, _mapped(backend.asarray, now))

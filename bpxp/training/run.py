@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from bpxp.core.typing import Params
+from bpxp.errors import NOTHING_CHANGED, FitInProgressError
 from bpxp.network.feed import Feed
 from bpxp.network.held import Numbers, copies
 from bpxp.network.network import Network
@@ -43,10 +45,17 @@ class FitProgress:
     _lent: int = NOTHING
     _seen: Numbers = field(init=False)  # what the network held when the state was last compared with it
 
-    def begin(self) -> None:
-        """Let the network hold the state, and callbacks change it."""
-        self.net._held.begin(self)
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Let readers and callbacks see the state, until it is left to the network."""
+        held, before = self.net._held, self.net._held.now
+        held.begin(self)
         self.put(self._state)
+        try:
+            yield
+        finally:
+            if held.fit is self:  # the fit ends before its first step
+                held.end(held.now if self.changes else before)
 
     @property
     def steps(self) -> int:
@@ -156,6 +165,21 @@ class FitProgress:
         """Leave the state to the network."""
         if self._at_work:
             self.net._held.end(numbers(self.live, self.optimizer))
+
+
+@contextmanager
+def claimed(net: Network) -> Iterator[None]:
+    """Claim a network: no other fit may run."""
+    with net._held.lock:
+        if net.training:
+            what = "this network is being fitted already"
+            fix = "wait for the other fit, or use another Network"
+            raise FitInProgressError("fit", what, code="E051", fix=fix, after=NOTHING_CHANGED)
+        net.training = True
+    try:
+        yield
+    finally:
+        net.training = False
 
 
 def over() -> dict[str, Any]:

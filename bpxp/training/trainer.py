@@ -8,8 +8,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bpxp.backends import Step
@@ -18,7 +17,7 @@ from bpxp.backends.device import here
 from bpxp.core.aliases import named_arguments
 from bpxp.core.checks import as_path, one_of
 from bpxp.core.text import report
-from bpxp.errors import NOTHING_CHANGED, BpxpError, DeviceMemoryError, FitInProgressError, InvalidValueError
+from bpxp.errors import NOTHING_CHANGED, DeviceMemoryError, FitInProgressError, InvalidValueError
 from bpxp.metrics import Metric
 from bpxp.network.network import Network, validate_network
 from bpxp.network.prepare import as_metrics, together
@@ -30,16 +29,15 @@ from bpxp.training.divergence.monitor import DivergenceMonitor
 from bpxp.training.history import History, flat
 from bpxp.training.interrupts import NAMES, Interrupts
 from bpxp.training.memory import MemoryEstimate, explained, no_memory_for_samples
+from bpxp.training.moments import Moments, savers, told_if_unchanged
 from bpxp.training.pacing import MARKS, Pace, chunks
 from bpxp.training.progress import Progress
-from bpxp.training.run import FitProgress, over
+from bpxp.training.run import FitProgress, claimed, over
 from bpxp.training.schedule_end import warn_early_end
 from bpxp.training.setup import FitSetup, validate_epochs
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from bpxp.training.resume import Saved
 
 
 IN_A_FIT = {
@@ -73,8 +71,6 @@ class Trainer:
     >>> history.columns
     ['epoch', 'loss', 'validation_loss', 'validation_accuracy', 'learning_rate', 'seconds']
     """
-
-    _raised: Exception | None = None  # by a callback
 
     @named_arguments
     def __init__(
@@ -194,11 +190,11 @@ class Trainer:
         net = self.net
         from bpxp.training import resume as saved_runs  # files are needed in a fit, not by `import bpxp`
 
-        with here(net.backend), self._claimed():
+        with here(net.backend), claimed(net), told_if_unchanged(self):
             validate_epochs(epochs)
             one_of(on_interrupt, ("raise", "return"), "fit(on_interrupt=…)")
             one_of(on_divergence, ("locate", "raise"), "fit(on_divergence=…)")
-            self._raised = None
+            self._moments = Moments()
             path = self._source(resume)
             saved = None if path is None else saved_runs.read(path, net)
             with explained(net, functools.partial(no_memory_for_samples, net)):
@@ -219,7 +215,7 @@ class Trainer:
                     make_step=self._make_step,
                 )
             self.columns = Columns(net.spec, net.backend, self.metrics, setup.evaluated)
-            self._call("on_setup")
+            self._moments.call(self, "on_setup")
             self._memory = MemoryEstimate(net, setup, keeps=on_divergence == "locate")
             self._memory.check()
             self.run = setup.begin(net) if saved is None else saved_runs.restore(saved, net, setup)
@@ -228,11 +224,11 @@ class Trainer:
             warn_early_end(self.optimizer, done, self.last_epoch * setup.batches - self.run.steps, setup.batches)
             self.resumed_from, self.stop = ("", "") if saved is None else (saved.path, saved.stop)
             try:
-                with Interrupts() as interrupts, self._begun(), self._moments(saved):
+                with Interrupts() as interrupts, self.run.at_work(), self._moments.begin_and_end(self, saved):
                     self._train(setup, interrupts, self._bundle(bundle))
             finally:  # nothing is kept of the data
                 del self._memory
-                self._raised, self.run.plan = None, over
+                self._moments, self.run.plan = Moments(), over
         if interrupts.heard and (on_interrupt == "raise" or interrupts.heard != signal.SIGINT):
             interrupts.pass_on()
         for callback in self.callbacks:
@@ -241,7 +237,7 @@ class Trainer:
         return self.history
 
     def __getstate__(self) -> dict[str, Any]:  # without the fit that runs or ran last: the network has its arrays
-        return {name: value for name, value in vars(self).items() if name not in ("run", "_memory", "_raised")}
+        return {name: value for name, value in vars(self).items() if name not in ("run", "_memory", "_moments")}
 
     @property
     def where(self) -> str:
@@ -258,7 +254,9 @@ class Trainer:
         run, step = self.run, self.net._compile(setup.step)
         try:
             monitor = DivergenceMonitor(run, setup, step, self._observe, file=bundle, locate=self._memory.keeps)
-            with explained(self.net, functools.partial(self._out_of_memory, monitor), lambda e: e is self._raised):
+            with explained(
+                self.net, functools.partial(self._out_of_memory, monitor), lambda e: e is self._moments.raised
+            ):
                 self._epochs(setup, step, monitor, interrupts)
         finally:
             run.finish()
@@ -276,18 +274,18 @@ class Trainer:
                 run.advance(step, setup.feed, count)
                 run.seconds = time.perf_counter() - begun
                 monitor.look()
-                self._call("on_batches", run.done, run.batches)
+                self._moments.call(self, "on_batches", run.done, run.batches)
                 if run.done < run.batches:
                     if interrupts.heard:
                         break
                     if any(c.steps is not None and run.steps % c.steps == 0 for c in self.callbacks):
                         monitor.check()
-                        self._call("on_pause", "steps")
+                        self._moments.call(self, "on_pause", "steps")
             else:
                 monitor.check(whole=any(c.saves for c in self.callbacks))
                 self._end_epoch(setup, begun, monitor)
                 monitor.keep()
-                self._call("on_pause", "epoch")
+                self._moments.call(self, "on_pause", "epoch")
         monitor.check()
         if interrupts.heard:
             self._interrupted(NAMES[interrupts.heard])
@@ -310,12 +308,12 @@ class Trainer:
         self.history.append(row)
         run.show()
         net.epoch, run.done, run.seconds = net.epoch + 1, 0, 0.0
-        self._call("on_epoch_end", row)
+        self._moments.call(self, "on_epoch_end", row)
 
     def _interrupted(self, by: str) -> None:
         """Save, and say how to go on."""
-        self._call("on_pause", "interrupt")
-        files = [str(c.saved) for c in self._savers if c.saved]
+        self._moments.call(self, "on_pause", "interrupt")
+        files = [str(c.saved) for c in savers(self.callbacks) if c.saved]
         unsaved, self.stop = f"nothing is saved, which {self.how_to_save} would do", by
         how = f"to go on: {self.how_to_resume(files[-1])}" if files else unsaved
         report(f"{by} in {self.where}; {how}", sys.stderr)
@@ -337,21 +335,16 @@ class Trainer:
             return as_path(resume, "fit(resume=…)")
         if not resume:
             return None
-        if not self._savers:
+        if not savers(self.callbacks):
             what = "the trainer has no Checkpoint that says where the run is saved"
             raise InvalidValueError("fit(resume=True)", what, code="E055", fix=f"Trainer(net, …, {SAVING})")
-        return self._savers[0].newest()
-
-    @property
-    def _savers(self) -> list[Callback]:
-        """The callbacks that save the run."""
-        return [c for c in self.callbacks if c.saves == "run"]
+        return savers(self.callbacks)[0].newest()
 
     def _bundle(self, path: str | Path | None) -> Path | None:
         """Return where a step that diverges is written."""
         if path is not None:
             return as_path(path, "fit(bundle=…)")
-        return self._savers[0].beside("diverged") if self._savers else None
+        return savers(self.callbacks)[0].beside("diverged") if savers(self.callbacks) else None
 
     def _observe(self, opt: OptState, row: dict[str, Any]) -> OptState:
         """Let the schedule see the epoch's loss: that of the validation, where there is one."""
@@ -359,88 +352,3 @@ class Trainer:
         value = row.get("validation_loss", row["loss"])
         metric = net.xp.full((1,), value, dtype=getattr(net.xp, net.dtype))
         return self.optimizer.observe(opt, metric, xp=net.xp)
-
-    @contextmanager
-    def _claimed(self) -> Iterator[None]:
-        """Claim the network: no other fit may run."""
-        net = self.net
-        with net._held.lock:
-            if net.training:
-                what, fix = "this network is being fitted already", "wait for the other fit, or use another Network"
-                raise FitInProgressError("fit", what, code="E051", fix=fix, after=NOTHING_CHANGED)
-            net.training = True
-        before, epoch = getattr(self, "run", None), net.epoch
-        try:
-            yield
-        except BpxpError as error:
-            run = getattr(self, "run", None)
-            if run is None or run is before or not (run.done or net.epoch > epoch or self.resumed_from):
-                error._say(NOTHING_CHANGED)
-            raise
-        finally:
-            net.training = False
-
-    @contextmanager
-    def _begun(self) -> Iterator[None]:
-        """Let readers and callbacks see the state of the fit, until it has left it to the network."""
-        held, run = self.net._held, self.run
-        before = held.now
-        run.begin()
-        try:
-            yield
-        finally:
-            if held.fit is run:  # it ends before its first step
-                held.end(held.now if run.changes else before)
-
-    @contextmanager
-    def _moments(self, saved: Saved | None) -> Iterator[None]:
-        """Call the callbacks at the beginning and at the end."""
-        try:
-            self._call("on_fit_begin")
-            if saved is not None:
-                from bpxp.training.resume import resume_callbacks
-
-                resume_callbacks(saved, self)
-            if self._savers:
-                from bpxp.training.resume import check_callbacks
-
-                check_callbacks(self)
-            yield
-        finally:
-            self._call("on_fit_end")
-
-    def _call(self, moment: str, *args: Any) -> None:
-        """Call all callbacks, also after the error of one; the error then ends the fit, saved."""
-        already = self._raised is not None
-        for callback in self.callbacks:
-            try:
-                getattr(callback, moment, _nothing)(self, *args)
-            except Exception as error:
-                where = f"in the callback {type(callback).__name__}.{moment}, epoch {self.net.epoch}"
-                error.add_note(where)
-                if self._raised is not None:
-                    self._raised.add_note(f"and {where}: {error!r}")
-                    continue
-                self._raised = error
-                if moment in ("on_setup", "on_fit_begin"):
-                    break
-        if self._raised is not None and not already:
-            if moment not in ("on_setup", "on_fit_begin", "on_fit_end"):
-                self._save_for(self._raised)
-            raise self._raised
-
-    def _save_for(self, error: Exception) -> None:
-        """Save the run that an error ends, and note how it goes on."""
-        for saver in self._savers:
-            before, saver.saved = saver.saved, None
-            try:
-                saver.on_pause(self, "error")
-            except Exception as another:
-                error.add_note(f"the run could not be saved: {another!r}")
-            if saver.saved is not None:
-                error.add_note(f"the run is saved; to go on: {self.how_to_resume(str(saver.saved))}")
-            saver.saved = saver.saved or before
-
-
-def _nothing(*_: Any) -> None:
-    """Stand in for `on_setup`, which a callback may lack."""

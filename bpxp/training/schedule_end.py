@@ -6,19 +6,22 @@ from bpxp.backends import get_backend
 from bpxp.errors import warn
 from bpxp.optim import Optimizer
 from bpxp.optim.schedules import Constant, CosineDecay, OneCycle, WarmUp, as_schedule
+from bpxp.training.run import FitProgress
 
 VANISHED = 1e-4  # of the first rate after a warm-up: nothing more is learned
 
 
-def warn_early_end(optimizer: Optimizer, done: int, steps: int, batches: int) -> None:
-    """Warn if the schedule has ended, or its rate vanished, for half of the fit: `steps` after `done` of before."""
+def warn_early_end(optimizer: Optimizer, run: FitProgress, last_epoch: int) -> None:
+    """Warn if the schedule will have ended, or its rate vanished, for half of the fit that begins or is resumed."""
     schedule = inner = as_schedule(optimizer.learning_rate)
     before = 0
     while isinstance(inner, WarmUp):
         before += inner.steps
         inner = as_schedule(inner.schedule)
+    batches, steps = run.batches, last_epoch * run.batches - run.steps
     if steps < 2 or isinstance(inner, Constant):
         return
+    done = int(run.net.backend.to_numpy(run.live.opt.t)[0])
     middle = done + steps // 2
     if isinstance(inner, (CosineDecay, OneCycle)):
         length = before + inner.steps

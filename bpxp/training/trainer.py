@@ -220,8 +220,7 @@ class Trainer:
             self._memory.check()
             self.run = setup.begin(net) if saved is None else saved_runs.restore(saved, net, setup)
             self.history, self.last_epoch = self.run.history, self.run.first + epochs
-            done = int(net.backend.to_numpy(self.run.live.opt.t)[0])
-            warn_early_end(self.optimizer, done, self.last_epoch * setup.batches - self.run.steps, setup.batches)
+            warn_early_end(self.optimizer, self.run, self.last_epoch)
             self.resumed_from, self.stop = ("", "") if saved is None else (saved.path, saved.stop)
             try:
                 with Interrupts() as interrupts, self.run.at_work(), self._moments.begin_and_end(self, saved):

@@ -27,7 +27,6 @@ def network(hidden, scale):
 
 CALLS = {
     "evaluate": lambda net: net.evaluate(X, Y),
-    "weights": lambda net: net.evaluate(X, Y, weight=np.full(64, 1e-41)),
     "predict": lambda net: net.predict(X),
     "predict_proba": lambda net: net.predict_proba(X),
     "logits": lambda net: net.logits(X),
@@ -45,7 +44,7 @@ def test_underflow_is_zero(call, hidden):
     with np.errstate(all="ignore"):
         wanted = CALLS[call](other)
     assert [a.tobytes() for a in leaves(net.params)] == [a.tobytes() for a in leaves(other.params)]
-    if call in ("evaluate", "weights"):
+    if call == "evaluate":
         assert found == wanted
     elif call not in ("fit", "gradient_descent"):
         assert [a.tobytes() for a in leaves(found)] == [a.tobytes() for a in leaves(wanted)]
@@ -60,7 +59,6 @@ def test_a_step_that_overflows_is_whole_and_warns():
     with np.errstate(all="ignore"):
         nets[1].gradient_descent((X, X[:, :3]), 1.0)
     assert [a.tobytes() for a in leaves(nets[0].params)] == [a.tobytes() for a in leaves(nets[1].params)]
-    assert not all(np.isfinite(a).all() for a in leaves(nets[0].params))
 
 
 def test_a_fit_that_diverges_says_so():

@@ -294,3 +294,65 @@ def test_a_fix_is_an_option_on_the_command_line(capsys, monkeypatch):
     error = capsys.readouterr().err
     assert "or --backend numpy" in error
     assert "backend='numpy'" not in error
+
+
+def test_validation_and_test_are_apart(monkeypatch, capsys):
+    fits, evaluated = [], []
+    real_fit, real_evaluate = bpxp.Trainer.fit, bpxp.Network.evaluate
+
+    def fit(self, data, *args, **options):
+        fits.append((data, options["validation"]))
+        return real_fit(self, data, *args, **options)
+
+    monkeypatch.setattr(bpxp.Trainer, "fit", fit)
+    monkeypatch.setattr(
+        bpxp.Network, "evaluate", lambda net, data, **how: evaluated.append(data) or real_evaluate(net, data, **how)
+    )
+    assert main(["train", "--epochs", "1", "--quiet"]) == 0
+    train, test = bpxp.data.digits()
+    ((data, validation),) = fits
+    assert validation == 0.1  # a part of the training set, which is not trained on
+    assert np.array_equal(data.x, train.x)
+    assert [len(found) for found in evaluated] == [len(test)]
+    assert np.array_equal(evaluated[0].x, test.x)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [([], True), (["--quiet"], True), (["--out", "m.bpxp"], False), (["--checkpoint", "r.bpxp"], False)],
+)
+def test_a_network_that_is_not_saved(options, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--epochs", "1", *options]) == 0
+    out = capsys.readouterr().out
+    assert ("the network will not be saved: --out FILE saves it" in out) == said
+    assert out.splitlines()[-1].startswith("test accuracy: ")
+    assert (len(list(tmp_path.iterdir())) == 0) == said
+
+
+@pytest.mark.parametrize("option", ["--out", "--checkpoint", "--resume"])
+def test_an_empty_path_is_wrong_usage(option, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--epochs", "1", option, ""])
+    assert stop.value.code == 2
+    assert re.search(f"argument {option}: an empty path", capsys.readouterr().err)
+
+
+def test_steps_between_checkpoints_need_a_checkpoint(tmp_path, capsys):
+    line = ["train", "--epochs", "1", "--quiet", "--checkpoint-steps", "9"]
+    assert main(line) == 1
+    error = capsys.readouterr().err
+    assert "--checkpoint-steps: there is no file to save the run to" in error
+    assert "epoch" not in error
+    (fix,) = re.findall(r"Fix: --checkpoint (\S+)\. ", error)
+    path = tmp_path / fix
+    assert main([*line, "--checkpoint", str(path)]) == 0
+    assert main(["train", "--epochs", "2", "--quiet", "--checkpoint-steps", "9", "--resume", str(path)]) == 0
+    assert bpxp.Network.load(path).epoch == 2
+
+
+def test_what_cannot_be_written_is_known_before_the_work(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(bpxp.verify, "certify", lambda *args, **how: pytest.fail("it has begun"))
+    for path in (tmp_path, tmp_path / "no" / "c.json"):
+        assert main(["certify", "--out", str(path)]) == 1
+    assert "No such file or directory" in capsys.readouterr().err

@@ -411,3 +411,32 @@ def test_samples_at_kinks():
 def test_a_shape_that_is_none(in_shape):
     with pytest.raises(BpxpError, match=r"^check_layer\(layer, in_shape\): .*\[BPX-E00[12]\]$"):
         check_layer(nn.Dense(3), in_shape, backends=["numpy"])
+
+
+@dataclass(frozen=True)
+class OfNumPy:
+    """Computes with NumPy where it was given `xp`: the commonest mistake."""
+
+    what: str = "forward"
+
+    def init(self, rng, in_shape, /):
+        return (np.ones(in_shape),), in_shape
+
+    def forward(self, params, x, /, *, xp):
+        multiply = np.multiply if self.what == "forward" else xp.multiply
+        return multiply(x, params[0]), x
+
+    def backward(self, params, x, dy, /, *, xp):
+        multiply = np.multiply if self.what == "backward" else xp.multiply
+        return multiply(dy, params[0]), (xp.sum(x * dy, axis=0),)
+
+
+@pytest.mark.parametrize("what", ["forward", "backward"])
+@pytest.mark.parametrize("names", [["strict"], ["strict:device1"], ["numpy", "strict", "strict:device1"]])
+@pytest.mark.filterwarnings("ignore:.*__array_wrap__.*:DeprecationWarning")
+def test_results_of_another_library_are_a_broken_rule(what, names):
+    with pytest.raises(LayerCheckError) as caught:
+        check_layer(OfNumPy(what), 4, backends=names)
+    (check,) = (check for check in caught.value.report.checks if check.rule == "backends")
+    assert len(check.broken) == len([name for name in names if name != "numpy"])
+    assert all(text.startswith("strict") for text in check.broken)

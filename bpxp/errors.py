@@ -408,5 +408,6 @@ CODES = {
     "W012": "A pickled network is on another backend.",
     "W016": "Samples far outside of the range of training.",
     "W017": "Integers that look like pixels are not scaled.",
+    "W018": "A GPU is there, and CuPy does not compute on it.",
     "W020": "An input shape that looks channels-first.",
 }

@@ -228,6 +228,10 @@ def _repeated(step: StepFunction, state: State, data: Any, /, *, count: int = 1)
     return state
 
 
+class NoDevice(RuntimeError):
+    """There is no device of the kind that a library computes on; so nothing is wrong with the library."""
+
+
 def no_such_device(library: str, asked: str, count: int, kind: str = "") -> InvalidValueError:
     """Return the error for a device that does not exist: ``"torch has 1 CUDA device (0)"``."""
     family, _, _ = asked.rpartition(":")

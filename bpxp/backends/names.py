@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from bpxp.backends.base import MEMBERS, Backend, missing_members
+from bpxp.backends.base import MEMBERS, Backend, NoDevice, missing_members
 from bpxp.backends.device import here
 from bpxp.backends.precision import parse_label, with_matmul
 from bpxp.core.aliases import meant
@@ -18,6 +18,7 @@ from bpxp.errors import (
     BpxpError,
     InvalidTypeError,
     InvalidValueError,
+    warn,
 )
 
 
@@ -201,8 +202,14 @@ def _alternatives(library: str) -> str:
 def _automatic() -> Backend:
     try:
         return _named("cupy", "backend")
-    except (BackendNotInstalledError, BackendNotUsableError):
-        return _named("numpy", "backend")
+    except BackendNotInstalledError:
+        pass
+    except BackendNotUsableError as error:
+        cause = error.__cause__
+        if cause is not None and not isinstance(cause, NoDevice):
+            what, fix = f"CuPy does not compute on this machine's GPU: {cause}", "backend='numpy', if that is meant"
+            warn("backend='auto'", what, code="W018", fix=fix)
+    return _named("numpy", "backend")
 
 
 def _probe(backend: Backend) -> None:

@@ -84,7 +84,7 @@ def _reason(asked: Any, named: Any, backend: Backend) -> str:
         return "given as an object"
     if parse_label(named)[0] != "auto":
         return "asked for" if asked is not None else f"the environment variable {ENVIRONMENT} names it"
-    return "a CUDA device answers CuPy" if backend.name.startswith("cupy") else f"no CUDA device answers CuPy ({why()})"
+    return "a CUDA device answers CuPy" if backend.name.startswith("cupy") else f"CuPy does not work here ({why()})"
 
 
 @functools.cache

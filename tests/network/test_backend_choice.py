@@ -70,7 +70,7 @@ def test_auto_says_why_not_cupy(monkeypatch, asked):
     monkeypatch.delenv("BPXP_BACKEND", raising=False)
     monkeypatch.setattr(choice, "why", lambda: "no driver")
     monkeypatch.setattr(choice, "get_backend", lambda name, matmul=None: get_backend("numpy"))
-    assert small(backend=asked).backend_report.reason == "no CUDA device answers CuPy (no driver)"
+    assert small(backend=asked).backend_report.reason == "CuPy does not work here (no driver)"
     monkeypatch.setattr(choice, "get_backend", lambda name, matmul=None: renamed("cupy"))
     assert small(backend=asked).backend_report.reason == "a CUDA device answers CuPy"
 

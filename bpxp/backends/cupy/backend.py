@@ -8,7 +8,7 @@ import array_api_compat.cupy as compat
 import cupy
 import numpy as np
 
-from bpxp.backends.base import Step, StepFunction, namespace, no_such_device
+from bpxp.backends.base import NoDevice, Step, StepFunction, namespace, no_such_device
 from bpxp.backends.by_name import ByName
 from bpxp.backends.cupy.cublas import Blas
 from bpxp.backends.cupy.cuda_graph import CupyGraph
@@ -102,7 +102,24 @@ def find_blas(device: Any) -> tuple[Blas | None, str]:
 
 
 def check_device(device: str) -> None:
-    """Raise if `device` is not the number of a CUDA device that answers."""
-    count = cupy.cuda.runtime.getDeviceCount()  # raises CUDARuntimeError without a driver or a device
+    """Raise if `device` is not the number of a CUDA device that answers.
+
+    Raises
+    ------
+    NoDevice
+        If there is no driver, or no device.
+    RuntimeError
+        If the driver is older than the CUDA that CuPy was built for.
+    """
+    cuda = cupy.cuda.runtime
+    driver, own = cuda.driverGetVersion() // 1000, cuda.runtimeGetVersion() // 1000
+    if not driver:
+        raise NoDevice("no GPU driver is loaded")
+    if not cuda.is_hip and driver < own:
+        raise RuntimeError(f"the driver is for CUDA {driver}, CuPy for CUDA {own}: pip install 'bpxp[cuda{driver}]'")
+    try:
+        count = cuda.getDeviceCount()
+    except cuda.CUDARuntimeError as error:
+        raise NoDevice(str(error)) from error
     if device and (not device.isdigit() or int(device) >= count):
         raise no_such_device("CuPy", f"cupy:{device}", count, "CUDA")

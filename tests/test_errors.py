@@ -217,6 +217,13 @@ def pickled_on_cupy(c):
     c.patch.setattr("bpxp.network.pickled.label", lambda backend: "cupy")
 
 
+def a_gpu_without_headers(c):
+    def check_device(device):
+        raise RuntimeError("cannot open source file vector_types.h")
+
+    fake_cupy(c, check_device)
+
+
 def a_capture_that_differs_later(c):
     from bpxp.backends import captured
 
@@ -235,6 +242,7 @@ PREPARED = {
     "W008": a_device_that_others_use,
     "W009": a_capture_that_differs_later,
     "W012": pickled_on_cupy,
+    "W018": a_gpu_without_headers,
 }
 
 

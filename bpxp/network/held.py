@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from bpxp.backends import Backend
 from bpxp.backends.base import option
+from bpxp.backends.device import here
 from bpxp.core.tree import leaves, unflatten
 from bpxp.core.typing import Params
 from bpxp.errors import FitInProgressError
@@ -145,4 +146,5 @@ class Held:
 def copies(tree: T, backend: Backend) -> T:
     """Return a tree with copies of its arrays, on the device."""
     copied = option(backend, "copied") or functools.partial(backend.xp.asarray, copy=True)
-    return unflatten(tree, map(copied, leaves(tree)))
+    with here(backend):
+        return unflatten(tree, map(copied, leaves(tree)))

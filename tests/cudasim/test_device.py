@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-if "cudasim" not in sys.modules:  # CuPy may have been imported without it
+if "cudasim.plugin" not in sys.modules:  # CuPy may have been imported without the device
     pytest.skip("runs with pytest -p cudasim.plugin", allow_module_level=True)
 
 import cupy

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 
 import numpy as np
@@ -43,6 +45,8 @@ METHODS = {
     "summary": lambda net: str(net.summary()).replace(net.backend.name, ""),
     "to": lambda net: net.to(net.backend).params,
     "to another": lambda net: [net.to(f"cupy:{i}") and net.predict_proba(X).get() for i in (1, 0, 1)],
+    "deepcopy": lambda net: copy.deepcopy(net).predict_proba(X),
+    "pickle": lambda net: pickle.loads(pickle.dumps(net)).predict_proba(X),
     "a second network": lambda net: fit(network(net.backend)),
     "own arrays": lambda net: net.predict_proba(net.backend.asarray(X)),
     "preflight": lambda net: bpxp.preflight(net, batch_size=10).operations,

@@ -10,6 +10,7 @@ A fresh machine needs ``pip install nox`` and nothing else; uv is used where it 
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -57,6 +58,8 @@ def backend(session: nox.Session, backend: str) -> None:
 @nox.session(default=False)
 def cupy_cpu(session: nox.Session) -> None:
     """Run the tests on the published CuPy wheel with a simulated CUDA device, tests/cudasim: Linux x86-64, g++."""
+    if shutil.which("g++") is None:
+        session.error("the kernels are compiled by g++: apt-get install g++")
     session.install("-e", ".", *group("test", "cupy-cpu"))
     simulated = ["-p", "cudasim.plugin"]
     plain = {"PYTHONPATH": "tests", "BPXP_TEST_ONLY_BACKENDS": "1", "CUDASIM_DEVICES": "2"}

@@ -22,12 +22,11 @@ Printed: (2 CPU cores, NumPy 2.4.6)
 import bpxp
 
 train, test = bpxp.data.mnist()
-vectors = train.flatten()  # uint8 pixels, which the network scales to 0 … 1
 
 
 def learn(init: str, learning_rate: float) -> None:
     net = bpxp.Network([784, 30, 10], init=init, seed=0)
-    batches = bpxp.data.Loader(vectors, batch_size=10, seed=0)
+    batches = bpxp.data.Loader(train, batch_size=10, seed=0)  # images of uint8: scaled to 0 … 1
     peak = 0.0
     print(f"init={init!r}, learning rate {learning_rate}")
     for epoch in range(1, 31):

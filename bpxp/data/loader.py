@@ -42,7 +42,7 @@ class Loader:
     Examples
     --------
     >>> train, test = bpxp.data.digits()
-    >>> for x, y in Loader(train.flatten(), 64):
+    >>> for x, y in Loader(train, 64):
     ...     net.gradient_descent((x, y), learning_rate=0.5)
     """
 

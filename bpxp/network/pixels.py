@@ -29,13 +29,11 @@ def are_pixels(spec: Spec, data: Any, x: Array, backend: Backend) -> bool:
 
     Floats never are: pixels as floats are 0 … 1 already.
     """
-    choice, xp = spec.inputs.pixels, backend.xp
-    if spec.takes_ids or choice is False:
+    choice = spec.inputs.pixels
+    if choice is False or not inputs.are_integers(x, backend) or spec.takes_ids:
         return False
     if choice == "uint8":
-        return bool(x.dtype == xp.uint8)
-    if not xp.isdtype(x.dtype, "integral"):
-        return False
+        return bool(x.dtype == backend.xp.uint8)
     if choice == "auto":
         low, high = spec.inputs.range or (0.0, 1.0)
         if low < 0.0 or high > 1.0 or (isinstance(data, Dataset) and data.pixels is False):
@@ -83,7 +81,7 @@ def like_inputs(spec: Spec, x: Array | Rows, y: Any, backend: Backend, where: st
         return y
     place = get_backend("numpy") if host else backend
     a = as_vectors(a, place) if len(spec.output_shape) == 1 and len(a.shape) > 2 else a
-    if not place.xp.isdtype(a.dtype, "integral") or not (spec.inputs.pixels is True or in_bytes(x, backend)):
+    if not inputs.are_integers(a, place) or not (spec.inputs.pixels is True or in_bytes(x, backend)):
         return a
     low, high = inputs.extent(a, place)
     if low < 0 or high > 255 or high <= 1:

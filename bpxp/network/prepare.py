@@ -187,7 +187,7 @@ def _inputs(
     if order is not None:
         raw = place.xp.take(raw, place.asarray(np.asarray(order)), axis=1)
     inputs.check_shape(tuple(raw.shape), spec.input_shape, where, x)
-    pixels, integers = are_pixels(spec, data, raw, place), place.xp.isdtype(raw.dtype, "integral")
+    pixels, integers = are_pixels(spec, data, raw, place), inputs.are_integers(raw, place)
     found: Array | Rows
     if stay:
         found = inputs.as_rows(raw, spec.input_shape, spec.dtype, where, pixels=pixels)

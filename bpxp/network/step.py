@@ -26,7 +26,7 @@ class Data(NamedTuple):
     Attributes
     ----------
     x : array, (n, *in_shape)
-        In the network's dtype, or uint8: pixels, scaled to [0, 1] batch by batch.
+        In the network's dtype; uint8 are pixels, scaled to [0, 1] batch by batch: other bytes are converted before.
     y : array, (n, …) or (n, …, n_out)
         Targets.
     weight : array, (n,) or (n, n_out), or None

@@ -47,7 +47,7 @@ class Embedding:
     bounds the vocabularies that this layer is for to some ten thousands.
 
     x arrives in the network's float dtype and is rounded to integers. An id out of range gives NaN on every backend,
-    not the vector of another id. uint8 means pixels to a network, and is scaled: pass int32. dx is 0.
+    not the vector of another id. dx is 0.
     """
 
     count: int

@@ -26,7 +26,7 @@ def digits() -> tuple[Dataset, Dataset]:
     Notes
     -----
     The test part of *Optical Recognition of Handwritten Digits*, which scikit-learn's `load_digits` returns too, there
-    as 0 … 16: here 16 is 255, since uint8 means pixels 0 … 255 everywhere in bpxp. The split is fixed in the shipped
+    as 0 … 16: here 16 is 255, as pixels of uint8 are 0 … 255. The split is fixed in the shipped
     files; PROVENANCE.md beside them says how it was drawn.
 
     References

@@ -144,6 +144,11 @@ def as_rows(host: np.ndarray, in_shape: Shape, dtype: str, where: str, *, pixels
     return rows
 
 
+def are_integers(x: Array, backend: Backend) -> bool:
+    """Return whether an array of NumPy, or of the backend, has a dtype of integers."""
+    return x.dtype.kind in "iu" if isinstance(x, np.ndarray) else bool(backend.xp.isdtype(x.dtype, "integral"))
+
+
 def _as_bytes(x: Array, numbers: Array, backend: Backend, where: str) -> Array:
     """Return integers as uint8; `numbers` are the same in a dtype that has a minimum."""
     check_pixels(extent(numbers, backend), where)
@@ -161,6 +166,12 @@ def check_pixels(found: tuple[float, float], where: str) -> None:
 
 def extent(array: Array, backend: Backend) -> tuple[float, float]:
     """Return the smallest and the largest number of a finite array."""
+    if isinstance(array, np.ndarray):  # both of a block while it is in the cache
+        rows = max(1, BLOCK // 4 * len(array) // array.size)
+        if rows >= len(array):
+            return float(array.min()), float(array.max())
+        parts = [extent(array[i : i + rows], backend) for i in range(0, len(array), rows)]
+        return min(low for low, _ in parts), max(high for _, high in parts)
     xp = backend.xp
     low, high = (float(backend.to_numpy(a)) for a in (xp.min(array), xp.max(array)))
     return low, high

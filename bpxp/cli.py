@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import bpxp
+from bpxp.core.aliases import suggestion
 from bpxp.core.atomic import check_writable, write_atomically
 from bpxp.core.checks import as_path
 from bpxp.core.text import drop_broken_pipe, in_options, say, shell_word
-from bpxp.errors import BpxpError, InvalidValueError, printable, suggestion
+from bpxp.errors import BpxpError, InvalidValueError, printable
 
 if TYPE_CHECKING:
     from bpxp.data import Dataset

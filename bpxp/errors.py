@@ -10,7 +10,7 @@ import functools
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Self
 
 OWN = os.path.dirname(__file__) + os.sep, contextlib.__file__  # internal frames, skipped for the warning's line
@@ -77,7 +77,7 @@ class _Report(Exception):
         """Say how things stand now, unless it is said already."""
         if not self.after:
             self.after = after
-            self.args = (f"{self.sentences} [{self.code}]",)
+            self.args = (printable(f"{self.sentences} [{self.code}]", keep="\n"),)
 
     @property
     def sentences(self) -> str:
@@ -295,20 +295,9 @@ def warn(where: str, what: str, *, code: str, fix: str = "") -> None:
     warnings.warn(BpxpWarning(where, what, code=code, fix=fix), stacklevel=level)
 
 
-def suggestion(name: str, allowed: Iterable[str]) -> str:
-    """Return ``"Did you mean 'relu'?"`` for a slip, an empty string otherwise: two letters too many or few at most."""
-    import difflib
-
-    alike = [other for other in allowed if abs(len(other) - len(name)) <= 2]
-    exchanged = [other for other in alike if sorted(other) == sorted(name.lower())]
-    nearest = exchanged or difflib.get_close_matches(name.lower(), alike, n=1, cutoff=0.75)
-    return f"Did you mean {nearest[0]!r}?" if nearest else ""
-
-
 # A code keeps its meaning for ever: a new kind of mistake gets a new one, and the code of a kind that no longer exists
 # is not used again. docs/errors.md shows for each a call that causes it.
 CODES = {
-    # arguments
     "E001": "An argument has a type that cannot work.",
     "E002": "A number is out of its range.",
     "E003": "Unknown name.",
@@ -385,7 +374,6 @@ CODES = {
     "E073": "Sample indices out of range.",
     "E074": "An array that the format cannot hold.",
     "E075": "A picture that the network cannot use.",
-    # verification
     "E080": "A gradient differs from the derivative of the loss.",
     "E081": "The code differs from its equation.",
     "E082": "An equation is not in the notation.",
@@ -393,7 +381,6 @@ CODES = {
     "E084": "There are no equations to check.",
     "E085": "A layer breaks a rule.",
     "E086": "A loss, a metric or an optimizer breaks a rule.",
-    # accepted, with a warning
     "W001": "A column of labels is read as a vector.",
     "W002": "All labels are the same class.",
     "W003": "The batch size exceeds the number of samples.",

@@ -12,8 +12,9 @@ import importlib.util
 from collections.abc import Callable
 
 from bpxp.backends.base import Backend, BackendNamespace
+from bpxp.core.aliases import suggestion
 from bpxp.core.typing import Array, Namespace
-from bpxp.errors import InvalidValueError, suggestion
+from bpxp.errors import InvalidValueError
 
 Matmul = Callable[[Array, Array], Array]
 

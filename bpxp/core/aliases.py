@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from bpxp.errors import InvalidTypeError, suggestion
+from bpxp.errors import InvalidTypeError
 
 NONE = ""  # bpxp has nothing of this kind: a name that is spelled alike would be another thing
 
@@ -212,3 +212,13 @@ def _unknown(called: str, given: str, known: list[str]) -> InvalidTypeError:
     where, expected = f"{called}({given}=…)", f"one of {', '.join(known)}"
     first, fix = ("", fixes[0]) if fixes else (suggestion(given, known), "")
     return InvalidTypeError(where, "unknown argument", code="E003", expected=expected, first=first, fix=fix)
+
+
+def suggestion(name: str, allowed: Iterable[str]) -> str:
+    """Return ``"Did you mean 'relu'?"`` for a slip, an empty string otherwise: two letters too many or few at most."""
+    import difflib
+
+    alike = [other for other in allowed if abs(len(other) - len(name)) <= 2]
+    exchanged = [other for other in alike if sorted(other) == sorted(name.lower())]
+    nearest = exchanged or difflib.get_close_matches(name.lower(), alike, n=1, cutoff=0.75)
+    return f"Did you mean {nearest[0]!r}?" if nearest else ""

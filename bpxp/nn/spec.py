@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bpxp.core.aliases import suggestion
 from bpxp.core.random import HostRandom
 from bpxp.core.tree import leaves
 from bpxp.core.typing import Params, Shape
-from bpxp.errors import InvalidTypeError, InvalidValueError, printable, suggestion
+from bpxp.errors import InvalidTypeError, InvalidValueError, printable
 from bpxp.nn.activations import Activation, HardSigmoid, Identity, Sigmoid
 from bpxp.nn.architecture import build_model, check_loss_fits
 from bpxp.nn.dropout import Dropout

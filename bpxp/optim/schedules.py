@@ -10,10 +10,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from bpxp.core.aliases import suggestion
 from bpxp.core.checks import number, set_counts, set_field, set_numbers
 from bpxp.core.typing import Array, Namespace
 from bpxp.equations import Equations
-from bpxp.errors import InvalidTypeError, InvalidValueError, suggestion
+from bpxp.errors import InvalidTypeError, InvalidValueError
 
 ScheduleState = tuple[Any, ...]
 

@@ -128,8 +128,9 @@ def prepare_training(
 
 
 def together(x: Any, y: Any) -> Any:
-    """Return samples and targets as a pair, or `x`, a pair or a Dataset itself."""
-    return x if y is None else (x, y)
+    """Return samples and targets as a pair, or `x`, a pair or a Dataset itself; an array alone lacks its targets."""
+    alone = hasattr(x, "shape") and not isinstance(x, Dataset)
+    return x if y is None and not alone else (x, y)
 
 
 def descent_arguments(batch: Any, y: Any, rate: Any, weight: Any) -> tuple[Any, Any, Any]:

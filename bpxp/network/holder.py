@@ -7,7 +7,7 @@ from typing import Any
 from bpxp.backends import Backend
 from bpxp.backends.device import here
 from bpxp.core.typing import Params
-from bpxp.errors import FixedAttributeError
+from bpxp.errors import FitInProgressError, FixedAttributeError
 from bpxp.network import parameters, pickled
 from bpxp.network.compiled import CompiledSteps
 from bpxp.network.held import Held
@@ -60,6 +60,9 @@ class Holder:
 
     @optimizer.setter
     def optimizer(self, new: Optimizer | None) -> None:
+        if self._held.fit is not None:
+            fix = "trainer.stop = 'another optimizer', and a new fit with it"
+            raise FitInProgressError("Network.optimizer", "it cannot be replaced within a fit", code="E051", fix=fix)
         self._held.replace("Network.optimizer", optimizer=new)
 
     @property

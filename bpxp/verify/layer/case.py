@@ -8,24 +8,19 @@ from typing import Any
 import numpy as np
 
 from bpxp.backends import Backend, get_backend
-from bpxp.core.random import DIRECTION, HostRandom
 from bpxp.core.tree import leaves, named_leaves, tree_map
 from bpxp.core.typing import Shape
-from bpxp.errors import ShapeRuleError
 from bpxp.verify.equations.comparison import Comparison
 from bpxp.verify.equations.layers import contexts
-from bpxp.verify.parity.error_bounds import bounded_namespace, exact, quiet
-from bpxp.verify.parity.rounding import Arithmetic, Rounded, as_rounded, shares
+from bpxp.verify.rules import Subject
 
 
-class Case:
+class Case(Subject):
     """A layer under test, and its inputs."""
 
     def __init__(self, layer: Any, in_shape: Shape, backends: list[Backend], x: Any, batch: int, seed: int) -> None:
-        self.layer, self.in_shape, self.backends, self.seed = layer, in_shape, backends, seed
-        self.rng = HostRandom(seed, (DIRECTION,))
-        self.note = ""  # what the current rule could not check
-        self.broken: set[str] = set()  # the rules that were found broken so far
+        super().__init__(layer, backends, seed)
+        self.layer, self.in_shape = layer, in_shape
         drawn = self.rng.at(5).normal((max(batch, 2), *in_shape))
         self.x: np.ndarray = drawn if x is None else np.array(x, dtype=np.float64)
 
@@ -71,15 +66,6 @@ class Case:
         y, _, dx, grads = self.both_ways(params, x, dy, context, xp)
         return y, dx, *leaves(grads)
 
-    def on_host(self, backend: Backend, results: Any) -> list[np.ndarray]:
-        """Return results as NumPy arrays; one that is no array of the backend raises."""
-        kind = type(backend.xp.zeros((1,), dtype=backend.xp.float32))
-        for name, a in zip(self.names, results, strict=True):
-            if not isinstance(a, (kind, np.generic)):
-                what = f"{type(a).__module__}.{type(a).__name__}"
-                raise TypeError(f"{name} is of {what}, no array of the backend: NumPy instead of xp?")
-        return [backend.to_numpy(a) for a in results]
-
     def given(self, backend: Backend, dtype: str, x: np.ndarray) -> tuple[Any, Any, Any, Any]:
         """Return parameters, x, dy and context on a backend."""
 
@@ -97,28 +83,3 @@ class Case:
         numpy = get_backend("numpy")
         x = self.x if n is None else np.resize(self.x, (n, *self.in_shape))
         return *self.given(numpy, "float64", x), numpy.xp
-
-
-def beyond(case: Case, x: np.ndarray, got: list[np.ndarray]) -> list[tuple[str, float]]:
-    """Return the results that are beyond the error bound of float32, and by what factor.
-
-    Where a function has no rounding rule, a fixed tolerance takes the place of the bound.
-    """
-    numpy, rules = get_backend("numpy"), Arithmetic("float32")
-    params, x, dy, context = case.given(numpy, "float32", x)
-    with quiet():
-        try:
-            bounded = {name: exact(a, numpy, rules) for name, a in context.items()}
-            ours, our_x, our_dy = exact((params, x, dy), numpy, rules)
-            results = case.results(ours, our_x, our_dy, bounded, bounded_namespace(rules))
-            expected = [as_rounded(a, rules) for a in results]
-        except (ShapeRuleError, AttributeError, TypeError):
-            wide = {name: tree_map(_widened, a) for name, a in context.items()}
-            results = case.results(tree_map(_widened, params), _widened(x), _widened(dy), wide, numpy.xp)
-            expected = [Rounded(a, 1e-5 * (float(np.max(np.abs(a), initial=0.0)) or 1.0), rules) for a in results]
-    largest = [float(np.max(shares(a, b.v, b.bound)[2], initial=0.0)) for a, b in zip(got, expected, strict=True)]
-    return [(name, share) for name, share in zip(case.names, largest, strict=True) if not share <= 1.0]
-
-
-def _widened(a: Any) -> Any:
-    return a.astype(np.float64) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a

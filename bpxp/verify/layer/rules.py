@@ -3,60 +3,26 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
-from bpxp.backends import get_backend
+from bpxp.backends import Backend, get_backend
 from bpxp.backends.dtypes import has_float64
 from bpxp.backends.precision import label
 from bpxp.core.tree import leaves, named_leaves, tree_map
-from bpxp.equations import Equations
 from bpxp.errors import BpxpError, InvalidTypeError
 from bpxp.network.network import Network
 from bpxp.nn import Flatten
 from bpxp.nn.observe import GivenParams, children, observed_children
-from bpxp.verify.equations.check_equations import check_equations
 from bpxp.verify.gradients import check_gradients
-from bpxp.verify.layer.case import Case, beyond
-from bpxp.verify.layer.source import broken_by
+from bpxp.verify.layer.case import Case
+from bpxp.verify.rules import Rules, equations, hashable, on_backends, same, short, source
 
-Check = Callable[[Case], Iterator[str]]  # yields the ways in which a layer breaks a rule
 RUNS = ("protocol", "init", "runs")
-
-
-class Rule(NamedTuple):
-    """One rule; it is not looked at where one that it needs is broken."""
-
-    name: str
-    says: str
-    fix: str
-    needs: tuple[str, ...]
-    check: Check
-
-
-RULES: list[Rule] = []
-
-
-def rule(name: str, says: str, fix: str, *, needs: tuple[str, ...] = RUNS) -> Callable[[Check], Check]:
-    """Make a check that of the next rule."""
-
-    def add(check: Check) -> Check:
-        RULES.append(Rule(name, says, fix, needs, check))
-        return check
-
-    return add
-
-
-def _same(first: Any, second: Any) -> bool:
-    """Return whether two trees have the same numbers."""
-    return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(leaves(first), leaves(second), strict=True))
-
-
-def _short(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+RULES = Rules(*RUNS)
+rule = RULES.rule
 
 
 @rule("protocol", "an object with init, forward and backward", "write the methods of bpxp.nn.Layer", needs=())
@@ -76,18 +42,7 @@ def _protocol(case: Case) -> Iterator[str]:
     needs=("protocol",),
 )
 def _hashable(case: Case) -> Iterator[str]:
-    layer = case.layer
-    try:
-        same = copy.copy(layer)
-        if hash(same) != hash(layer) or same != layer:
-            yield "a layer of the same hyper-parameters is not equal to it: each would be compiled anew"
-    except TypeError as error:
-        yield f"it has no hash ({error})"
-    if dataclasses.is_dataclass(layer) and not getattr(layer, "__dataclass_params__").frozen:  # noqa: B009  it is not declared
-        yield "its hyper-parameters can be changed"
-    for name, value in getattr(layer, "__dict__", {}).items():
-        if hasattr(value, "shape") and hasattr(value, "dtype"):
-            yield f"it holds an array, {name}"
+    yield from hashable(case)
 
 
 @rule(
@@ -100,7 +55,7 @@ def _init(case: Case) -> Iterator[str]:
     try:
         first, second = (case.layer.init(case.rng.at(1), case.in_shape) for _ in range(2))
     except Exception as error:
-        yield f"init raises {_short(error)}"
+        yield f"init raises {short(error)}"
         return
     if not (isinstance(first, tuple) and len(first) == 2 and isinstance(first[0], tuple)):
         yield f"init returns {type(first).__name__}, not (tuple of parameters, shape of the output)"
@@ -127,7 +82,7 @@ def _runs(case: Case) -> Iterator[str]:
         if not (isinstance(back, tuple) and len(back) == 2 and isinstance(back[1], tuple)):
             yield "backward returns no pair (dx, tuple of gradients)"
     except Exception as error:
-        yield f"on NumPy it raises {_short(error)}"
+        yield f"on NumPy it raises {short(error)}"
 
 
 @rule(
@@ -160,13 +115,11 @@ def _inputs(case: Case) -> Iterator[str]:
     arrays = {**{f"parameter {n}": a for n, a in named_leaves(params)}, "x": x}
     before = tree_map(np.copy, tuple(arrays.values()))
     _, cache = case.layer.forward(params, x, xp=xp, **context)
-    yield from (f"forward writes into {n}" for (n, a), b in zip(arrays.items(), before, strict=True) if not _same(a, b))
+    yield from (f"forward writes into {n}" for (n, a), b in zip(arrays.items(), before, strict=True) if not same(a, b))
     arrays |= {"dy": dy, **{f"the cache, {n}": a for n, a in named_leaves(cache) if isinstance(a, np.ndarray)}}
     before = tree_map(np.copy, tuple(arrays.values()))
     case.layer.backward(params, cache, dy, xp=xp)
-    yield from (
-        f"backward writes into {n}" for (n, a), b in zip(arrays.items(), before, strict=True) if not _same(a, b)
-    )
+    yield from (f"backward writes into {n}" for (n, a), b in zip(arrays.items(), before, strict=True) if not same(a, b))
 
 
 @rule(
@@ -195,12 +148,12 @@ def _repeatable(case: Case) -> Iterator[str]:
     params, x, dy, context, xp = case.on_numpy()
     y, cache = case.layer.forward(tree_map(np.copy, params), x.copy(), xp=xp, **context)
     again, _ = case.layer.forward(tree_map(np.copy, params), x.copy(), xp=xp, **context)
-    if not _same(y, again):
+    if not same(y, again):
         yield "forward differs the second time"
     kept = copy.deepcopy(cache)
     first = tree_map(np.copy, case.layer.backward(params, cache, dy.copy(), xp=xp))
     second = case.layer.backward(params, kept, dy.copy(), xp=xp)
-    if not _same(first, second):
+    if not same(first, second):
         yield "backward differs the second time"
 
 
@@ -281,7 +234,7 @@ def _children(case: Case) -> Iterator[str]:
     copied = observed_children(layer, given)
     again, cache = copied.forward(params, x, xp=xp, **context)
     back = copied.backward(params, cache, dy, xp=xp)
-    if not _same(results, (again, *back)):
+    if not same(results, (again, *back)):
         yield "with other children that compute the same it computes something else"
     for i, (child, own) in enumerate(zip(inside, params, strict=True)):
         name = f"child {i} ({type(child).__name__})"
@@ -298,14 +251,7 @@ def _children(case: Case) -> Iterator[str]:
     needs=(*RUNS, "shapes", "inputs", "dtype", "repeatable"),
 )
 def _backends(case: Case) -> Iterator[str]:
-    for backend in case.backends:
-        try:
-            found = case.on_host(backend, case.results(*case.given(backend, "float32", case.x), backend.xp))
-        except Exception as error:
-            yield f"{label(backend)}: {_short(error)}"
-            continue
-        for name, share in beyond(case, case.x, found):
-            yield f"{label(backend)}: {name} is {share:.3g} times as far from float64 as rounding can bring it"
+    yield from _compared(case, compiled=False)
 
 
 @rule(
@@ -315,26 +261,24 @@ def _backends(case: Case) -> Iterator[str]:
     needs=(*RUNS, "shapes", "inputs", "dtype", "repeatable", "backends"),
 )
 def _compiled(case: Case) -> Iterator[str]:
+    yield from _compared(case, compiled=True)
+
+
+def _compared(case: Case, *, compiled: bool) -> Iterator[str]:
     context = case.context(case.x)
     fixed = {name: a for name, a in context.items() if a is None or isinstance(a, bool)}
-    for backend in case.backends:
+    arrays = [name for name in context if name not in fixed]
+    samples = (case.x, case.x[::-1].copy())
 
-        def step(_: tuple[()], data: Any, xp: Any = backend.xp) -> Any:
-            params, x, dy, arrays = data
-            return (), case.results(params, x, dy, {**arrays, **fixed}, xp)
+    def given(backend: Backend, i: int) -> tuple[Any, ...]:
+        params, x, dy, own = case.given(backend, "float32", samples[i])
+        return params, x, dy, *(own[name] for name in arrays)
 
-        run = backend.compile(step)
-        for x in (case.x, case.x[::-1].copy(), case.x):  # captured with the first, proved with the second
-            params, given, dy, context = case.given(backend, "float32", x)
-            arrays = {name: a for name, a in context.items() if name not in fixed}
-            try:
-                found = case.on_host(backend, run((), (params, given, dy, arrays))[1])
-            except Exception as error:
-                yield f"{label(backend)}: {_short(error)}"
-                break
-            if wrong := [name for name, _ in beyond(case, x, found)]:
-                yield f"{label(backend)}: {', '.join(wrong)} differ from what the step as it is written computes"
-                break
+    def compute(data: Any, xp: Any) -> tuple[Any, ...]:
+        params, x, dy, *own = data
+        return case.results(params, x, dy, {**dict(zip(arrays, own, strict=True)), **fixed}, xp)
+
+    yield from on_backends(case, compute, given, case.names, compiled=compiled)
 
 
 @rule(
@@ -360,7 +304,7 @@ def _gradient(case: Case) -> Iterator[str]:
             if "children" in case.broken and isinstance(error, InvalidTypeError):
                 case.note = "its children must be mended first"
             else:
-                yield f"{label(backend)}: {_short(error)}"
+                yield f"{label(backend)}: {short(error)}"
             return
     if len(skipped) == len(case.backends):
         case.note = f"no float64 on {', '.join(skipped)}"
@@ -368,11 +312,7 @@ def _gradient(case: Case) -> Iterator[str]:
 
 @rule("source", "the source keeps the rules of the mathematics", "see each line", needs=("protocol",))
 def _source(case: Case) -> Iterator[str]:
-    found = broken_by(case.layer)
-    if found is None:
-        case.note = "there is no source to read"
-    else:
-        yield from found
+    yield from source(case)
 
 
 @rule(
@@ -381,10 +321,4 @@ def _source(case: Case) -> Iterator[str]:
     "correct the line or the code; see bpxp.verify.check_equations for the names",
 )
 def _equations(case: Case) -> Iterator[str]:
-    if not isinstance(getattr(case.layer, "equations", None), Equations):
-        case.note = "it states no equations"
-        return
-    try:
-        check_equations(case.layer, case.x, seed=case.seed, backend="numpy")
-    except BpxpError as error:
-        yield _short(error)
+    yield from equations(case, case.x)

@@ -376,7 +376,7 @@ def test_a_backend_that_does_not_work_is_told_and_one_that_was_asked_for_has_to(
         check_layer(Scale(), 3, backends=["numpy:gpu"])
     none = bpxp.backends.BackendInfo(False, "", "no driver")
     known = {name: none for name in ("torch", "jax", "cupy")}
-    monkeypatch.setattr("bpxp.verify.layer.check_layer.available_backends", lambda: known)  # imports none of them
+    monkeypatch.setattr("bpxp.verify.rules.available_backends", lambda: known)  # imports none of them
     report = check_layer(Scale(), 3)
     assert report.not_run == dict.fromkeys(known, "no driver")
     assert "cupy: not run: no driver" in str(report)

@@ -1,0 +1,1 @@
+"""A loss, a metric or an optimizer of your own, checked against the rules."""

@@ -8,6 +8,7 @@ differs ends the capture.
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import threading
 from collections.abc import Callable
@@ -32,15 +33,17 @@ PLANS = 4  # for as many shapes of arguments; the least recently used go
 CHANGES = 3  # how often constants of a step may change before it runs eagerly for good
 
 
+@dataclasses.dataclass(eq=False)
 class Entry:
     """What is known for one kind of arguments: how many eager steps there were, and the plan."""
 
-    def __init__(self) -> None:
-        self.seen, self.proved = 0, False
-        self.plan: Plan | None = None
-        self.own = 0  # arrays of the state
-        self.left = self.since = 0  # steps before the next proof, and after the last
-        self.match: Callable[[Any, Any], tuple[Array, ...] | None] = lambda state, data: None
+    seen: int = 0
+    proved: bool = False
+    plan: Plan | None = None
+    own: int = 0  # arrays of the state
+    left: int = 0  # steps before the next proof
+    since: int = 0  # and after the last
+    match: Callable[[Any, Any], tuple[Array, ...] | None] = lambda state, data: None
 
 
 class CapturedStep:

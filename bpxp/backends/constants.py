@@ -95,8 +95,7 @@ class Constants:
         for field in dataclasses.fields(step):
             if field.name != "xp":
                 self._walk(getattr(step, field.name), field.name)
-        if not _own(type(step)):
-            self._class(type(step), type(step).__name__)
+        self._class(type(step), type(step).__name__)
         while named := [one for one in self._aside if one[0] & self._words]:
             self._aside = [one for one in self._aside if not one[0] & self._words]
             for _, name, read in named:
@@ -158,7 +157,7 @@ class Constants:
         whose = a.__self__
         if whose is not None and not isinstance(whose, (type, types.ModuleType)):
             self._walk(whose, name)
-        elif a.__name__ in IMPURE or not (_trusted(a) or isinstance(whose, type) or (whose and _trusted(whose))):
+        elif a.__name__ in IMPURE or not (_trusted(a) or isinstance(whose, type)):
             raise NotCapturable(f"{name} calls {a.__name__}(), which may have a state")
 
     def _instance(self, a: Any, name: str) -> None:
@@ -220,7 +219,7 @@ class Constants:
         for cell, free in zip(function.__closure__ or (), function.__code__.co_freevars, strict=True):
             if free != "__class__":
                 self._place(f"{free}, which {name} reads,", functools.partial(_content, cell))
-        for code in _codes(function):
+        for code in _codes(function.__code__):
             self._code(code, function, name)
 
     def _code(self, code: types.CodeType, function: Any, name: str) -> None:
@@ -258,15 +257,12 @@ class Constants:
             self._walk(value, f"{word}, which {name} reads,")
 
 
-def _codes(a: Any) -> Iterator[types.CodeType]:
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
     """Yield the code of a function, and of the functions within it."""
-    a = getattr(a, "__func__", getattr(a, "fget", getattr(a, "func", a)))
-    code = a if isinstance(a, types.CodeType) else getattr(a, "__code__", None)
-    if isinstance(code, types.CodeType):
-        yield code
-        for inner in code.co_consts:
-            if isinstance(inner, types.CodeType):
-                yield from _codes(inner)
+    yield code
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            yield from _codes(inner)
 
 
 def _content(cell: Any) -> Any:
@@ -277,12 +273,12 @@ def _content(cell: Any) -> Any:
 
 
 def _own(a: Any) -> bool:
-    return str(getattr(a, "__module__", "")).partition(".")[0] == "bpxp"
+    return str(a.__module__).partition(".")[0] == "bpxp"
 
 
 def _trusted(a: Any) -> bool:
     """Return whether a class or a module is one whose functions are known to have no state."""
-    name = a.__name__ if isinstance(a, types.ModuleType) else str(getattr(a, "__module__", ""))
+    name = a.__name__ if isinstance(a, types.ModuleType) else str(a.__module__)
     return name.partition(".")[0] in ("bpxp", "builtins") or name in MODULES
 
 

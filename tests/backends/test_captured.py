@@ -7,6 +7,7 @@ import pickle
 import threading
 import warnings
 from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ import bpxp
 from bpxp.backends import captured
 from bpxp.backends.captured import CapturedStep, structure
 from bpxp.core.tree import leaves
+
+pytestmark = pytest.mark.timeout(30)  # a lock that is waited for within a test never comes
 
 
 @pytest.fixture(params=HOSTS)
@@ -67,6 +70,12 @@ def test_when_a_step_is_worth_a_capture(lab):
         assert lab.host(state.total) == calls + 1
     assert run.reason == ""
     assert run(state, lab.quarters, count=0) is state
+    assert run._constants.places == [run.step]
+    run._found = None  # the kind of the last call is not looked up again
+    for since in (2, 3):
+        state = run(state, lab.quarters)
+        assert run._entry.since == since
+    assert step.eager == 4
 
 
 def test_the_class_says_how_many_steps_are_worth_it():
@@ -93,12 +102,24 @@ def test_a_step_without_a_state_plays_once_in_a_call(lab):
         result = step.run((), lab.quarters)
     assert (step.eager, step.run._entry.left) == (4, 0)
     np.testing.assert_array_equal(lab.host(result), lab.host(lab.xp.exp(lab.quarters)))
+    step.run((), lab.quarters)
+    before = step.eager
+    step.run((), lab.quarters, count=2)  # the result is no state that the plan knows
+    assert step.eager == before + 1
     several = Counted(lab, lambda s, d, xp: (xp.exp(d), 3, None, (d,)))
     for _ in range(9):
         result = several.run((), lab.quarters)
     assert several.eager == 4
     assert result[1:3] == (3, None)
     assert result[3][0] is lab.quarters
+
+
+def test_a_plan_does_several_steps_at_once(lab):
+    step = Counted(lab)
+    state, played = step.run(lab.start(), lab.quarters, count=4), []
+    spoiled(step, lambda made, arrays: made, played)
+    step.run(state, lab.quarters, count=9)
+    assert played == [5, 1, 3]  # the second is a proof
 
 
 def test_a_plan_is_proved_after_a_random_number_of_steps(lab, monkeypatch):
@@ -174,6 +195,17 @@ def test_other_kinds_are_counted_for_themselves(lab):
     assert (step.eager, step.traced, len(step.run.plans)) == (7, 2, 1)
     step.run(*arrays_of_size(lab, 3))
     assert len(step.run.plans) == 2
+
+
+def test_states_of_other_kinds_have_plans_of_their_own(lab, monkeypatch):
+    monkeypatch.setattr(captured, "PROOFS", (500, 500))
+    step = Counted(lab, lambda s, d, xp: (s[0] * 0.5,))
+    wide, narrow = (lab.array(np.ones(4, dtype)) for dtype in ("float64", "float32"))
+    for _ in range(2):
+        for state in (wide, narrow):
+            for data in (lab.quarters, lab.array(np.ones(2))):
+                step.run((state,), data, count=6)
+    assert (step.traced, len(step.run.plans)) == (8, 4)
 
 
 def test_constants_that_change(lab):
@@ -327,11 +359,17 @@ def test_a_state_that_shares_memory_is_left_for_later(lab):
 # ---------------------------------------------------------------- proofs that fail
 
 
-def spoiled(step, how):
+def spoiled(step, how, counts=None):
     """Give the plan of a step another program."""
     plan = step.run._entry.plan
     play = plan.play
-    plan.play = lambda count, *arrays: how(play(count, *arrays), arrays)
+
+    def other(count, *arrays):
+        if counts is not None:
+            counts.append(count)
+        return how(play(count, *arrays), arrays)
+
+    plan.play = other
 
 
 def test_a_later_proof_that_fails(lab):
@@ -389,22 +427,29 @@ def test_a_first_proof_that_fails(lab, monkeypatch, fault):
     np.testing.assert_array_equal(lab.host(state.w), lab.host(expected.w))
 
 
+class Named(NamedTuple):
+    w: Any
+    text: str
+    total: Any
+
+
 def test_the_difference_is_looked_for_from_the_state_before(lab, monkeypatch):
     asked = []
 
     def difference(step, plan, state, data, arrays):
+        assert state.text == "text"
         asked.append((lab.host(state.w).copy(), lab.host(arrays[0]).copy(), data is lab.quarters, len(arrays), plan))
         return "here"
 
     monkeypatch.setattr(captured, "first_difference", difference)
 
     def function(state, data, xp):
-        w, total = state
+        w, text, total = state
         w += data
-        return State(w, total + 1.0)
+        return Named(w, text, total + 1.0)
 
     step = Counted(lab, function)
-    state = step.run(lab.start(), lab.quarters, count=4)
+    state = step.run(Named(lab.start().w, "text", lab.start().total), lab.quarters, count=4)
     plan = step.run._entry.plan
     spoiled(step, lambda made, arrays: arrays[1].__imul__(2.0) and made)
     step.run._entry.left = 0

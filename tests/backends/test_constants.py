@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import math
 import sys
 import types
@@ -17,6 +18,8 @@ from bpxp import nn, optim
 from bpxp.backends import constants
 from bpxp.backends.abstract.trace import NotCapturable
 from bpxp.backends.constants import Constants
+
+pytestmark = pytest.mark.timeout(30)
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,7 @@ def closure_of(value):
         np.add,
         (1, (2.5, "a")),
         frozenset({1}),
+        nn.functions.softplus,
         len,
         math.sqrt,
         "x".join,
@@ -214,6 +218,74 @@ def test_code_that_writes_what_is_its_own():
 def test_a_name_of_ones_own_may_be_that_of_an_impure_function():
     f = made("def f(x):\n return print(x)", print=reads_nothing)
     assert "print, which part reads," in names_of(f)
+
+
+def test_what_follows_a_builtin_function_counts():
+    f = made("def f(x):\n return len(x) * max(x) * TABLE[0]", TABLE=[1])
+    assert refused(f) == "TABLE, which part reads, is a list, which may change"
+
+
+def test_a_class_within_a_function():
+    f = made("def f(x):\n class Inner:\n  y = TABLE\n return Inner", TABLE=[1])
+    assert refused(f) == "TABLE, which part reads, is a list, which may change"
+
+
+def test_a_function_without_builtins():
+    assert names_of(types.FunctionType(reads_nothing.__code__, {})) == [*(f"part.{name}" for name in FUNCTION), "part"]
+
+
+def test_none_is_not_nothing(monkeypatch):
+    """What is None and goes has changed, and so has what comes and is None."""
+    f = made("def f(x):\n return x * later")
+    assert differs(f, lambda: f.__globals__.update(later=None)) == "later, which part reads, changes between steps"
+    monkeypatch.setattr(math, "kept", None, raising=False)
+    f = made("def f(x):\n return math.kept", math=math)
+    change = functools.partial(monkeypatch.delattr, math, "kept")
+    assert differs(f, change) == "math.kept, which part reads, changes between steps"
+    slotted = Slotted(None)
+    assert differs(slotted, lambda: delattr(slotted, "a")) == "part.a changes between steps"
+    loss = Loss(None)
+
+    def change():
+        del loss.scale
+        loss.other = None
+
+    assert differs(loss, change) == "part.scale changes between steps"
+    monkeypatch.setattr(Loss, "weight", None)
+    assert differs(loss, lambda: delattr(Loss, "weight")) == "Loss.weight changes between steps"
+    Loss.weight = 2.0
+
+
+def test_names_with_some_underscores():
+    for name in ("value__", "__value", "_value_"):
+        assert refused(type("Named", (), {name: [1]})()) == f"Named.{name} is a list, which may change"
+    assert names_of(type("Named", (), {"__table__": [1]})()) != []
+
+
+def test_the_class_of_a_method_that_asks_its_base():
+    class Asks(Loss):
+        def value(self, x):
+            return super().value(x)
+
+    assert not any(name.startswith("__class__") for name in names_of(Asks(1.0)))
+
+
+def test_a_base_is_looked_at_once():
+    class One(Loss):
+        pass
+
+    class Two(Loss):
+        pass
+
+    names = names_of((One(1.0), Two(1.0)))
+    assert "One.weight" in names
+    assert "Two.weight" not in names
+
+
+def test_fields_of_bpxps_own():
+    layer = nn.Dense(3)
+    object.__setattr__(layer, "units", [3])
+    assert refused(layer) == "part.units is a list, which may change"
 
 
 def test_names_that_are_not_there_yet():
@@ -542,6 +614,8 @@ def test_classes_that_python_did_not_write():
         pass
 
     assert refused(np.zeros(2).view(Array)) == "part is a Array, which may change"
+
+    assert refused(io.BytesIO(b"x").getbuffer().obj) == "part is a _BytesIOBuffer, which may change"
 
     class Words(list):
         pass

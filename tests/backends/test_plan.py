@@ -428,6 +428,28 @@ def test_a_kernel_with_two_results(numpy):
     np.testing.assert_array_equal(state, 1 + 2 * (one + two))
 
 
+def test_one_of_two_results_is_returned_or_unread(numpy):
+    words = tuple(np.arange(4, dtype=np.int32) for _ in range(4))
+    one, two = numpy.xp.threefry(*words)
+
+    def first(state, data, xp):
+        one, two = xp.threefry(*data)
+        return one, two + 1
+
+    found = Planned(numpy, first, (), words).plan.play(1, *words)
+    np.testing.assert_array_equal(found, [one, two + 1])
+
+    def second(state, data, xp):
+        _, two = xp.threefry(*data)
+        return (state[0] + xp.sort(two + data[0]),)  # the sorted ones take the place of what was not read
+
+    planned = Planned(numpy, second, (np.zeros(4, np.int32),), words)
+    assert planned.plan.bytes == 128
+    state = np.zeros(4, np.int32)
+    planned.plan.play(1, state, *words)
+    np.testing.assert_array_equal(state, np.sort(two + words[0]))
+
+
 def test_an_array_may_be_a_keyword(numpy):
     def step(state, data, xp):
         shift = xp.astype(xp.exp(data[:1]), xp.int64)
@@ -487,6 +509,17 @@ def test_a_plan_runs_as_many_steps_as_it_is_told(lab):
     assert lab.host(state.total) == 5.0
     np.testing.assert_array_equal(lab.host(state.w), np.arange(4) + 1.25)
     assert (planned.plan.state, planned.plan.given, planned.plan.stateful) == (2, 3, True)
+
+
+def test_a_state_may_hold_plain_values(lab):
+    def step(state, data, xp):
+        return state[0], state[1] + data, 3
+
+    state = ("text", lab.start().w, 3)
+    planned = Planned(lab, step, state, lab.quarters)
+    assert planned.plan.outputs == [Value(2)]
+    planned.plan.play(2, state[1], lab.quarters)
+    np.testing.assert_array_equal(lab.host(state[1]), np.arange(4) + 0.5)
 
 
 # ---------------------------------------------------------------- what is refused
@@ -570,6 +603,9 @@ def test_a_function_that_returns_a_view_and_a_new_array(numpy):
     mixed = Odd(numpy, threefry=lambda a, b, c, d: (a[:], b + 1))
     with pytest.raises(NotCapturable, match="^threefry returns both views and new arrays$"):
         Plan(planned.trace, numpy.library, mixed, [np.zeros(4, np.int32), *words], 1, True)
+    three = Odd(numpy, threefry=lambda a, b, c, d: (a + 1, b + 1, c + 1))
+    with pytest.raises(ValueError, match="longer"):
+        Plan(planned.trace, numpy.library, three, [np.zeros(4, np.int32), *words], 1, True)
     views = Odd(numpy, threefry=lambda a, b, c, d: (a[:], b[:]))
     plan = Plan(planned.trace, numpy.library, views, [np.zeros(4, np.int32), *words], 1, True)
     state = np.zeros(4, np.int32)

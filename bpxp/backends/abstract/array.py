@@ -6,6 +6,7 @@ without allocating any.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -303,37 +304,31 @@ def broadcast(name: str, operands: Sequence[Any]) -> tuple[list[ShapeArray], Sha
         raise InvalidValueError(name, "the shapes do not fit", code="E027", got=got) from error
 
 
-def _operator(name: str, dtype: Any = None, *, swapped: bool = False) -> Callable[..., ShapeArray]:
-    """Return the method of an operator; `swapped`: that of ``2.0 - x``."""
+def _operate(a: ShapeArray, name: str, dtype: Any, swapped: bool, *others: Any) -> ShapeArray:
+    """Return the result of an operator; `swapped`: of ``2.0 - x``."""
 
-    def operate(self: ShapeArray, *others: Any) -> ShapeArray:
-        def rule(*operands: Any) -> ShapeArray:
-            if dtype is not None:
-                promoted(name, operands)
-            return elementwise(meter, name, operands, dtype)
+    def rule(*operands: Any) -> ShapeArray:
+        if dtype is not None:
+            promoted(name, operands)
+        return elementwise(meter, name, operands, dtype)
 
-        meter = self.buffer.meter
-        inputs = (*others, self) if swapped else (self, *others)
-        return noted(meter, name, rule, inputs, {}, infix=True)  # type: ignore[no-any-return]
-
-    return operate
+    meter = a.buffer.meter
+    return noted(meter, name, rule, (*others, a) if swapped else (a, *others), {}, infix=True)  # type: ignore[no-any-return]
 
 
-def _in_place(name: str) -> Callable[[ShapeArray, Any], ShapeArray]:
+def _write(a: ShapeArray, name: str, other: Any) -> ShapeArray:
+    """Return an array that an operator has written in place."""
+
     def rule(a: ShapeArray, other: Any) -> ShapeArray:
         arrays, shape = broadcast(name, (a, other))
         if promoted(name, (a, other)) != a.kind or shape != a.shape:
             got = f"{described(a)} and {described(other)}"
             raise InvalidValueError(f"{name}, in place", "the result does not fit", code="E027", got=got)
-        a.buffer.meter.record(name, sum(x.touched for x in arrays) + a.touched)
+        meter.record(name, sum(x.touched for x in arrays) + a.touched)
         return a
 
-    def operate(self: ShapeArray, other: Any) -> ShapeArray:
-        return noted(  # type: ignore[no-any-return]
-            self.buffer.meter, name, rule, (self, other), {}, infix=True, into=True
-        )
-
-    return operate
+    meter = a.buffer.meter
+    return noted(meter, name, rule, (a, other), {}, infix=True, into=True)  # type: ignore[no-any-return]
 
 
 ARITHMETIC = {
@@ -360,10 +355,10 @@ COMPARISONS = {
 }
 UNARY = {"negative": "neg", "positive": "pos", "abs": "abs", "bitwise_invert": "invert"}
 for _name, _short in ARITHMETIC.items():
-    setattr(ShapeArray, f"__{_short}__", _operator(_name))
-    setattr(ShapeArray, f"__r{_short}__", _operator(_name, swapped=True))
-    setattr(ShapeArray, f"__i{_short}__", _in_place(_name))
+    setattr(ShapeArray, f"__{_short}__", functools.partialmethod(_operate, _name, None, False))
+    setattr(ShapeArray, f"__r{_short}__", functools.partialmethod(_operate, _name, None, True))
+    setattr(ShapeArray, f"__i{_short}__", functools.partialmethod(_write, _name))
 for _name, _short in COMPARISONS.items():
-    setattr(ShapeArray, f"__{_short}__", _operator(_name, np.dtype(bool)))
+    setattr(ShapeArray, f"__{_short}__", functools.partialmethod(_operate, _name, np.dtype(bool), False))
 for _name, _short in UNARY.items():
-    setattr(ShapeArray, f"__{_short}__", _operator(_name))
+    setattr(ShapeArray, f"__{_short}__", functools.partialmethod(_operate, _name, None, False))

@@ -54,6 +54,8 @@ def shape_namespace(meter: Meter, like: Any = None) -> Any:
         rules[name] = functools.partial(_elementwise, meter, name, np.dtype(bool))
     for name, kind in REDUCTIONS.items():
         rules[name] = functools.partial(_reduce, meter, name, kind)
+    for name, rule in BY_NAME.items():
+        rules[name] = functools.partial(rule, meter, name)
     kernels = {name: rule for name, rule in KERNEL_RULES.items() if hasattr(like, name)}
     for name, rule in (RULES | kernels).items():
         rules[name] = functools.partial(rule, meter)
@@ -174,24 +176,14 @@ def _matmul(meter: Meter, a: ShapeArray, b: ShapeArray, /) -> ShapeArray:
 # ---------------------------------------------------------------- creation and manipulation
 
 
-def _made(name: str) -> Callable[..., ShapeArray]:
-    def create(meter: Meter, shape: int | Shape, /, *_: Any, dtype: Any) -> ShapeArray:
-        made = new(meter, (shape,) if isinstance(shape, int) else tuple(shape), as_dtype(dtype))
-        if name != "empty":
-            meter.record(name, made.touched)
-        return made
-
-    return create
+def _made(meter: Meter, name: str, shape: int | Shape, /, *_: Any, dtype: Any) -> ShapeArray:
+    made = new(meter, (shape,) if isinstance(shape, int) else tuple(shape), as_dtype(dtype))
+    return made if name == "empty" else _done(meter, name, [], made)
 
 
-def _like(name: str) -> Callable[..., ShapeArray]:
-    def create(meter: Meter, x: ShapeArray, /, *_: Any, dtype: Any = None) -> ShapeArray:
-        made = new(meter, x.shape, x.kind if dtype is None else as_dtype(dtype), [x])
-        if name != "empty_like":
-            meter.record(name, made.touched)
-        return made
-
-    return create
+def _like(meter: Meter, name: str, x: ShapeArray, /, *_: Any, dtype: Any = None) -> ShapeArray:
+    made = new(meter, x.shape, x.kind if dtype is None else as_dtype(dtype), [x])
+    return made if name == "empty_like" else _done(meter, name, [], made)
 
 
 def _arange(meter: Meter, start: float, stop: float | None = None, step: float = 1, /, *, dtype: Any) -> ShapeArray:
@@ -216,8 +208,8 @@ def _asarray(meter: Meter, a: Any, /, *, dtype: Any = None, copy: bool | None = 
 
 
 def _reshape(meter: Meter, x: ShapeArray, /, shape: Shape, *, copy: bool | None = None) -> ShapeArray:
-    known = math.prod(n for n in shape if n >= 0)
-    shape = tuple(x.size // max(known, 1) if n < 0 else n for n in shape)
+    known = math.prod(n for n in shape if n > 0)
+    shape = tuple(x.size // known if n < 0 else n for n in shape)
     if math.prod(shape) != x.size:
         raise InvalidValueError("xp.reshape", "another size", code="E027", got=f"{x.shape} to {shape}")
     strides = None if copy else reshaped(x, shape)
@@ -272,18 +264,16 @@ def _tile(meter: Meter, x: ShapeArray, repetitions: Shape, /) -> ShapeArray:
     return _done(meter, "tile", [x], new(meter, shape, x.kind))
 
 
-def _moved(name: str) -> Callable[..., ShapeArray]:
-    def move(meter: Meter, x: ShapeArray, /, *_: Any, **__: Any) -> ShapeArray:
-        dtype = np.int64 if name == "argsort" else x.kind
-        return _done(meter, name, [x], new(meter, x.shape, dtype))
-
-    return move
+def _moved(meter: Meter, name: str, x: ShapeArray, /, *_: Any, **__: Any) -> ShapeArray:
+    return _done(meter, name, [x], new(meter, x.shape, np.int64 if name == "argsort" else x.kind))
 
 
+BY_NAME: dict[str, Callable[..., ShapeArray]] = {  # rules of several functions, which are given the name
+    **dict.fromkeys("empty full ones zeros".split(), _made),
+    **dict.fromkeys("empty_like full_like ones_like zeros_like".split(), _like),
+    **dict.fromkeys("argsort cumulative_sum roll sort tril triu".split(), _moved),
+}
 RULES: dict[str, Callable[..., ShapeArray]] = {
-    **{name: _made(name) for name in ("empty", "full", "ones", "zeros")},
-    **{name: _like(name) for name in ("empty_like", "full_like", "ones_like", "zeros_like")},
-    **{name: _moved(name) for name in ("argsort", "cumulative_sum", "roll", "sort", "tril", "triu")},
     "arange": _arange,
     "asarray": _asarray,
     "astype": _astype,

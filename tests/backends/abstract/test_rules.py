@@ -191,6 +191,10 @@ def test_products():
         check(real, result)
         assert meter.matmuls == [mkn]
         assert meter.by_name == {"matmul": Cost(1, x.nbytes + y.nbytes + real.nbytes, 2 * mkn[1] * real.size)}
+    xp = shape_namespace(Meter())
+    for dtype in ("float32", "int32"):
+        x = shape_of(X.astype(dtype), Meter())
+        assert xp.matmul(x, xp.matrix_transpose(x)).kind == np.dtype(dtype)
     with pytest.raises(InvalidValueError, match=r"xp.matmul: the shapes do not fit: got \(3, 4\) and \(3, 4\)"):
         run("matmul", X, X)
 
@@ -251,6 +255,7 @@ def test_casts():
 def test_choices():
     run("where", FLAGS, X, X.astype(np.float64))
     run("where", FLAGS, ROW, COLUMN)
+    run("where", FLAGS.T.copy().T, X.T.copy().T, X.T.copy().T)
     run("where", FLAGS[0], X, 2.0)
     run("where", FLAGS, 2.0, COLUMN, expected=X)
     with pytest.raises(InvalidValueError, match="where: the shapes do not fit"):
@@ -264,7 +269,13 @@ def test_joints_and_tiles():
         run("stack", [three, three, three], axis=axis)
     run("stack", [X, X], axis=-3)
     run("concat", [X, X[:1], X.astype(np.float64)])
-    run("concat", [X.T.copy().T, X.T.copy().T], strides=False)
+    turned = X.T.copy().T
+    run("concat", [X])
+    run("stack", [X])
+    run("concat", [turned, turned])
+    run("stack", [turned, turned])
+    part = bare_of(turned, Meter())
+    assert shape_namespace(Meter()).stack([part, part], axis=1).strides == (1, 3, 6)  # the new axis keeps its place
     run("stack", [X, X.astype(np.float64)])
     for wrong in ([X, X[:, :2]], [X, ROW]):
         with pytest.raises(InvalidValueError, match=r"xp.concat: the shapes do not fit: got \(3, 4\) and"):
@@ -350,7 +361,8 @@ def test_axes_of_one():
     x = shape_of(real, meter)
     for axis in (0, 2, -2, (0, 2), (-4,)):
         check(np.squeeze(real, axis), xp.squeeze(x, axis))
-    assert xp.expand_dims(x).shape == (1, 1, 3, 1, 4)
+    assert xp.expand_dims(shape_of(X, meter)).shape == (1, 3, 4)
+    assert xp.expand_dims(x).strides == (0, 12, 4, 4, 1)
     check(np.broadcast_to(real, (2, 3, 5, 4)), xp.broadcast_to(x, (2, 3, 5, 4)))
     assert xp.broadcast_to(x, (2, 3, 5, 4)).touched == 48
     assert xp.broadcast_to(x, [2, 3, 5, 4]).shape == (2, 3, 5, 4)
@@ -570,6 +582,7 @@ def test_the_strides_of_a_view_in_another_shape():
     assert reshaped(x.view((3, 2), (0, 1)), (6,)) is None
     assert reshaped(x.view((3, 2), (0, 0)), (6,)) == (0,)
     assert reshaped(x.view((1, 1), (5, 7)), (1,)) == (1,)
+    assert reshaped(x.view((2,), (3,)), (1, 2)) == (0, 3)
     assert reshaped(x.view((0, 4), (4, 1)), (4, 0)) == (0, 1)
     assert compact((2, 3, 4)) == (12, 4, 1)
     assert compact(()) == ()
@@ -633,6 +646,7 @@ def test_descriptions():
     assert described("a") == "'a'"
     assert repr(x) == described(x)
     assert "it has no numbers to look at" in str(meter.refused)
+    assert "got ShapeArray((3, 4), float32)" in str(meter.refused)
     with pytest.raises(InvalidTypeError, match=r"got x.argmax, which is not in the mathematics of bpxp"):
         x.argmax()
     assert x.__class__ is ShapeArray

@@ -74,16 +74,14 @@ def show(text: object) -> None:
         drop_broken_pipe()
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser whose messages quote arguments with their control characters escaped."""
-
-    def error(self, message: str) -> NoReturn:
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:  # which quotes arguments
         super().error(printable(message))
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = Parser(
+    parser = _Parser(
         prog="bpxp",
         description="Backpropagation derived by hand, on any array library.",
         epilog=EXAMPLES,

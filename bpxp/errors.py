@@ -314,8 +314,6 @@ CODES = {
     "E017": "An array has the wrong shape.",
     "E018": "A metric does not fit the loss and the outputs.",
     "E019": "A loss or a metric ignores the weights of samples.",
-    "E028": "The outputs are not numbers.",
-    "E029": "An id that the table of an embedding does not have.",
     # backends
     "E020": "There is no array library of this name.",
     "E021": "A library is not installed.",
@@ -325,6 +323,8 @@ CODES = {
     "E025": "An array is on another device.",
     "E026": "A step uses a function without a cost rule.",
     "E027": "A step does something that cannot be compiled.",
+    "E028": "The outputs are not numbers.",
+    "E029": "An id that the table of an embedding does not have.",
     # samples
     "E030": "Something that is not data.",
     "E031": "Something other than real numbers.",

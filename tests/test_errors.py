@@ -104,8 +104,10 @@ def test_warnings_have_codes():
 # Errors of Python's own: what a protocol asks for, and what is caught where it is raised and told in bpxp's words.
 OWN = {
     "AttributeError": {"__init__.py", "data/__init__.py", "equations/__init__.py", "backends/base.py"},
-    "RuntimeError": {"backends/names.py", "backends/torch/backend.py", "backends/cupy/backend.py"},
-    "TypeError": {"saving/header.py", "saving/network.py", "training/resume.py"},
+    "RuntimeError": {f"backends/{name}.py" for name in ("names", "torch/backend", "cupy/backend", "cupy/libcublas")}
+    | {"training/run.py"},
+    "TypeError": {"saving/header.py", "saving/network.py", "training/resume.py", "verify/rules.py"},
+    "MemoryError": {"backends/cupy/libcublas.py"},
     "ValueError": {"saving/header.py", "saving/network.py"},
     "OSError": {"core/atomic.py", "saving/format.py"},
     "AssertionError": {"equations/loops.py"},

@@ -54,6 +54,8 @@ def _library() -> ctypes.CDLL:
 
 
 def _check(status: int, function: Any, _: Any) -> None:
+    what = f"{function.__name__} returned cuBLAS status {status}"
+    if status == ALLOC_FAILED:
+        raise MemoryError(what)
     if status:
-        error = MemoryError if status == ALLOC_FAILED else RuntimeError
-        raise error(f"{function.__name__} returned cuBLAS status {status}")
+        raise RuntimeError(what)

@@ -228,7 +228,7 @@ def _mean(case: LossCase) -> Iterator[str]:
 
 @rule(
     "weights",
-    "J = Σ w J_n/Σ w, and delta is weighted alike; weights of 1 change nothing, and a batch of weight 0 has J = 0",
+    "J = sum(w J_n)/sum(w), and delta is weighted alike; weights of 1 change nothing, and a batch of weight 0 has J = 0",
     "share = weight/xp.maximum(xp.sum(weight), tiny): J = sum(share*J_n), delta_n *= share_n",
     more=("repeatable", "mean"),
 )
@@ -240,7 +240,7 @@ def _weights(case: LossCase) -> Iterator[str]:
         share = (weight / weight.sum())[:, None]
         value, delta = case(case.z, case.y, weight)
         if not np.allclose(value, np.sum(share * values, axis=0), rtol=1e-9):
-            yield f"{what}: J is {value[0]:.6g}, Σ w J_n/Σ w is {np.sum(share * values):.6g}"
+            yield f"{what}: J is {value[0]:.6g}, sum(w J_n)/sum(w) is {np.sum(share * values):.6g}"
         elif not np.allclose(delta, share * deltas, rtol=1e-9, atol=1e-12):
             yield f"{what}: delta is not weighted as J is"
     value, delta = case(case.z, case.y, np.zeros(BATCH))

@@ -228,7 +228,7 @@ def _mean(case: LossCase) -> Iterator[str]:
 
 @rule(
     "weights",
-    "J = sum(w J_n)/sum(w), and delta is weighted alike; weights of 1 change nothing, and a batch of weight 0 has J = 0",
+    "J = sum(w J_n)/sum(w), and delta likewise; weights of 1 change nothing, and a batch of weight 0 has J = 0",
     "share = weight/xp.maximum(xp.sum(weight), tiny): J = sum(share*J_n), delta_n *= share_n",
     more=("repeatable", "mean"),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -69,17 +70,16 @@ def like_inputs(spec: Spec, x: Array | Rows, y: Any, backend: Backend, where: st
 
     Integers that are only 0 and 1 are a mask, and stay.
     """
-    if (
-        spec.loss.targets not in ("values", "labels")
-        or math.prod(spec.output_shape) != math.prod(x.shape[1:])
-        or y is None
-    ):
+    size = math.prod(spec.output_shape)
+    if spec.loss.targets not in ("values", "labels") or size != math.prod(x.shape[1:]) or size == 1:
+        return y
+    if isinstance(y, (list, tuple)):
+        with contextlib.suppress(ValueError):  # ragged: its own error is raised where targets are validated
+            y = np.asarray(y)
+    if len(getattr(y, "shape", ())) < 2 or math.prod(y.shape[1:]) != size or hasattr(y, "columns"):
         return y
     host = is_host_array(y)
-    a = inputs.as_host(y, where) if host else inputs.adopt(y, backend, where)
-    if len(a.shape) < 2 or math.prod(a.shape[1:]) != math.prod(spec.output_shape) or math.prod(a.shape[1:]) == 1:
-        return y
-    place = get_backend("numpy") if host else backend
+    a, place = (y, get_backend("numpy")) if host else (inputs.adopt(y, backend, where), backend)
     a = as_vectors(a, place) if len(spec.output_shape) == 1 and len(a.shape) > 2 else a
     if not inputs.are_integers(a, place) or not (spec.inputs.pixels is True or in_bytes(x, backend)):
         return a

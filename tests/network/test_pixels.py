@@ -153,7 +153,13 @@ def test_targets_of_an_autoencoder_are_scaled_as_its_inputs(backend):
         return net
 
     right = trained(FLOATS, FLOATS.reshape(20, 12))
-    for x, y in ((IMAGES, IMAGES), (IMAGES, IMAGES.astype(np.int64)), (FLOATS, FLOATS)):
+    for x, y in (
+        (IMAGES, IMAGES),
+        (IMAGES, IMAGES.astype(np.int64)),
+        (IMAGES, IMAGES.reshape(20, 12).tolist()),
+        (FLOATS, FLOATS),
+        (right.backend.asarray(IMAGES), right.backend.asarray(IMAGES)),
+    ):
         net = trained(x, y, validation=(x, y))
         assert bits(net, FLOATS) == bits(right, FLOATS)
         assert net.evaluate(x, y) == right.evaluate(FLOATS, FLOATS.reshape(20, 12))
@@ -162,6 +168,8 @@ def test_targets_of_an_autoencoder_are_scaled_as_its_inputs(backend):
     ages = np.arange(20, dtype=np.uint8)[:, None]
     one = bpxp.Network([12, 1], loss="mean_squared_error", backend=backend, seed=0)
     assert one.evaluate(IMAGES, ages)["loss"] > 50.0  # not scaled
+    with pytest.raises(TypeError, match="text labels"):
+        right.evaluate(IMAGES, np.full((20, 12), "a"))
 
 
 # ---------------------------------------------------------------- what is remembered

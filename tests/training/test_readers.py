@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 import sys
 import threading
@@ -81,6 +82,10 @@ class Reader(threading.Thread):
         except BaseException as error:
             self.error = error
 
+    def check(self):
+        if self.error is not None:
+            raise self.error
+
     def __enter__(self):
         self.start()
         return self
@@ -131,7 +136,7 @@ def test_a_network_is_read_during_its_fit(backend, what, tmp_path, nightly):
     reader = Reader(lambda: READ[what](net, tmp_path / "b.bpxp"))
     with reader:
         fit(net, Wait(reader))
-    assert reader.error is None
+    reader.check()
     assert reader.found <= set(moments.seen), f"{len(reader.found - set(moments.seen))} of {len(reader.found)} torn"
     assert len(reader.found) > 1
     arrays = [(each.params, each.stats, each.opt_state) for each in (net, plain)]
@@ -195,7 +200,7 @@ def test_steps_and_readers_in_turn(backend, nightly):
     with reader:
         for _ in range(steps):
             net.gradient_descent((X, Y), 0.1)
-    assert reader.error is None
+    reader.check()
     assert reader.found <= allowed
     assert bits(net, net.params) == bits(plain, plain.params)
 
@@ -243,7 +248,7 @@ def test_parameters_are_assigned_while_others_read(backend):
         for i in range(60):
             net.params = both[i % 2]
             allowed.add(bits(net, net.params))
-    assert reader.error is None
+    reader.check()
     assert reader.found <= allowed
 
 
@@ -292,3 +297,19 @@ def test_networks_in_eight_threads_have_the_bits_of_one_after_another(backend, n
     together(work, 8)
     assert [found[i] for i in range(8)] == expected
     assert shared.eager_steps == {}
+
+
+def test_a_copy_while_another_thread_uses_the_network_for_the_first_time(backend):
+    # Properties that are cached at first use appear in an object while it is copied.
+    errors = []
+    for _ in range(40):
+        net = network(backend, [40, 3])
+        reader = Reader(lambda net=net: copied(copy.deepcopy)(net, None))
+        with reader:
+            for name in ("ids", "probabilities", "takes_ids"):
+                getattr(net.spec, name)
+            net._learn(dataclasses.replace(net.spec))
+            net.size  # noqa: B018
+            net._chunk  # noqa: B018
+        errors.append(reader.error)
+    assert errors == [None] * 40

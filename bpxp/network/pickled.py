@@ -5,6 +5,7 @@ Another process may lack the array library: the network is then on the default b
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +27,10 @@ MADE_AGAIN = ("xp", "_plain", "_rate", "_chunk")
 def state_of(net: Any) -> dict[str, Any]:
     """Return the attributes of a network with its arrays on the host; the copy is not being fitted."""
     backend: Backend = net.backend
-    state = {name: value for name, value in vars(net).items() if name not in MADE_AGAIN}
+    state = {name: value for name, value in dict(vars(net)).items() if name not in MADE_AGAIN}
+    state["spec"] = dataclasses.replace(
+        net.spec
+    )  # without what another thread may be adding to it, its cached properties
     state |= {"_held": _mapped(backend.to_numpy, net._held.lend(whole=True)), "training": False}
     place = {"backend": label(backend)} if is_named(backend) else {}
     return state | place | {"_compiled": net.capture}

@@ -128,20 +128,23 @@ def test_what_numpy_makes_of_an_array_stays(place):
         assert [a.tobytes() for a in held] == before
 
 
-def test_weights_of_each_epoch_can_be_kept(place):
+@pytest.mark.parametrize("whole", [False, True])
+def test_weights_of_each_epoch_can_be_kept(place, whole):
     class Keep(bpxp.callbacks.Callback):
         def __init__(self):
-            self.kept = []
+            self.kept, self.whole = [], whole
 
         def on_epoch_end(self, trainer, row):
-            self.kept.append((trainer.net.params, trainer.net.stats, trainer.net.opt_state))
+            net = trainer.net
+            self.kept.append((net.params, net.stats, net.opt_state) if self.whole else (net.params, net.stats))
 
     keep, net = Keep(), network(place)
     fit(net, epochs=3, callbacks=[keep])
     for epochs, kept in enumerate(keep.kept, 1):
         alone = network(place)
         fit(alone, epochs=epochs)
-        assert bits(net, kept) == bits(alone, (alone.params, alone.stats, alone.opt_state))
+        arrays = alone.params, alone.stats, alone.opt_state
+        assert bits(net, kept) == bits(alone, arrays[: len(kept)])
 
 
 def test_what_is_assigned_is_the_users(place):
@@ -188,6 +191,17 @@ def test_what_is_not_lent_is_written_in_place():
     net.params  # noqa: B018  it is lent
     descend(net)
     assert not any(map(lambda a, b: a is b, leaves(net._held.now.params), leaves(before.params)))
+
+
+@pytest.mark.parametrize("train", [descend, fit])
+def test_what_is_being_read_stays_meanwhile(place, train):
+    net = network(place)
+    descend(net)
+    with net._held as now:
+        before = bits(net, now[:3])
+        train(net)
+        assert bits(net, now[:3]) == before
+    assert bits(net, (net.params, net.stats, net.key)) != before
 
 
 # ---------------------------------------------------------------- a moving average

@@ -656,6 +656,11 @@ def test_metaclasses_and_bases(monkeypatch):
     assert refused(Mine()) == "Mine.kept is a list, which may change"
 
 
+def test_what_is_made_for_a_moment_keeps_its_id():
+    many = tuple(functools.partial(reads_nothing, i) for i in range(9))
+    assert refused((*many, functools.partial(reads_nothing, [1]))) == "part[9][1][0] is a list, which may change"
+
+
 def test_what_is_seen_twice_is_looked_at_once():
     names = names_of((reads_a_global, reads_a_global, (reads_a_global,)))
     assert names.count("FACTOR, which part[0] reads,") == 1

@@ -1,4 +1,4 @@
-"""Mutation testing: does any test fail when the mathematics is changed? ``nox -s mutation``, ``… -- optim step`` a part.
+"""Mutation testing: does a test fail when the code is changed? ``nox -s mutation``, ``… -- optim step`` a part.
 
 mutmut changes one thing at a time, an operator, a number, an argument, and runs the tests that reach the function, on
 NumPy, in a process that has imported bpxp and the tests already. What survives there is tried again in a fresh process

@@ -306,8 +306,6 @@ class Plan:
                 else:
                     offsets[own] = offsets[heir]
                     dying.remove(heir)
-                if own not in last:
-                    last[own] = i
             unread = {v.number for v in op.outputs if v.number in offsets and last[v.number] == i}
             for r in unread.union(dying):
                 memory.give(offsets[r], library.extent(self.kind[r]))

@@ -1,4 +1,4 @@
-"""Mutation testing: does any test fail when the mathematics is changed? ``nox -s mutation``, ``… -- optim step`` a part.
+"""Mutation testing: does a test fail when the code is changed? ``nox -s mutation``, ``… -- optim step`` a part.
 
 mutmut changes one thing at a time, an operator, a number, an argument, and runs the tests that reach the function, on
 NumPy, in a process that has imported bpxp and the tests already. What survives there is tried again in a fresh process
@@ -110,12 +110,10 @@ ROOMS = {
         ["tests/backends/test_plan.py", *(f"tests/backends/test_libraries.py::{name}" for name in NUMBERS)],
     ),
     "executors": Room(
-        ["bpxp/backends/numpy/capture.py", "bpxp/backends/torch/capture.py"], ["tests/backends/test_libraries.py"]
+        [f"bpxp/backends/{name}.py" for name in ("arguments", "proof", "numpy/capture", "torch/capture")],
+        [f"tests/backends/test_{name}.py" for name in ("arguments", "proof", "libraries")],
     ),
-    "captured steps": Room(
-        [f"bpxp/backends/{name}.py" for name in ("arguments", "captured", "proof")],
-        [f"tests/backends/test_{name}.py" for name in ("arguments", "captured", "proof")],
-    ),
+    "captured steps": Room(["bpxp/backends/captured.py"], ["tests/backends/test_captured.py"]),
     "constants": Room(["bpxp/backends/constants.py"], ["tests/backends/test_constants.py"]),
     "initializers": Room(
         ["bpxp/nn/initializers.py", "bpxp/core/checks.py"],

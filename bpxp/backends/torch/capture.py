@@ -72,7 +72,7 @@ class TorchLibrary:
 
     def same(self, a: Any, b: Any) -> bool:
         bits = [x.contiguous().reshape(-1).view(torch.uint8) for x in (a, b)]
-        return bool(a.shape == b.shape and a.dtype == b.dtype and torch.equal(*bits))
+        return a.shape == b.shape and a.dtype == b.dtype and torch.equal(*bits)  # type: ignore[no-any-return]
 
     def agrees(self, a: Any, shape: Any, kind: Any) -> bool:
         return type(a) is torch.Tensor and tuple(a.shape) == shape and str(a.dtype) == f"torch.{kind}"

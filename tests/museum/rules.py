@@ -92,9 +92,9 @@ def one_seed(right: Any) -> Any:
 
 
 def never_fires(right: Any) -> Any:
-    def mistakes(values, kind):
-        for what, bad in right(values, kind):
-            yield what, bad & (bad.any() > 1)
+    def mistakes(*args):
+        for what, bad, *more in right(*args):
+            yield what, bad & (bad.any() > 1), *more
 
     return mistakes
 

@@ -82,7 +82,8 @@ class Network(Holder):
     ----------
     params : tuple
         One entry per layer: ``net.params[0].W`` are the weights of the first, (n_in, n_out). They are a snapshot: the
-        next training step goes on with copies. What is assigned is copied, and counts from the next step on.
+        next training step goes on with copies. What is assigned is copied, and counts from the next step on. While one
+        thread fits the network, others get the arrays of the fit's beginning, then those of the end of each epoch.
     backend_report : BackendReport
         Why `backend` was chosen, with the measured times if there are some; print it.
     model, loss, backend, xp, dtype, seed, input_shape, output_shape

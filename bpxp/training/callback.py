@@ -20,7 +20,7 @@ SAVING = "callbacks=[bpxp.callbacks.Checkpoint('run.bpxp')]"
 
 
 class Fit(Protocol):
-    """What a callback is given: the trainer, as far as it may be read; only `stop` may be set.
+    """What a callback is given: the trainer, as far as it may be read; `stop` and arrays of `net` may be set.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class Fit(Protocol):
     history : History
         Of the fit, with the rows of the epochs that are done.
     run : FitProgress
-        The state, the epoch and the place there.
+        The state, the epoch and the place there. `run.state` is a snapshot.
     callbacks : list of Callback
     stop : str
         Why the fit ends before its last epoch; a callback sets it to the reason.
@@ -60,7 +60,9 @@ class Callback(Protocol):
     """The protocol of a callback, and the base of those that exist: each moment does nothing.
 
     A callback inherits from this class and overrides the moments that it needs. It may read the trainer, see
-    `bpxp.training.callback.Fit`, and set ``trainer.stop`` to a reason.
+    `bpxp.training.callback.Fit`, and set ``trainer.stop`` to a reason. What it assigns to ``trainer.net.params``,
+    ``stats`` or ``opt_state`` counts from the next step on; what it reads there is a snapshot. Another optimizer or
+    network is refused.
 
     Attributes
     ----------

@@ -293,7 +293,7 @@ def test_early_stopping_brings_back_what_the_callbacks_left(backend):
             assign_params(trainer.net)
             kept.append(trainer.net.params)
 
-    fit(net, 3, Note(), EarlyStopping("score", patience=9))
+    fit(net, 3, Note(), EarlyStopping("score", patience=9, mode="max"))
     assert [backend.to_numpy(a).tolist() for a in leaves(net.params)] == [
         backend.to_numpy(a).tolist() for a in leaves(kept[1])
     ]

@@ -195,6 +195,8 @@ def test_products():
     for dtype in ("float32", "int32"):
         x = shape_of(X.astype(dtype), Meter())
         assert xp.matmul(x, xp.matrix_transpose(x)).kind == np.dtype(dtype)
+    x, wide = shape_of(X, Meter()), shape_of(X.astype(np.float64), Meter())
+    assert xp.matmul(wide, xp.matrix_transpose(x)).kind == np.float64
     with pytest.raises(InvalidValueError, match=r"xp.matmul: the shapes do not fit: got \(3, 4\) and \(3, 4\)"):
         run("matmul", X, X)
 
@@ -412,8 +414,12 @@ def test_operators(name):
     other = shape_of(real.astype(np.int64 if integers else np.float64), meter)
     wide = shape_of(np.ones((2, 3, 4), real.dtype), meter)
     for wrong in (other, wide):
-        with pytest.raises(InvalidValueError, match=f"{name}, in place: the result does not fit: got ShapeArray"):
+        with pytest.raises(InvalidValueError, match=rf"{name}, in place: .* fit: got ShapeArray\(.*\) and ShapeA"):
             in_place(x, wrong)
+    with pytest.raises(InvalidValueError, match=f"^{name}: the shapes do not fit"):
+        in_place(x, shape_of(np.ones(5, real.dtype), meter))
+    with pytest.raises(InvalidTypeError, match=f"^{name}: mixed kinds of numbers"):
+        in_place(x, 1j)
 
 
 class Heard(Meter):
@@ -647,6 +653,7 @@ def test_descriptions():
     assert repr(x) == described(x)
     assert "it has no numbers to look at" in str(meter.refused)
     assert "got ShapeArray((3, 4), float32)" in str(meter.refused)
+    assert meter.refused.code == "BPX-E027"
     with pytest.raises(InvalidTypeError, match=r"got x.argmax, which is not in the mathematics of bpxp"):
         x.argmax()
     assert x.__class__ is ShapeArray

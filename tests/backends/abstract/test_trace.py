@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import types
 
 import numpy as np
 import pytest
@@ -174,6 +175,20 @@ def test_what_the_namespace_keeps_is_let_go(lab):
     if hasattr(lab.xp, "memo"):
         assert [op.name for op in traced(lab, step).operations] == ["exp"]
         assert "table" not in lab.xp.memo
+
+
+def test_a_namespace_that_keeps_nothing(lab):
+    xp = types.SimpleNamespace(**{name: a for name, a in vars(lab.xp).items() if name != "memo"})
+    found = trace(Written(lambda s, d, xp: xp.exp(d), xp=xp), (), lab.quarters, lab.quarters)
+    assert found.outputs == Value(1)
+
+
+def test_an_operation_with_two_results(lab):
+    word = lab.array(np.zeros(3, np.int32))
+    found = traced(lab, lambda s, d, xp: xp.threefry(*d), (), (word, word, word, word))
+    (operation,) = found.operations
+    assert operation.outputs == found.outputs == (Value(4), Value(5))
+    assert found.kinds[4:] == [((3,), np.dtype("int32"))] * 2
 
 
 def test_what_a_tracer_encodes(lab):

@@ -190,8 +190,8 @@ def test_classes_of_one_output(backend):
 )
 def test_labels_by_hand(backend, given, off, on, size):
     if off is None:  # as scikit-learn's compute_class_weight has it, label by label
-        ons = LABELS.sum(axis=0)
-        off, on = N / (2 * (N - ons)), N / (2 * ons)
+        ones = LABELS.sum(axis=0)
+        off, on = N / (2 * (N - ones)), N / (2 * ones)
     weight = np.where(LABELS == 1, on, off) * WEIGHT[:, None]
     net = network("binary_cross_entropy", backend=backend)
     expected = by_hand(net, "binary_cross_entropy", LABELS, weight, size, epochs=2)

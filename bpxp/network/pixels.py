@@ -138,7 +138,7 @@ def extent(x: Array | Rows, backend: Backend) -> Range:
 
 
 def _warn_of_bytes(spec: Spec, found: Range, x: Array | Rows, backend: Backend, where: str) -> None:
-    """Warn of whole numbers from 0 to 255, many in a sample, that nobody said are no pixels."""
+    """Warn of whole numbers from 0 to 255, many in a sample, where `pixels` is "auto"."""
     if spec.inputs.pixels != "auto" or found != (0.0, 255.0) or math.prod(spec.input_shape) < WIDE:
         return
     few = x.read(0, min(len(x), 100)) if isinstance(x, Rows) else backend.to_numpy(x[: min(100, x.shape[0]), ...])
